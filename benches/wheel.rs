@@ -1,0 +1,3 @@
+//! Placeholder until the first measurement.
+
+fn main() {}

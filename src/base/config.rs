@@ -1,0 +1,281 @@
+//! What an operator can choose, as meant: checked values, no text.
+//!
+//! `cli` turns flags and files into these; the rooms below receive values and never parse.
+
+use crate::base::limits;
+use crate::base::time::{Span, WallAnchor};
+
+/// How often a client promises to beat, and after how much silence it is judged dead.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Rhythm {
+    /// Between two beats.
+    pub interval: Span,
+    /// From the last beat to the verdict. Longer than the interval.
+    pub timeout: Span,
+}
+
+/// Why two spans are not a rhythm.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum RhythmError {
+    /// The interval is out of bounds.
+    #[error(
+        "interval {interval} is out of bounds: {} to {}",
+        limits::INTERVAL_MIN,
+        limits::INTERVAL_MAX
+    )]
+    Interval {
+        /// What was asked for.
+        interval: Span,
+    },
+    /// The timeout is out of bounds.
+    #[error(
+        "timeout {timeout} is out of bounds: {} to {}",
+        limits::TIMEOUT_MIN,
+        limits::TIMEOUT_MAX
+    )]
+    Timeout {
+        /// What was asked for.
+        timeout: Span,
+    },
+    /// Every client would be dead before its first beat.
+    #[error("timeout {timeout} must be longer than interval {interval}")]
+    TimeoutWithinInterval {
+        /// The interval.
+        interval: Span,
+        /// The timeout.
+        timeout: Span,
+    },
+}
+
+impl Rhythm {
+    /// Checks the two against the limits and each other.
+    pub fn new(interval: Span, timeout: Span) -> Result<Self, RhythmError> {
+        if interval < limits::INTERVAL_MIN || interval > limits::INTERVAL_MAX {
+            return Err(RhythmError::Interval { interval });
+        }
+        if timeout < limits::TIMEOUT_MIN || timeout > limits::TIMEOUT_MAX {
+            return Err(RhythmError::Timeout { timeout });
+        }
+        if timeout <= interval {
+            return Err(RhythmError::TimeoutWithinInterval { interval, timeout });
+        }
+        Ok(Self { interval, timeout })
+    }
+
+    /// The rhythm with another interval and the same patience: the timeout grows or shrinks with
+    /// the interval.
+    #[must_use]
+    pub fn with_interval(self, interval: Span) -> Self {
+        let millis = u128::from(interval.as_millis()) * u128::from(self.timeout.as_nanos())
+            / u128::from(self.interval.as_nanos().max(1));
+        let timeout = Span::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))
+            .clamp(limits::TIMEOUT_MIN, limits::TIMEOUT_MAX)
+            .max(interval + limits::INTERVAL_MIN);
+        Self { interval, timeout }
+    }
+}
+
+/// Rhythms that fit a kind of client.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Preset {
+    /// Desktops, servers, most devices: 15 s and 35 s.
+    Typical,
+    /// Games, trading, robots: 2 s and 7 s.
+    Demanding,
+    /// Phones that should sleep: 4 min and 5 min.
+    Mobile,
+}
+
+impl Preset {
+    /// Every preset.
+    pub const ALL: [Self; 3] = [Self::Typical, Self::Demanding, Self::Mobile];
+
+    /// Its name, on the command line and as a client's class.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Typical => "typical",
+            Self::Demanding => "demanding",
+            Self::Mobile => "mobile",
+        }
+    }
+
+    /// The preset of that name.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|preset| preset.word() == word)
+    }
+
+    /// Its rhythm.
+    pub const fn rhythm(self) -> Rhythm {
+        match self {
+            Self::Typical => Rhythm { interval: Span::from_secs(15), timeout: Span::from_secs(35) },
+            Self::Demanding => Rhythm { interval: Span::from_secs(2), timeout: Span::from_secs(7) },
+            Self::Mobile => {
+                Rhythm { interval: Span::from_secs(4 * 60), timeout: Span::from_secs(5 * 60) }
+            }
+        }
+    }
+}
+
+/// Who sends the beats.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Mode {
+    /// The client beats.
+    #[default]
+    Client,
+    /// The server pings a client from which nothing came for an interval, and the client answers.
+    Server,
+    /// The client should beat, and is pinged when it does not.
+    Either,
+}
+
+impl Mode {
+    /// The number on the wire.
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Client => 0,
+            Self::Server => 1,
+            Self::Either => 2,
+        }
+    }
+
+    /// The mode with this number, if there is one.
+    pub const fn from_code(code: u8) -> Option<Self> {
+        match code {
+            0 => Some(Self::Client),
+            1 => Some(Self::Server),
+            2 => Some(Self::Either),
+            _ => None,
+        }
+    }
+
+    /// Whether the server pings a silent client before its timeout.
+    pub const fn server_pings(self) -> bool {
+        match self {
+            Self::Client => false,
+            Self::Server | Self::Either => true,
+        }
+    }
+}
+
+/// What becomes of `TCP_USER_TIMEOUT`.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum UserTimeout {
+    /// As long as the client's timeout.
+    #[default]
+    FollowTimeout,
+    /// The same for every client.
+    Fixed(Span),
+    /// Left to the kernel.
+    Off,
+}
+
+/// What the gateway needs to know, all of it.
+#[derive(Clone, Debug)]
+pub struct GatewayConfig {
+    /// Rhythm of a client that asks for none.
+    pub rhythm: Rhythm,
+    /// Shortest interval a client gets by wishing for it.
+    pub interval_wish_min: Span,
+    /// Longest interval a client gets by wishing for it.
+    pub interval_wish_max: Span,
+    /// Who sends the beats.
+    pub mode: Mode,
+    /// Resolution of the wheel.
+    pub tick: Span,
+    /// Connections held; further ones are refused politely.
+    pub connections_max: u32,
+    /// From accept to a complete HELLO.
+    pub handshake_timeout: Span,
+    /// From the first byte of a frame to its last.
+    pub frame_timeout: Span,
+    /// From our last word to closing without the peer's help.
+    pub linger_timeout: Span,
+    /// From the order to drain to closing whoever is still there.
+    pub drain_timeout: Span,
+    /// Window within which drained and refused clients are asked to come back.
+    pub reconnect_window: (Span, Span),
+    /// Largest payload of a frame after WELCOME.
+    pub payload_bytes_max: u16,
+    /// Bytes that may wait for one client.
+    pub outbox_bytes_max: usize,
+    /// What becomes of `TCP_USER_TIMEOUT`.
+    pub user_timeout: UserTimeout,
+    /// Sessions of this boot are numbered from here; larger than every epoch of the boot before.
+    pub epoch_first: u64,
+    /// Key of the index's hash, secret: client ids come from strangers.
+    pub hash_key: [u64; 2],
+    /// Seed of the jitter.
+    pub seed: u64,
+    /// What the wall clock says.
+    pub wall: WallAnchor,
+}
+
+impl Default for GatewayConfig {
+    /// The defaults of the command line, with fixed keys: fit for tests, not for strangers.
+    fn default() -> Self {
+        Self {
+            rhythm: Preset::Typical.rhythm(),
+            interval_wish_min: limits::INTERVAL_WISH_MIN,
+            interval_wish_max: limits::INTERVAL_MAX,
+            mode: Mode::Client,
+            tick: limits::TICK_DEFAULT,
+            connections_max: 1_000,
+            handshake_timeout: limits::HANDSHAKE_TIMEOUT,
+            frame_timeout: limits::FRAME_TIMEOUT,
+            linger_timeout: limits::LINGER_TIMEOUT,
+            drain_timeout: limits::DRAIN_TIMEOUT,
+            reconnect_window: limits::RECONNECT_WINDOW,
+            payload_bytes_max: limits::PAYLOAD_BYTES_DEFAULT,
+            outbox_bytes_max: limits::OUTBOX_BYTES_MAX,
+            user_timeout: UserTimeout::FollowTimeout,
+            epoch_first: 1,
+            hash_key: [0, 0],
+            seed: 0,
+            wall: WallAnchor::default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn presets_are_rhythms() {
+        for preset in Preset::ALL {
+            let rhythm = preset.rhythm();
+            assert_eq!(Rhythm::new(rhythm.interval, rhythm.timeout), Ok(rhythm));
+            assert_eq!(Preset::from_word(preset.word()), Some(preset));
+        }
+    }
+
+    #[test]
+    fn nonsense_is_not_a_rhythm() {
+        let secs = Span::from_secs;
+        assert!(matches!(Rhythm::new(Span::ZERO, secs(1)), Err(RhythmError::Interval { .. })));
+        assert!(matches!(Rhythm::new(secs(1), secs(999_999)), Err(RhythmError::Timeout { .. })));
+        assert!(matches!(
+            Rhythm::new(secs(2), secs(2)),
+            Err(RhythmError::TimeoutWithinInterval { .. })
+        ));
+    }
+
+    #[test]
+    fn patience_grows_with_the_interval() {
+        let typical = Preset::Typical.rhythm();
+        assert_eq!(typical.with_interval(Span::from_secs(30)).timeout, Span::from_secs(70));
+        assert_eq!(typical.with_interval(Span::from_secs(3)).timeout, Span::from_secs(7));
+        let shortest = typical.with_interval(limits::INTERVAL_MIN);
+        assert_eq!(Rhythm::new(shortest.interval, shortest.timeout), Ok(shortest));
+        let longest = typical.with_interval(limits::INTERVAL_MAX);
+        assert_eq!(Rhythm::new(longest.interval, longest.timeout), Ok(longest));
+    }
+
+    #[test]
+    fn modes_have_numbers() {
+        for mode in [Mode::Client, Mode::Server, Mode::Either] {
+            assert_eq!(Mode::from_code(mode.code()), Some(mode));
+        }
+        assert_eq!(Mode::from_code(3), None);
+    }
+}

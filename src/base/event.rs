@@ -1,0 +1,275 @@
+//! What happened, said once: log, metrics, watchers and the event feed read the same words.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+use crate::base::ids::{ClientId, ConnId};
+use crate::base::time::{Moment, Span};
+
+/// Why a connection or a session ended: one number and one word for the wire, the event, the log,
+/// the metric's label and the API.
+///
+/// 1xx normal, 2xx network, 3xx policy, 4xx protocol, 5xx server.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[repr(u16)]
+pub enum CloseReason {
+    /// The client left on purpose.
+    Bye = 100,
+    /// The server is being emptied.
+    Drain = 101,
+    /// A newer login of the same client id took over.
+    Replaced = 102,
+    /// The client closed the connection without BYE.
+    ClosedByPeer = 200,
+    /// The connection was reset.
+    Reset = 201,
+    /// Nothing came for the whole timeout.
+    HeartbeatTimeout = 202,
+    /// TCP itself gave up: keep-alive probes or sent bytes stayed unanswered.
+    TcpTimeout = 203,
+    /// Another fault of the network or the socket.
+    NetworkFault = 204,
+    /// An operator or backend ended the session.
+    Kicked = 300,
+    /// The proof of identity was not accepted.
+    BadToken = 301,
+    /// As many connections as allowed are here already.
+    Busy = 302,
+    /// The client does not read what it is sent.
+    SlowConsumer = 303,
+    /// The client sends more than it may.
+    Flood = 304,
+    /// The client id is in use, and the policy is to keep the older login.
+    AlreadyConnected = 305,
+    /// The first bytes are not the preface.
+    BadPreface = 400,
+    /// A frame is longer than allowed.
+    FrameTooLong = 401,
+    /// A frame came that has no place here, such as a second HELLO.
+    UnexpectedFrame = 402,
+    /// A frame's payload does not have its form.
+    Malformed = 403,
+    /// No complete HELLO within the handshake deadline.
+    HandshakeTimeout = 404,
+    /// A frame was begun and not completed within the frame deadline.
+    FrameTimeout = 405,
+    /// Preface asks for protocol versions that are not spoken here.
+    UnsupportedVersion = 406,
+    /// The client id is empty, too long, not UTF-8 or has control characters.
+    BadClientId = 407,
+    /// A frame type that is not known here, marked as critical.
+    UnknownCriticalFrame = 408,
+    /// An error of the server.
+    ServerError = 500,
+}
+
+/// What a client may do about an ending.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ComeBack {
+    /// Reconnect, and resume with the token of the session.
+    Resume,
+    /// Reconnect as if for the first time.
+    Reconnect,
+    /// Do not come back without being told to: it would only happen again.
+    StayAway,
+}
+
+impl CloseReason {
+    /// Every reason, in the order of the codes.
+    pub const ALL: [Self; 24] = [
+        Self::Bye,
+        Self::Drain,
+        Self::Replaced,
+        Self::ClosedByPeer,
+        Self::Reset,
+        Self::HeartbeatTimeout,
+        Self::TcpTimeout,
+        Self::NetworkFault,
+        Self::Kicked,
+        Self::BadToken,
+        Self::Busy,
+        Self::SlowConsumer,
+        Self::Flood,
+        Self::AlreadyConnected,
+        Self::BadPreface,
+        Self::FrameTooLong,
+        Self::UnexpectedFrame,
+        Self::Malformed,
+        Self::HandshakeTimeout,
+        Self::FrameTimeout,
+        Self::UnsupportedVersion,
+        Self::BadClientId,
+        Self::UnknownCriticalFrame,
+        Self::ServerError,
+    ];
+
+    /// The number on the wire.
+    pub const fn code(self) -> u16 {
+        self as u16
+    }
+
+    /// The reason with this number, if there is one.
+    pub fn from_code(code: u16) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.code() == code)
+    }
+
+    /// Position in [`Self::ALL`], for tables of counters.
+    pub fn index(self) -> usize {
+        Self::ALL.iter().position(|reason| *reason == self).expect("ALL holds every reason")
+    }
+
+    /// The word in events, logs, metrics and the API.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Bye => "bye",
+            Self::Drain => "drain",
+            Self::Replaced => "replaced",
+            Self::ClosedByPeer => "closed_by_peer",
+            Self::Reset => "reset",
+            Self::HeartbeatTimeout => "heartbeat_timeout",
+            Self::TcpTimeout => "tcp_timeout",
+            Self::NetworkFault => "network_fault",
+            Self::Kicked => "kicked",
+            Self::BadToken => "bad_token",
+            Self::Busy => "busy",
+            Self::SlowConsumer => "slow_consumer",
+            Self::Flood => "flood",
+            Self::AlreadyConnected => "already_connected",
+            Self::BadPreface => "bad_preface",
+            Self::FrameTooLong => "frame_too_long",
+            Self::UnexpectedFrame => "unexpected_frame",
+            Self::Malformed => "malformed",
+            Self::HandshakeTimeout => "handshake_timeout",
+            Self::FrameTimeout => "frame_timeout",
+            Self::UnsupportedVersion => "unsupported_version",
+            Self::BadClientId => "bad_client_id",
+            Self::UnknownCriticalFrame => "unknown_critical_frame",
+            Self::ServerError => "server_error",
+        }
+    }
+
+    /// What the client may do about it.
+    pub const fn come_back(self) -> ComeBack {
+        match self {
+            Self::ClosedByPeer
+            | Self::Reset
+            | Self::HeartbeatTimeout
+            | Self::TcpTimeout
+            | Self::NetworkFault
+            | Self::Drain
+            | Self::SlowConsumer
+            | Self::ServerError => ComeBack::Resume,
+            Self::Bye
+            | Self::Busy
+            | Self::Flood
+            | Self::AlreadyConnected
+            | Self::HandshakeTimeout
+            | Self::FrameTimeout => ComeBack::Reconnect,
+            Self::Replaced
+            | Self::Kicked
+            | Self::BadToken
+            | Self::BadPreface
+            | Self::FrameTooLong
+            | Self::UnexpectedFrame
+            | Self::Malformed
+            | Self::UnsupportedVersion
+            | Self::BadClientId
+            | Self::UnknownCriticalFrame => ComeBack::StayAway,
+        }
+    }
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+/// An event with its place in the ledger.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Record {
+    /// Its number: the first of a boot is 1, and none is left out.
+    pub seq: u64,
+    /// When it happened.
+    pub at: Moment,
+    /// What happened.
+    pub event: Event,
+}
+
+/// What happened.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Event {
+    /// The ledger begins: nobody is here yet.
+    Started,
+    /// A client is here.
+    Online {
+        /// Who.
+        client: ClientId,
+        /// Its session; larger at every new session.
+        epoch: u64,
+        /// By which connection.
+        conn: ConnId,
+        /// From where.
+        remote: SocketAddr,
+        /// How often it promised to beat.
+        interval: Span,
+        /// After how much silence it is judged dead.
+        timeout: Span,
+    },
+    /// A client is gone.
+    Offline {
+        /// Who.
+        client: ClientId,
+        /// The session that ended; never a newer one.
+        epoch: u64,
+        /// By which connection it was here.
+        conn: ConnId,
+        /// From where.
+        remote: SocketAddr,
+        /// Why.
+        reason: CloseReason,
+        /// When something complete was last heard from it.
+        last_beat: Moment,
+    },
+    /// The ledger ends: nobody is here any more.
+    Stopped,
+}
+
+impl Event {
+    /// The word for it in the feed.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Started => "started",
+            Self::Online { .. } => "online",
+            Self::Offline { .. } => "offline",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn every_reason_has_a_word_and_a_number_of_its_own() {
+        let words: HashSet<_> = CloseReason::ALL.iter().map(|reason| reason.word()).collect();
+        let codes: HashSet<_> = CloseReason::ALL.iter().map(|reason| reason.code()).collect();
+        assert_eq!(words.len(), CloseReason::ALL.len());
+        assert_eq!(codes.len(), CloseReason::ALL.len());
+        for (index, reason) in CloseReason::ALL.into_iter().enumerate() {
+            assert_eq!(CloseReason::from_code(reason.code()), Some(reason));
+            assert_eq!(reason.index(), index);
+        }
+        assert_eq!(CloseReason::from_code(999), None);
+    }
+
+    #[test]
+    fn codes_say_their_family() {
+        for reason in CloseReason::ALL {
+            assert!((100..600).contains(&reason.code()), "{reason}");
+        }
+        assert!(CloseReason::ALL.is_sorted_by_key(|reason| reason.code()));
+    }
+}

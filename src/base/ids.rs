@@ -1,0 +1,116 @@
+//! Names of things: connections and clients.
+
+use std::borrow::Borrow;
+use std::fmt;
+
+use crate::base::limits::CLIENT_ID_BYTES_MAX;
+
+/// One accepted connection, for as long as it exists.
+///
+/// A slot is used again; its generation is not. An id kept too long is therefore recognised as
+/// stale and never taken for a stranger's connection.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct ConnId {
+    /// Index in the table of connections.
+    pub slot: u32,
+    /// How often the slot was used before, wrapping.
+    pub generation: u32,
+}
+
+impl fmt::Display for ConnId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.slot, self.generation)
+    }
+}
+
+/// What a client calls itself: 1 to 128 bytes of UTF-8 without control characters.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct ClientId(Box<str>);
+
+/// Why a text is not a client id.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum ClientIdError {
+    /// It has no bytes.
+    #[error("a client id has at least one byte")]
+    Empty,
+    /// It has more bytes than a client id may have.
+    #[error("a client id has at most {CLIENT_ID_BYTES_MAX} bytes, this one has {bytes}")]
+    TooLong {
+        /// How many it has.
+        bytes: usize,
+    },
+    /// Its bytes are not UTF-8.
+    #[error("a client id is UTF-8")]
+    NotUtf8,
+    /// It contains a control character, which would spoil logs and terminals.
+    #[error("a client id has no control characters")]
+    Control,
+}
+
+impl ClientId {
+    /// Takes `text` as a client id.
+    pub fn new(text: &str) -> Result<Self, ClientIdError> {
+        Self::validate(text)?;
+        Ok(Self(text.into()))
+    }
+
+    /// Whether `text` may be a client id, without making one.
+    pub fn validate(text: &str) -> Result<(), ClientIdError> {
+        if text.is_empty() {
+            return Err(ClientIdError::Empty);
+        }
+        if text.len() > CLIENT_ID_BYTES_MAX {
+            return Err(ClientIdError::TooLong { bytes: text.len() });
+        }
+        if text.chars().any(char::is_control) {
+            return Err(ClientIdError::Control);
+        }
+        Ok(())
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ClientId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Borrow<str> for ClientId {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+impl AsRef<str> for ClientId {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_be_a_client_id() {
+        let longest = "x".repeat(CLIENT_ID_BYTES_MAX);
+        let longer = "x".repeat(CLIENT_ID_BYTES_MAX + 1);
+        for (name, text, expected) in [
+            ("plain", "device-7", Ok(())),
+            ("not ASCII", "gerät/7", Ok(())),
+            ("longest", longest.as_str(), Ok(())),
+            ("empty", "", Err(ClientIdError::Empty)),
+            ("too long", longer.as_str(), Err(ClientIdError::TooLong { bytes: 129 })),
+            ("newline", "a\nb", Err(ClientIdError::Control)),
+            ("escape", "a\u{1b}[2J", Err(ClientIdError::Control)),
+            ("C1 control", "a\u{9b}b", Err(ClientIdError::Control)),
+        ] {
+            assert_eq!(ClientId::validate(text), expected, "{name}");
+        }
+    }
+}

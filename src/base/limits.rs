@@ -1,0 +1,159 @@
+//! Every limit, in one place, with the reason for its value.
+//!
+//! What an operator should turn is in [`config`](crate::base::config), with its bounds here. What
+//! nobody should turn is a constant here. The last block says how the limits hang together; an edit
+//! that breaks that does not compile.
+
+use crate::base::time::Span;
+
+// --- what a client may say -----------------------------------------------------------------------
+
+/// Longest client id. It stands in every event and log line.
+pub const CLIENT_ID_BYTES_MAX: usize = 128;
+/// Longest class name.
+pub const CLASS_BYTES_MAX: usize = 64;
+/// Longest resume token.
+pub const RESUME_TOKEN_BYTES_MAX: usize = 64;
+/// Longest topic of a DATA frame.
+pub const TOPIC_BYTES_MAX: usize = 255;
+/// Longest explaining text in GOAWAY and ERROR.
+pub const TEXT_BYTES_MAX: usize = 255;
+/// Longest payload of PING and PONG.
+pub const PING_BYTES_MAX: usize = 16;
+/// All that a client may send before WELCOME: preface and HELLO together. What is not identified
+/// gets no more memory than this.
+pub const HANDSHAKE_BYTES_MAX: usize = 1_024;
+/// Length of the preface.
+pub const PREFACE_BYTES: usize = 8;
+/// Length of a frame's header.
+pub const FRAME_HEADER_BYTES: usize = 4;
+/// Largest payload that WELCOME can name: the length field has 16 bits.
+pub const PAYLOAD_BYTES_LIMIT: usize = 65_535;
+/// Payload that WELCOME names by default.
+pub const PAYLOAD_BYTES_DEFAULT: u16 = 16 * 1_024;
+
+// --- rhythm --------------------------------------------------------------------------------------
+
+/// Shortest interval that can be configured at all. A client's wish is bound further by the
+/// configuration.
+pub const INTERVAL_MIN: Span = Span::from_millis(50);
+/// Shortest interval that a client is granted by wish alone, unless configured otherwise.
+pub const INTERVAL_WISH_MIN: Span = Span::from_secs(1);
+/// Longest interval, configured or wished for. NAT boxes forget long before.
+pub const INTERVAL_MAX: Span = Span::from_secs(60 * 60);
+/// Shortest timeout: a few ticks, or every hiccup of a path were a death.
+pub const TIMEOUT_MIN: Span = Span::from_millis(100);
+/// Longest timeout.
+pub const TIMEOUT_MAX: Span = Span::from_secs(24 * 60 * 60);
+/// Shortest tick of the wheel.
+pub const TICK_MIN: Span = Span::from_millis(1);
+/// Longest tick of the wheel.
+pub const TICK_MAX: Span = Span::from_secs(1);
+/// Tick of the wheel, unless configured otherwise.
+pub const TICK_DEFAULT: Span = Span::from_millis(10);
+
+// --- deadlines before and after a session --------------------------------------------------------
+
+/// From accept to a complete HELLO.
+pub const HANDSHAKE_TIMEOUT: Span = Span::from_secs(10);
+/// From the first byte of a frame to its last.
+pub const FRAME_TIMEOUT: Span = Span::from_secs(10);
+/// From our last word (GOAWAY, ERROR) to closing without the peer's help.
+pub const LINGER_TIMEOUT: Span = Span::from_secs(2);
+/// From SIGTERM to closing whoever is still there.
+pub const DRAIN_TIMEOUT: Span = Span::from_secs(5);
+/// Window within which clients are asked to come back after a drain.
+pub const RECONNECT_WINDOW: (Span, Span) = (Span::from_secs(1), Span::from_secs(10));
+/// Before accepting again after the machine refused a descriptor or memory.
+pub const ACCEPT_PAUSE: Span = Span::from_millis(100);
+
+// --- tables --------------------------------------------------------------------------------------
+
+/// Most connections one shard can be configured for. 24 bits of slot would do for 16 million.
+pub const CONNECTIONS_LIMIT: u32 = 4 * 1_024 * 1_024;
+/// Connections held, unless configured otherwise and where the machine allows as many.
+pub const CONNECTIONS_DEFAULT: u32 = 1_000_000;
+/// Slots beyond the configured maximum, kept for telling newcomers politely that we are full.
+pub const REFUSALS_MAX: u32 = 64;
+/// Accept operations waiting in the kernel at once.
+pub const ACCEPTS_MAX: u32 = 64;
+
+// --- queues --------------------------------------------------------------------------------------
+
+/// Bytes waiting to be sent to one client, what is in flight included. More: slow consumer.
+pub const OUTBOX_BYTES_MAX: usize = 64 * 1_024;
+/// Send buffers kept for reuse; further ones are given back to the allocator.
+pub const CHUNKS_KEPT_MAX: usize = 4_096;
+/// A send buffer that grew beyond this is not kept.
+pub const CHUNK_BYTES_KEPT_MAX: usize = 1_024;
+/// Events not yet taken by the side thread before newcomers are refused. Every session that is
+/// online has room for its OFFLINE on top, so no event is ever lost.
+pub const EVENTS_WAITING_MAX: usize = 64 * 1_024;
+/// Slots of the queue of events between loop and side thread.
+pub const EVENT_QUEUE_MAX: usize = 16 * 1_024;
+/// Slots of the queue of commands to the loop, and of replies from it.
+pub const COMMAND_QUEUE_MAX: usize = 1_024;
+
+// --- work in one turn ----------------------------------------------------------------------------
+
+/// Completions handled before time is looked at again. What is left over is done in the next turn,
+/// and until then nobody is judged.
+pub const TURN_COMPLETIONS_MAX: usize = 65_536;
+/// Completions taken from the ring at once, between two looks at operations.
+pub const REAP_BATCH_MAX: usize = 1_024;
+/// Clients handed out by the wheel in one call.
+pub const EXPIRE_BATCH_MAX: usize = 1_024;
+/// Blocks of the wheel visited in one call.
+pub const WHEEL_VISITS_MAX: usize = 4_096;
+/// Clients told GOAWAY in one turn of a drain.
+pub const DRAIN_BATCH_MAX: usize = 1_024;
+/// Commands taken in one turn.
+pub const TURN_COMMANDS_MAX: usize = 256;
+/// Events handed to the side thread in one turn.
+pub const TURN_EVENTS_MAX: usize = 4_096;
+/// Longest sleep of the loop, so that dates and counters never grow old.
+pub const SLEEP_MAX: Span = Span::from_secs(1);
+
+// --- the ring ------------------------------------------------------------------------------------
+
+/// Entries of a submission queue.
+pub const RING_SQ_ENTRIES: u32 = 1_024;
+/// Entries of the completion queue when there is one ring.
+pub const RING_CQ_ENTRIES: u32 = 16_384;
+/// Entries of each completion queue when there are many rings.
+pub const RING_CQ_ENTRIES_MANY: u32 = 8_192;
+/// Receive buffers when there is one ring.
+pub const RECEIVE_BUFFERS: u16 = 8_192;
+/// Receive buffers of each ring when there are many.
+pub const RECEIVE_BUFFERS_MANY: u16 = 2_048;
+/// Bytes of a receive buffer. A beat has 4 to 20; a longer frame arrives in pieces.
+pub const RECEIVE_BUFFER_BYTES: usize = 256;
+/// Most rings one thread looks after.
+pub const RINGS_MAX: usize = 256;
+/// Connections that may wait to be accepted; the kernel's `somaxconn` bounds it further.
+pub const BACKLOG_MAX: i32 = 4_096;
+
+// how the limits hang together; a wrong edit above does not compile
+const _: () = {
+    // A HELLO with every field at its longest still leaves room for a token of 512 bytes.
+    let hello_without_token =
+        4 + 1 + CLIENT_ID_BYTES_MAX + 1 + CLASS_BYTES_MAX + 2 + 1 + RESUME_TOKEN_BYTES_MAX + 4;
+    assert!(PREFACE_BYTES + FRAME_HEADER_BYTES + hello_without_token + 512 <= HANDSHAKE_BYTES_MAX);
+    assert!(CLIENT_ID_BYTES_MAX <= u8::MAX as usize); // length fields of one byte
+    assert!(TOPIC_BYTES_MAX <= u8::MAX as usize);
+    assert!(TEXT_BYTES_MAX <= u8::MAX as usize);
+    assert!(PAYLOAD_BYTES_DEFAULT as usize <= PAYLOAD_BYTES_LIMIT);
+    // The largest frame fits into an empty outbox, beside the answer to a PING.
+    assert!(
+        OUTBOX_BYTES_MAX
+            >= FRAME_HEADER_BYTES * 2 + PAYLOAD_BYTES_DEFAULT as usize + PING_BYTES_MAX
+    );
+    assert!(INTERVAL_MIN.as_nanos() <= INTERVAL_WISH_MIN.as_nanos());
+    assert!(INTERVAL_MAX.as_nanos() < TIMEOUT_MAX.as_nanos());
+    assert!(INTERVAL_MIN.as_nanos() < TIMEOUT_MIN.as_nanos());
+    assert!(CONNECTIONS_DEFAULT <= CONNECTIONS_LIMIT);
+    assert!(CONNECTIONS_LIMIT as u64 + (REFUSALS_MAX as u64) < 1 << 24); // slot bits of a token
+    assert!(RING_CQ_ENTRIES >= 2 * RING_SQ_ENTRIES);
+    assert!(RECEIVE_BUFFERS.is_power_of_two());
+    assert!(RECEIVE_BUFFERS_MANY.is_power_of_two());
+};

@@ -1,0 +1,11 @@
+//! The words that every other room shares: ids, moments, limits, operations, completions, events.
+//!
+//! May import: nothing.
+//! Never here: behaviour. Values only; whatever decides something lives further up.
+
+pub mod config;
+pub mod event;
+pub mod ids;
+pub mod io;
+pub mod limits;
+pub mod time;

@@ -1,0 +1,4 @@
+//! The side thread: what the loop has to tell the world is written and served here.
+//!
+//! May import: base, os, gateway, server.
+//! Never here: truth. It asks the loop and passes on what it hears.

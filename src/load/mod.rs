@@ -1,0 +1,4 @@
+//! Pretend clients: the load bench, with the behaviours that real clients have.
+//!
+//! May import: base, wire, os.
+//! Never here: gateway, tracker. The load bench knows us only by what is on the wire.

@@ -1,0 +1,3 @@
+//! The program `heartwheel`; everything it does is in the library.
+
+fn main() {}

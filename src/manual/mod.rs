@@ -1,0 +1,4 @@
+//! The manual: prose that is checked with the code.
+//!
+//! May import: nothing.
+//! Never here: code.

@@ -1,0 +1,4 @@
+//! The machine: rings, sockets, the clock, waking the loop. All `unsafe` of the crate is here.
+//!
+//! May import: base.
+//! Never here: decisions. It carries operations to the kernel and completions back.
