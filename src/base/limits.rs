@@ -16,6 +16,8 @@ pub const CLASS_BYTES_MAX: usize = 64;
 pub const RESUME_TOKEN_BYTES_MAX: usize = 64;
 /// Longest topic of a DATA frame.
 pub const TOPIC_BYTES_MAX: usize = 255;
+/// Longest address in GOAWAY.
+pub const ADDRESS_BYTES_MAX: usize = 255;
 /// Longest explaining text in GOAWAY and ERROR.
 pub const TEXT_BYTES_MAX: usize = 255;
 /// Longest payload of PING and PONG.
@@ -27,6 +29,8 @@ pub const HANDSHAKE_BYTES_MAX: usize = 1_024;
 pub const PREFACE_BYTES: usize = 8;
 /// Length of a frame's header.
 pub const FRAME_HEADER_BYTES: usize = 4;
+/// Longest payload of a HELLO: what is left beside the preface and its header.
+pub const HELLO_PAYLOAD_BYTES_MAX: usize = HANDSHAKE_BYTES_MAX - PREFACE_BYTES - FRAME_HEADER_BYTES;
 /// Largest payload that WELCOME can name: the length field has 16 bits.
 pub const PAYLOAD_BYTES_LIMIT: usize = 65_535;
 /// Payload that WELCOME names by default.
@@ -142,6 +146,7 @@ const _: () = {
     assert!(CLIENT_ID_BYTES_MAX <= u8::MAX as usize); // length fields of one byte
     assert!(TOPIC_BYTES_MAX <= u8::MAX as usize);
     assert!(TEXT_BYTES_MAX <= u8::MAX as usize);
+    assert!(ADDRESS_BYTES_MAX <= u8::MAX as usize);
     assert!(PAYLOAD_BYTES_DEFAULT as usize <= PAYLOAD_BYTES_LIMIT);
     // The largest frame fits into an empty outbox, beside the answer to a PING.
     assert!(
