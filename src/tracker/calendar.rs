@@ -1,0 +1,323 @@
+//! When which block of the wheel must be looked at: three levels of slots, each a list of blocks.
+//!
+//! ```text
+//! level   slots    a slot is          reach at 10 ms a tick
+//! near    16,384   1 tick             163.84 s
+//! far         64   16,384 ticks       2.9 h
+//! remote      64   1,048,576 ticks    7.8 days, and what is beyond waits in its last slot
+//! ```
+//!
+//! A slot of the near level holds the blocks of exactly one tick. A slot of the upper levels is
+//! opened at its *first* tick, so its blocks are seen too early and never too late; whoever opens
+//! it files them again by what they find.
+//!
+//! The level follows from the distance, never from the digits in which two ticks differ: then a
+//! whole level of fresh deadlines would come down at one boundary.
+
+/// Not a tick, and not a block.
+pub(crate) const NEVER: u32 = u32::MAX;
+
+const NEAR_SLOTS: u32 = 1 << FAR_SHIFT;
+const FAR_SHIFT: u32 = 14;
+const REMOTE_SHIFT: u32 = 20;
+const UPPER_SLOTS: u32 = 64;
+const FAR_FIRST: u32 = NEAR_SLOTS;
+const REMOTE_FIRST: u32 = FAR_FIRST + UPPER_SLOTS;
+const SLOTS: usize = (REMOTE_FIRST + UPPER_SLOTS) as usize;
+const NEAR_WORDS: usize = (NEAR_SLOTS / 64) as usize;
+
+/// Marks a `prev` that names a slot instead of a block.
+const FIRST: u32 = 1 << 31;
+
+/// One block's place. 12 bytes for 64 timers.
+#[derive(Clone, Copy)]
+struct Node {
+    /// The block after it in the slot's list, or [`NEVER`].
+    next: u32,
+    /// The block before it, or [`FIRST`] and the slot's number.
+    prev: u32,
+    /// The tick it was filed under, or [`NEVER`] when it is in no list.
+    at: u32,
+}
+
+const UNFILED: Node = Node { next: NEVER, prev: NEVER, at: NEVER };
+
+/// Blocks by the tick at which they must be looked at.
+///
+/// Invariant: every filed block is in a slot that opens at or after `opened`, and at or before
+/// `max(at, opened)`.
+pub(crate) struct Calendar {
+    nodes: Vec<Node>,
+    /// First block of each slot, or [`NEVER`]: near, far and remote one after the other.
+    heads: Box<[u32]>,
+    /// Which near slots hold blocks, and which words of that are not zero.
+    near: Box<[u64]>,
+    near_words: [u64; NEAR_WORDS / 64],
+    /// Which far and which remote slots hold blocks.
+    far: u64,
+    remote: u64,
+    /// The tick that is being looked at: nothing is filed to open before it.
+    opened: u32,
+}
+
+/// A slot that holds blocks, and the tick at which it opens.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Due {
+    pub(crate) tick: u32,
+    slot: u32,
+}
+
+impl Calendar {
+    /// An empty calendar, opened at tick 0.
+    pub(crate) fn new() -> Self {
+        Self {
+            nodes: Vec::new(),
+            heads: vec![NEVER; SLOTS].into_boxed_slice(),
+            near: vec![0; NEAR_WORDS].into_boxed_slice(),
+            near_words: [0; NEAR_WORDS / 64],
+            far: 0,
+            remote: 0,
+            opened: 0,
+        }
+    }
+
+    /// Makes room for that many blocks.
+    pub(crate) fn reserve(&mut self, blocks: usize) {
+        self.nodes.reserve_exact(blocks.saturating_sub(self.nodes.len()));
+    }
+
+    /// Knows that many blocks from now on; the new ones are not filed.
+    pub(crate) fn grow(&mut self, blocks: usize) {
+        self.nodes.resize(blocks, UNFILED);
+    }
+
+    /// The tick under which a block is filed, or [`NEVER`].
+    pub(crate) fn filed_at(&self, block: u32) -> u32 {
+        self.nodes[block as usize].at
+    }
+
+    /// Files a block under a tick, wherever it was before. A tick that was opened already counts as
+    /// the one open now.
+    pub(crate) fn file(&mut self, block: u32, tick: u32) {
+        self.withdraw(block);
+        let at = tick.max(self.opened);
+        let slot = self.slot_of(at);
+        let after = std::mem::replace(&mut self.heads[slot as usize], block);
+        if after == NEVER {
+            self.mark(slot);
+        } else {
+            self.nodes[after as usize].prev = block;
+        }
+        self.nodes[block as usize] = Node { next: after, prev: FIRST | slot, at };
+    }
+
+    /// Takes a block out, if it is filed.
+    pub(crate) fn withdraw(&mut self, block: u32) {
+        let Node { next, prev, at } = self.nodes[block as usize];
+        if at == NEVER {
+            return;
+        }
+        self.nodes[block as usize] = UNFILED;
+        if next != NEVER {
+            self.nodes[next as usize].prev = prev;
+        }
+        if prev & FIRST == 0 {
+            self.nodes[prev as usize].next = next;
+            return;
+        }
+        let slot = prev ^ FIRST;
+        self.heads[slot as usize] = next;
+        if next == NEVER {
+            self.unmark(slot);
+        }
+    }
+
+    /// The slot that opens first. Constant time, however far away it is.
+    pub(crate) fn earliest(&self) -> Option<Due> {
+        let far = self.earliest_above(self.far, FAR_SHIFT, FAR_FIRST);
+        let remote = self.earliest_above(self.remote, REMOTE_SHIFT, REMOTE_FIRST);
+        [self.earliest_near(), far, remote].into_iter().flatten().min_by_key(|due| due.tick)
+    }
+
+    /// Moves to a tick. Nothing may be filed to open before it.
+    pub(crate) fn open(&mut self, tick: u32) {
+        debug_assert!(tick >= self.opened, "the calendar does not turn back");
+        self.opened = tick;
+    }
+
+    /// A block of an open slot, if one is left.
+    pub(crate) fn first_in(&self, due: Due) -> Option<u32> {
+        Some(self.heads[due.slot as usize]).filter(|&block| block != NEVER)
+    }
+
+    /// Counts from `ticks` later: what was filed under an earlier tick is due at 0, which is the
+    /// tick open afterwards. Costs a step for each block.
+    pub(crate) fn recount(&mut self, ticks: u64) {
+        self.heads.fill(NEVER);
+        self.near.fill(0);
+        self.near_words.fill(0);
+        self.far = 0;
+        self.remote = 0;
+        self.opened = 0;
+        for block in 0..self.nodes.len() {
+            let Node { at, .. } = std::mem::replace(&mut self.nodes[block], UNFILED);
+            if at != NEVER {
+                self.file(block_number(block), earlier_by(at, ticks));
+            }
+        }
+    }
+
+    /// The tick that is being looked at.
+    pub(crate) fn opened(&self) -> u32 {
+        self.opened
+    }
+
+    /// Heap bytes held.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.nodes.capacity() * size_of::<Node>()
+            + size_of_val(&*self.heads)
+            + size_of_val(&*self.near)
+    }
+
+    /// Panics when lists, bitmaps and ticks disagree. Walks everything.
+    pub(crate) fn check(&self) {
+        let mut filed = 0;
+        for slot in 0..REMOTE_FIRST + UPPER_SLOTS {
+            let head = self.heads[slot as usize];
+            assert_eq!(self.is_marked(slot), head != NEVER, "slot {slot}: bitmap and list");
+            let mut prev = FIRST | slot;
+            let mut block = head;
+            while block != NEVER {
+                let node = self.nodes[block as usize];
+                assert_eq!(node.prev, prev, "block {block}: its way back");
+                assert_ne!(node.at, NEVER, "block {block}: in a list, but not filed");
+                let opens = self.opens_at(slot);
+                assert!(opens <= node.at.max(self.opened), "block {block}: seen too late");
+                filed += 1;
+                assert!(filed <= self.nodes.len(), "slot {slot}: a list without end");
+                (prev, block) = (block, node.next);
+            }
+        }
+        let believed = self.nodes.iter().filter(|node| node.at != NEVER).count();
+        assert_eq!(filed, believed, "blocks in lists and blocks that say they are");
+        for (word, bits) in self.near.iter().enumerate() {
+            let marked = self.near_words[word / 64] >> (word % 64) & 1 == 1;
+            assert_eq!(marked, *bits != 0, "near word {word}");
+        }
+    }
+
+    /// The slot for a tick that is not before `opened`.
+    fn slot_of(&self, at: u32) -> u32 {
+        if at - self.opened < NEAR_SLOTS {
+            return at % NEAR_SLOTS;
+        }
+        let number = at >> FAR_SHIFT;
+        if number - first_to_open(self.opened, FAR_SHIFT) < UPPER_SLOTS {
+            return FAR_FIRST + number % UPPER_SLOTS;
+        }
+        let last = first_to_open(self.opened, REMOTE_SHIFT) + UPPER_SLOTS - 1;
+        REMOTE_FIRST + last.min(at >> REMOTE_SHIFT) % UPPER_SLOTS
+    }
+
+    /// The tick at which a slot opens next.
+    fn opens_at(&self, slot: u32) -> u32 {
+        if slot < FAR_FIRST {
+            return self.opened + slot.wrapping_sub(self.opened) % NEAR_SLOTS;
+        }
+        let (shift, number) = if slot < REMOTE_FIRST {
+            (FAR_SHIFT, slot - FAR_FIRST)
+        } else {
+            (REMOTE_SHIFT, slot - REMOTE_FIRST)
+        };
+        let first = first_to_open(self.opened, shift);
+        (first + number.wrapping_sub(first) % UPPER_SLOTS) << shift
+    }
+
+    fn earliest_near(&self) -> Option<Due> {
+        let start = self.opened % NEAR_SLOTS;
+        let word = (start / 64) as usize;
+        let here = self.near[word] & (u64::MAX << (start % 64));
+        let (word, bits) = if here != 0 {
+            (word, here)
+        } else {
+            let word = self.next_near_word(word)?;
+            (word, self.near[word])
+        };
+        let slot = block_number(word) * 64 + bits.trailing_zeros();
+        Some(Due { tick: self.opens_at(slot), slot })
+    }
+
+    /// The first word that is not zero after `word`, going round; `word` itself comes last.
+    fn next_near_word(&self, word: usize) -> Option<usize> {
+        let (group, bit) = (word / 64, word % 64);
+        let groups = self.near_words.len();
+        let after = self.near_words[group] & (u64::MAX << bit << 1);
+        if after != 0 {
+            return Some(group * 64 + after.trailing_zeros() as usize);
+        }
+        (1..=groups).map(|step| (group + step) % groups).find_map(|group| {
+            let bits = self.near_words[group];
+            (bits != 0).then(|| group * 64 + bits.trailing_zeros() as usize)
+        })
+    }
+
+    fn earliest_above(&self, marks: u64, shift: u32, slots_first: u32) -> Option<Due> {
+        if marks == 0 {
+            return None;
+        }
+        let first = first_to_open(self.opened, shift);
+        let number = first + marks.rotate_right(first % UPPER_SLOTS).trailing_zeros();
+        Some(Due { tick: number << shift, slot: slots_first + number % UPPER_SLOTS })
+    }
+
+    fn mark(&mut self, slot: u32) {
+        if slot < FAR_FIRST {
+            let word = (slot / 64) as usize;
+            self.near[word] |= 1 << (slot % 64);
+            self.near_words[word / 64] |= 1 << (word % 64);
+        } else if slot < REMOTE_FIRST {
+            self.far |= 1 << (slot - FAR_FIRST);
+        } else {
+            self.remote |= 1 << (slot - REMOTE_FIRST);
+        }
+    }
+
+    fn unmark(&mut self, slot: u32) {
+        if slot < FAR_FIRST {
+            let word = (slot / 64) as usize;
+            self.near[word] &= !(1 << (slot % 64));
+            if self.near[word] == 0 {
+                self.near_words[word / 64] &= !(1 << (word % 64));
+            }
+        } else if slot < REMOTE_FIRST {
+            self.far &= !(1 << (slot - FAR_FIRST));
+        } else {
+            self.remote &= !(1 << (slot - REMOTE_FIRST));
+        }
+    }
+
+    fn is_marked(&self, slot: u32) -> bool {
+        let marks = if slot < FAR_FIRST {
+            self.near[(slot / 64) as usize] >> (slot % 64)
+        } else if slot < REMOTE_FIRST {
+            self.far >> (slot - FAR_FIRST)
+        } else {
+            self.remote >> (slot - REMOTE_FIRST)
+        };
+        marks & 1 == 1
+    }
+}
+
+/// A tick as it is called when counting begins `ticks` later; what would be before that is 0.
+pub(crate) fn earlier_by(tick: u32, ticks: u64) -> u32 {
+    u32::try_from(u64::from(tick).saturating_sub(ticks)).expect("not more than it was")
+}
+
+/// Number of the first slot of that width that opens at or after a tick.
+fn first_to_open(tick: u32, shift: u32) -> u32 {
+    tick.div_ceil(1 << shift)
+}
+
+fn block_number(index: usize) -> u32 {
+    u32::try_from(index).expect("keys are 32 bits, so blocks and words have fewer")
+}

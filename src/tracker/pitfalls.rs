@@ -1,0 +1,1 @@
+//! The pitfalls of timing wheels, each one a test.

@@ -1,0 +1,167 @@
+//! The table of connections: a slab, and for each slot the generation of who is in it.
+
+use slab::Slab;
+
+use crate::base::ids::{ClientId, ConnId};
+
+/// Generations count in 24 bits, because a token of the ring carries no more beside the slot.
+const GENERATION_MASK: u32 = (1 << 24) - 1;
+/// Set in a slot's generation while nobody is in it, so that no id fits.
+const VACANT: u32 = 1 << 31;
+
+/// Connections by slot.
+///
+/// The slab forgets who was in a slot; `generations` remembers, 4 bytes for each slot ever used. One
+/// counter for all slots would be smaller, but then a slot could meet its old number again; so it
+/// does only after it was used 2^24 times. And being dense, it tells a live id from a stale one
+/// without touching the connection's own memory.
+pub(crate) struct Table<T> {
+    entries: Slab<Entry<T>>,
+    /// Invariant: as long as the slab ever was; marked [`VACANT`] where the slab has nobody.
+    generations: Vec<u32>,
+}
+
+struct Entry<T> {
+    client: Option<ClientId>,
+    value: T,
+}
+
+impl<T> Table<T> {
+    pub(crate) fn new() -> Self {
+        Self { entries: Slab::new(), generations: Vec::new() }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// One past the highest slot ever used.
+    pub(crate) fn slots_end(&self) -> u32 {
+        u32::try_from(self.generations.len()).expect("slots are bounded by the capacity, a u32")
+    }
+
+    pub(crate) fn insert(&mut self, value: T) -> ConnId {
+        let index = self.entries.insert(Entry { client: None, value });
+        if index == self.generations.len() {
+            self.generations.push(VACANT);
+        }
+        let slot = u32::try_from(index).expect("slots are bounded by the capacity, a u32");
+        let generation = self.generations[index] ^ VACANT;
+        self.generations[index] = generation;
+        ConnId { slot, generation }
+    }
+
+    pub(crate) fn remove(&mut self, conn: ConnId) -> Option<T> {
+        if !self.is_live(conn) {
+            return None;
+        }
+        self.generations[conn.slot as usize] =
+            (conn.generation.wrapping_add(1) & GENERATION_MASK) | VACANT;
+        Some(self.entries.remove(conn.slot as usize).value)
+    }
+
+    /// Whether the id is of a connection that is here. Does not touch the connection.
+    #[inline]
+    pub(crate) fn is_live(&self, conn: ConnId) -> bool {
+        self.generations.get(conn.slot as usize) == Some(&conn.generation)
+    }
+
+    /// Who is in a slot.
+    pub(crate) fn id_at(&self, slot: u32) -> Option<ConnId> {
+        let generation = *self.generations.get(slot as usize)?;
+        (generation & VACANT == 0).then_some(ConnId { slot, generation })
+    }
+
+    pub(crate) fn value(&self, conn: ConnId) -> Option<&T> {
+        self.entry(conn).map(|entry| &entry.value)
+    }
+
+    pub(crate) fn value_mut(&mut self, conn: ConnId) -> Option<&mut T> {
+        if !self.is_live(conn) {
+            return None;
+        }
+        self.entries.get_mut(conn.slot as usize).map(|entry| &mut entry.value)
+    }
+
+    pub(crate) fn client(&self, conn: ConnId) -> Option<&ClientId> {
+        self.entry(conn)?.client.as_ref()
+    }
+
+    /// The name of whoever is in a slot.
+    pub(crate) fn client_at(&self, slot: u32) -> Option<&ClientId> {
+        self.entries.get(slot as usize)?.client.as_ref()
+    }
+
+    /// The connection must be here.
+    pub(crate) fn set_client(&mut self, conn: ConnId, client: ClientId) {
+        debug_assert!(self.is_live(conn), "only who is here has a name");
+        self.entries[conn.slot as usize].client = Some(client);
+    }
+
+    pub(crate) fn take_client(&mut self, conn: ConnId) -> Option<ClientId> {
+        if !self.is_live(conn) {
+            return None;
+        }
+        self.entries.get_mut(conn.slot as usize)?.client.take()
+    }
+
+    /// Panics when slab and generations disagree.
+    pub(crate) fn check(&self) {
+        let occupied = (0..self.slots_end()).filter(|&slot| self.id_at(slot).is_some()).count();
+        assert_eq!(occupied, self.entries.len(), "slots with a generation and slots in use");
+        for (slot, _) in &self.entries {
+            let generation = self.generations[slot];
+            assert!(generation <= GENERATION_MASK, "slot {slot}: generation {generation:#x}");
+        }
+    }
+
+    fn entry(&self, conn: ConnId) -> Option<&Entry<T>> {
+        if !self.is_live(conn) {
+            return None;
+        }
+        self.entries.get(conn.slot as usize)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_used_again_has_another_generation() {
+        let mut table = Table::new();
+        let first = table.insert("first");
+        assert_eq!(table.remove(first), Some("first"));
+        let second = table.insert("second");
+        assert_eq!(second.slot, first.slot);
+        assert_ne!(second.generation, first.generation);
+        assert_eq!(table.value(first), None);
+        assert_eq!(table.remove(first), None);
+        assert_eq!(table.value(second), Some(&"second"));
+        table.check();
+    }
+
+    #[test]
+    fn generations_wrap_within_24_bits() {
+        let mut table = Table::new();
+        let mut last = table.insert(());
+        table.generations[0] = GENERATION_MASK;
+        last.generation = GENERATION_MASK;
+        assert!(table.remove(last).is_some());
+        assert_eq!(table.insert(()), ConnId { slot: 0, generation: 0 });
+        table.check();
+    }
+
+    #[test]
+    fn no_id_fits_an_empty_slot() {
+        let mut table = Table::new();
+        let conn = table.insert(());
+        table.remove(conn);
+        for generation in [0, 1, 2, VACANT, VACANT | 1] {
+            let forged = ConnId { slot: 0, generation };
+            assert_eq!(table.value(forged), None, "{generation:#x}");
+            assert_eq!(table.remove(forged), None, "{generation:#x}");
+        }
+        table.check();
+    }
+}
