@@ -110,7 +110,7 @@ pub const EXPIRE_BATCH_MAX: usize = 1_024;
 /// Blocks of the wheel visited in one call.
 pub const WHEEL_VISITS_MAX: usize = 4_096;
 /// Clients told GOAWAY in one turn of a drain.
-pub const DRAIN_BATCH_MAX: usize = 1_024;
+pub const DRAIN_BATCH_MAX: u32 = 1_024;
 /// Commands taken in one turn.
 pub const TURN_COMMANDS_MAX: usize = 256;
 /// Events handed to the side thread in one turn.

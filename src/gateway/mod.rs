@@ -2,3 +2,424 @@
 //!
 //! May import: base, wire, tracker.
 //! Never here: sockets, threads, the clock. It is told what happened and when, and says what to do.
+//!
+//! [`Gateway`] is a value with three doors in, [`on_completion`](Gateway::on_completion),
+//! [`on_time`](Gateway::on_time) and [`on_command`](Gateway::on_command), and three ways out,
+//! [`take_ops`](Gateway::take_ops), [`take_events`](Gateway::take_events) and
+//! [`next_wake`](Gateway::next_wake). It does nothing by itself.
+//!
+//! ```
+//! use heartwheel::base::config::GatewayConfig;
+//! use heartwheel::base::io::Op;
+//! use heartwheel::base::time::Moment;
+//! use heartwheel::gateway::Gateway;
+//!
+//! let mut gateway = Gateway::new(GatewayConfig::default(), Moment::ZERO);
+//! let mut ops = Vec::new();
+//! gateway.take_ops(&mut ops);
+//! assert!(matches!(ops[0], Op::Accept { .. }), "first of all it wants connections");
+//! ```
+
+mod command;
+mod connection;
+mod events;
+mod farewell;
+mod requests;
+#[cfg(test)]
+mod tests;
+mod verdict;
+
+use std::net::SocketAddr;
+
+use crate::base::config::GatewayConfig;
+use crate::base::event::{CloseReason, Event, Record};
+use crate::base::ids::ConnId;
+use crate::base::io::{Completion, IoFault, Op, ReceiveEnd, SocketHandle};
+use crate::base::limits;
+use crate::base::time::{Moment, Span, WallAnchor};
+use crate::gateway::connection::{ChunkPool, Connection, Receive, State, WaitsFor};
+use crate::gateway::events::Ledger;
+use crate::tracker::{Progress, Tracker, TrackerConfig};
+
+pub use crate::gateway::command::{Command, Endings, Reply, Stats};
+
+/// The gateway: every connection, every session, and what is to be done about them.
+pub struct Gateway {
+    config: GatewayConfig,
+    tracker: Tracker<Connection>,
+    ledger: Ledger,
+    chunks: ChunkPool,
+    ops: Vec<Op>,
+    accepting: Accepting,
+    draining: Option<Drain>,
+    /// Whether the wheel or a drain stopped for want of budget.
+    unfinished: Progress,
+    due: Vec<ConnId>,
+    epoch_next: u64,
+    jitter: fastrand::Rng,
+    stats: Stats,
+}
+
+/// How new connections come in.
+struct Accepting {
+    /// Accepts that the kernel has and has not answered.
+    outstanding: u32,
+    /// Not before this moment, when the machine was short of something.
+    paused_until: Option<Moment>,
+}
+
+/// The gateway is being emptied.
+struct Drain {
+    /// Who is still here then is closed.
+    until: Moment,
+    /// Slots below this one were told.
+    told_below: u32,
+    /// Whether the end of the ledger was written.
+    stopped: bool,
+}
+
+impl Gateway {
+    /// A gateway that nobody is connected to yet. Its first operations ask for connections.
+    pub fn new(config: GatewayConfig, now: Moment) -> Self {
+        let tracker = Tracker::new(TrackerConfig {
+            capacity_max: config.connections_max.saturating_add(limits::REFUSALS_MAX),
+            tick: config.tick,
+            hash_key: config.hash_key,
+            start: now,
+        });
+        let mut gateway = Self {
+            tracker,
+            ledger: Ledger::new(),
+            chunks: ChunkPool::default(),
+            ops: Vec::new(),
+            accepting: Accepting { outstanding: 0, paused_until: None },
+            draining: None,
+            unfinished: Progress::Done,
+            due: Vec::new(),
+            epoch_next: config.epoch_first,
+            jitter: fastrand::Rng::with_seed(config.seed),
+            stats: Stats::default(),
+            config,
+        };
+        gateway.ledger.tell(Event::Started, now);
+        gateway.ask_for_connections();
+        gateway
+    }
+
+    /// The kernel spoke. `now` was read after the completion was there, so that what is reckoned
+    /// from it is never too early.
+    pub fn on_completion(&mut self, completion: Completion<'_>, now: Moment) {
+        match completion {
+            Completion::Accepted { socket, peer } => self.on_accepted(socket, peer, now),
+            Completion::AcceptFailed { fault } => self.on_accept_failed(fault, now),
+            Completion::Received { conn, bytes } => self.on_received(conn, bytes, now),
+            Completion::ReceiveEnded { conn, end } => self.on_receive_ended(conn, end, now),
+            Completion::Sent { conn, chunk, result } => self.on_sent(conn, chunk, result, now),
+            Completion::Looked { conn, found } => self.on_looked(conn, found, now),
+            Completion::Closed { conn } => self.on_closed(conn),
+            // A gateway opens no connections.
+            Completion::Connected { socket, .. } => self.ops.push(Op::Discard { socket }),
+            Completion::ConnectFailed { .. } => self.stats.stale += 1,
+        }
+    }
+
+    /// Time passed, and everything that the kernel had received by `now` was handed in before.
+    /// Verdicts are made here and nowhere else.
+    pub fn on_time(&mut self, now: Moment) {
+        self.expire(now);
+        self.drain_further(now);
+        if self.accepting.paused_until.is_some_and(|until| until <= now) {
+            self.accepting.paused_until = None;
+            self.ask_for_connections();
+        }
+    }
+
+    /// Somebody asks. The answer is there at once; what takes longer has then begun.
+    pub fn on_command(&mut self, command: Command, now: Moment) -> Reply {
+        match command {
+            Command::Drain { within } => {
+                self.begin_drain(within, now);
+                Reply::Done
+            }
+            Command::Kick { client } => match self.tracker.find(client.as_str()) {
+                Some(conn) => {
+                    self.end(conn, CloseReason::Kicked, now);
+                    Reply::Done
+                }
+                None => Reply::NoSuchClient,
+            },
+            Command::Stats => Reply::Stats(Box::new(self.stats())),
+        }
+    }
+
+    /// Moves what the kernel should do to the end of `out`.
+    pub fn take_ops(&mut self, out: &mut Vec<Op>) {
+        out.append(&mut self.ops);
+    }
+
+    /// Moves at most `budget` events to the end of `out`, in order.
+    pub fn take_events(&mut self, out: &mut Vec<Record>, budget: usize) {
+        self.ledger.take(out, budget);
+    }
+
+    /// When [`on_time`](Self::on_time) should be called at the latest; a moment that has passed when
+    /// work was left over. `None`: nothing will happen by itself.
+    pub fn next_wake(&self) -> Option<Moment> {
+        if self.unfinished == Progress::More || self.is_about_to_stop() {
+            return Some(Moment::ZERO);
+        }
+        [self.tracker.next_wake(), self.accepting.paused_until].into_iter().flatten().min()
+    }
+
+    /// How things are. O(number of reasons).
+    pub fn stats(&self) -> Stats {
+        Stats {
+            connections: self.tracker.len(),
+            online: self.tracker.named(),
+            events_waiting: self.ledger.waiting(),
+            seq_last: self.ledger.seq_last(),
+            ..self.stats.clone()
+        }
+    }
+
+    /// Events that nobody has taken yet.
+    pub fn events_waiting(&self) -> usize {
+        self.ledger.waiting()
+    }
+
+    /// The wall clock was looked at again.
+    pub fn set_wall(&mut self, wall: WallAnchor) {
+        self.config.wall = wall;
+    }
+
+    /// Whether a drain has been asked for and nobody is left.
+    pub fn is_drained(&self) -> bool {
+        self.draining.as_ref().is_some_and(|drain| drain.stopped)
+    }
+
+    /// Walks everything and panics when the parts disagree. O(n): tests and simulation only.
+    pub fn check(&self) {
+        self.tracker.check();
+        assert!(self.accepting.outstanding <= limits::ACCEPTS_MAX);
+        assert!(self.chunks.len() <= limits::CHUNKS_KEPT_MAX);
+        let room = self.capacity() - self.tracker.len();
+        assert!(self.accepting.outstanding as usize <= room, "every accept has a slot waiting");
+        let mut live = 0;
+        for slot in 0..self.tracker.slots_end() {
+            let Some((conn, connection)) = self.tracker.slot(slot) else { continue };
+            let is_live = matches!(connection.state, State::Live(_));
+            live += usize::from(is_live);
+            assert_eq!(is_live, self.tracker.client(conn).is_some(), "the live have names");
+            assert!(connection.outbox.bytes() <= self.config.outbox_bytes_max);
+            let partial_max = usize::from(self.config.payload_bytes_max)
+                .max(limits::HANDSHAKE_BYTES_MAX)
+                + limits::FRAME_HEADER_BYTES;
+            assert!(connection.deframer.memory_bytes() <= 2 * partial_max);
+            let is_watched = self.tracker.deadline(conn).is_some();
+            match &connection.state {
+                State::Live(session) => {
+                    let looking = session.watch == connection::Watch::Looking;
+                    assert!(is_watched || looking, "{conn}: nobody lives for ever");
+                    assert_eq!(connection.receive, Receive::Armed, "the live are heard");
+                }
+                State::Greeting { .. } | State::Leaving { .. } => {
+                    assert!(is_watched, "{conn}: nobody stays for ever");
+                }
+                State::Closing => {}
+            }
+        }
+        assert_eq!(live, self.tracker.named());
+        assert!(
+            self.ledger.waiting() <= limits::EVENTS_WAITING_MAX + 2 * self.capacity() + 2,
+            "the ledger is bounded"
+        );
+    }
+
+    // --- connections come and go -----------------------------------------------------------------
+
+    fn capacity(&self) -> usize {
+        self.config.connections_max.saturating_add(limits::REFUSALS_MAX) as usize
+    }
+
+    /// Asks for as many connections as there are slots for, so that an accepted one always has one.
+    fn ask_for_connections(&mut self) {
+        if self.draining.is_some() || self.accepting.paused_until.is_some() {
+            return;
+        }
+        let room = u32::try_from(self.capacity() - self.tracker.len()).unwrap_or(u32::MAX);
+        let wanted = limits::ACCEPTS_MAX.min(room);
+        let count = wanted.saturating_sub(self.accepting.outstanding);
+        if count > 0 {
+            self.accepting.outstanding += count;
+            self.ops.push(Op::Accept { count });
+        }
+    }
+
+    fn on_accepted(&mut self, socket: SocketHandle, peer: SocketAddr, now: Moment) {
+        self.accepting.outstanding = self.accepting.outstanding.saturating_sub(1);
+        self.stats.accepted += 1;
+        let state = State::Greeting { since: now, received_bytes: 0 };
+        let deadline = now + self.config.handshake_timeout;
+        let Ok(conn) = self.tracker.admit(Connection::new(peer, state), deadline) else {
+            self.ops.push(Op::Discard { socket });
+            return;
+        };
+        self.ops.push(Op::Adopt { socket, conn });
+        self.ops.push(Op::Receive { conn });
+        if let Some(connection) = self.tracker.get_mut(conn) {
+            connection.receive = Receive::Armed;
+        }
+        if self.draining.is_some() {
+            self.end(conn, CloseReason::Drain, now);
+        } else if self.is_full() {
+            self.end(conn, CloseReason::Busy, now);
+        }
+        self.ask_for_connections();
+    }
+
+    /// Whether the newest connection is one too many, or its events would be.
+    fn is_full(&self) -> bool {
+        self.tracker.len() > self.config.connections_max as usize || self.ledger.is_congested()
+    }
+
+    fn on_accept_failed(&mut self, fault: IoFault, now: Moment) {
+        self.accepting.outstanding = self.accepting.outstanding.saturating_sub(1);
+        match fault {
+            IoFault::Cancelled => {}
+            // The peer gave up while it waited for us: no reason to wait.
+            IoFault::Reset => self.ask_for_connections(),
+            IoFault::NoDescriptors
+            | IoFault::NoMemory
+            | IoFault::TimedOut
+            | IoFault::Refused
+            | IoFault::Unreachable
+            | IoFault::AddressUnavailable
+            | IoFault::Other(_) => {
+                self.stats.accept_faults += 1;
+                self.accepting.paused_until = Some(now + limits::ACCEPT_PAUSE);
+            }
+        }
+    }
+
+    fn on_receive_ended(&mut self, conn: ConnId, end: ReceiveEnd, now: Moment) {
+        let Some(connection) = self.tracker.get_mut(conn) else {
+            self.stats.stale += 1;
+            return;
+        };
+        connection.receive = Receive::Over;
+        match end {
+            ReceiveEnd::Starved | ReceiveEnd::Interrupted => {
+                if !matches!(connection.state, State::Closing) {
+                    connection.receive = Receive::Armed;
+                    self.stats.receives_rearmed += 1;
+                    self.ops.push(Op::Receive { conn });
+                }
+            }
+            ReceiveEnd::Eof => self.on_gone(conn, CloseReason::ClosedByPeer, now),
+            ReceiveEnd::Fault(fault) => self.on_gone(conn, reason_of(fault), now),
+        }
+    }
+
+    /// The peer is gone, and if it was leaving anyway that is what we waited for.
+    fn on_gone(&mut self, conn: ConnId, reason: CloseReason, now: Moment) {
+        let Some(connection) = self.tracker.get(conn) else { return };
+        match connection.state {
+            State::Greeting { .. } | State::Live(_) => self.end(conn, reason, now),
+            State::Leaving { waits_for, .. } => {
+                let how = match waits_for {
+                    WaitsFor::Sent(how) => how,
+                    WaitsFor::Peer => crate::base::io::CloseHow::Finish,
+                };
+                self.close(conn, how);
+            }
+            State::Closing => {}
+        }
+    }
+
+    fn on_closed(&mut self, conn: ConnId) {
+        match self.tracker.dismiss(conn) {
+            Some(mut connection) => {
+                connection.outbox.forget(&mut self.chunks);
+                self.ask_for_connections();
+            }
+            None => self.stats.stale += 1,
+        }
+    }
+
+    // --- emptying --------------------------------------------------------------------------------
+
+    fn begin_drain(&mut self, within: Span, now: Moment) {
+        let until = now + within;
+        match &mut self.draining {
+            Some(drain) => {
+                drain.until = drain.until.min(until);
+                drain.told_below = 0;
+            }
+            None => {
+                self.draining = Some(Drain { until, told_below: 0, stopped: false });
+                self.ops.push(Op::StopAccepting);
+            }
+        }
+        self.unfinished = Progress::More;
+    }
+
+    /// Whether the last one has left a drain and only the ledger's end is still to be written.
+    fn is_about_to_stop(&self) -> bool {
+        let is_draining = self.draining.as_ref().is_some_and(|drain| !drain.stopped);
+        is_draining && self.tracker.is_empty() && self.accepting.outstanding == 0
+    }
+
+    /// Tells the next batch of clients to leave; when nobody is left, ends the ledger.
+    fn drain_further(&mut self, now: Moment) {
+        let Some(drain) = &mut self.draining else { return };
+        if drain.stopped {
+            return;
+        }
+        let from = drain.told_below;
+        let upto = from.saturating_add(limits::DRAIN_BATCH_MAX).min(self.tracker.slots_end());
+        drain.told_below = upto;
+        for slot in from..upto {
+            let Some((conn, connection)) = self.tracker.slot(slot) else { continue };
+            match connection.state {
+                State::Greeting { .. } | State::Live(_) => self.end(conn, CloseReason::Drain, now),
+                State::Leaving { .. } => self.shorten_leave(conn),
+                State::Closing => {}
+            }
+        }
+        if upto < self.tracker.slots_end() {
+            self.unfinished = Progress::More;
+        } else if self.is_about_to_stop()
+            && let Some(drain) = &mut self.draining
+        {
+            drain.stopped = true;
+            self.ledger.tell(Event::Stopped, now);
+        }
+    }
+
+    /// Somebody who was leaving before the drain leaves with it at the latest.
+    fn shorten_leave(&mut self, conn: ConnId) {
+        let Some(drain) = &self.draining else { return };
+        let drain_until = drain.until;
+        let Some(connection) = self.tracker.get_mut(conn) else { return };
+        if let State::Leaving { until, .. } = &mut connection.state {
+            *until = drain_until.min(*until);
+            let until = *until;
+            self.tracker.touch(conn, until);
+        }
+    }
+}
+
+/// The reason that a fault of the socket is.
+fn reason_of(fault: IoFault) -> CloseReason {
+    match fault {
+        IoFault::Reset => CloseReason::Reset,
+        IoFault::TimedOut => CloseReason::TcpTimeout,
+        IoFault::Refused
+        | IoFault::Unreachable
+        | IoFault::AddressUnavailable
+        | IoFault::Cancelled
+        | IoFault::NoDescriptors
+        | IoFault::NoMemory
+        | IoFault::Other(_) => CloseReason::NetworkFault,
+    }
+}

@@ -1,0 +1,98 @@
+//! All that an outsider may ask, and all that it can be told.
+
+use std::net::SocketAddr;
+
+use crate::base::event::CloseReason;
+use crate::base::ids::ClientId;
+use crate::base::time::Span;
+
+/// What an outsider may ask.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Command {
+    /// Accept nobody any more, ask everybody to leave, and close whoever is still there after
+    /// `within`. Said again, the shorter time holds.
+    Drain {
+        /// How long clients have.
+        within: Span,
+    },
+    /// End one client's session.
+    Kick {
+        /// Whose.
+        client: ClientId,
+    },
+    /// How things are.
+    Stats,
+}
+
+/// What an outsider is told.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Reply {
+    /// It was done, or has begun.
+    Done,
+    /// Nobody of that name is online.
+    NoSuchClient,
+    /// How things are.
+    Stats(Box<Stats>),
+}
+
+/// How things are: counts since the start, unless said otherwise.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Stats {
+    /// Connections held right now, in any state.
+    pub connections: usize,
+    /// Clients online right now.
+    pub online: usize,
+    /// Events that the side thread has not taken yet.
+    pub events_waiting: usize,
+    /// Number of the latest event.
+    pub seq_last: u64,
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Accepts that failed for want of descriptors or memory.
+    pub accept_faults: u64,
+    /// Complete frames received: each one a beat.
+    pub frames_received: u64,
+    /// Bytes received.
+    pub bytes_received: u64,
+    /// Answers and pings sent, counted when written to the outbox.
+    pub frames_sent: u64,
+    /// DATA frames received. They are counted and not carried on.
+    pub data_received: u64,
+    /// Receives that the kernel ended and we asked for again.
+    pub receives_rearmed: u64,
+    /// Clients whose deadline passed and whom the last look found alive.
+    pub rescued: u64,
+    /// Verdicts of death by silence.
+    pub verdicts: u64,
+    /// How late the latest verdict of all came after its deadline.
+    pub lateness_max: Span,
+    /// How late all verdicts together came.
+    pub lateness_sum: Span,
+    /// Completions for connections that do not exist any more. A driver that keeps its contract
+    /// causes none.
+    pub stale: u64,
+    /// Connections ended, by reason, in the order of [`CloseReason::ALL`].
+    pub endings: [Endings; CloseReason::ALL.len()],
+}
+
+/// How many connections ended for one reason.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Endings {
+    /// How many.
+    pub count: u64,
+    /// The latest one's address.
+    pub peer_last: Option<SocketAddr>,
+}
+
+impl Stats {
+    /// Connections ended for `reason`.
+    pub fn ended(&self, reason: CloseReason) -> u64 {
+        self.endings[reason.index()].count
+    }
+
+    pub(crate) fn count_ending(&mut self, reason: CloseReason, peer: SocketAddr) {
+        let endings = &mut self.endings[reason.index()];
+        endings.count += 1;
+        endings.peer_last = Some(peer);
+    }
+}

@@ -1,0 +1,142 @@
+//! How sessions and connections end: the ledger is told, the peer is told, the slot comes back.
+
+use crate::base::event::{CloseReason, ComeBack, Event};
+use crate::base::ids::ConnId;
+use crate::base::io::{Chunk, CloseHow, IoFault, Op};
+use crate::base::time::Moment;
+use crate::gateway::connection::{Farewell, State, WaitsFor};
+use crate::gateway::{Gateway, reason_of};
+use crate::wire::message::Message;
+use crate::wire::native;
+
+impl Gateway {
+    /// Ends a connection, and the session on it if there is one, for `reason`: the ledger is told,
+    /// the client id is free at once, and the peer hears why where that makes sense.
+    ///
+    /// A connection that is leaving or closing already is left to that.
+    pub(crate) fn end(&mut self, conn: ConnId, reason: CloseReason, now: Moment) {
+        let Some(connection) = self.tracker.get(conn) else { return };
+        match connection.state {
+            State::Greeting { .. } | State::Live(_) => {}
+            State::Leaving { .. } | State::Closing => return,
+        }
+        self.stats.count_ending(reason, connection.peer);
+        self.end_session(conn, reason, now);
+        match Farewell::for_reason(reason) {
+            Farewell::Silent(how) => self.close(conn, how),
+            Farewell::Error(how) => {
+                let error = Message::Error { code: reason.code(), text: reason.word() };
+                self.leave(conn, &error, WaitsFor::Sent(how), now);
+            }
+            Farewell::Goaway => {
+                let (reconnect_min, reconnect_max) = match reason.come_back() {
+                    ComeBack::StayAway => Default::default(),
+                    ComeBack::Resume | ComeBack::Reconnect => self.config.reconnect_window,
+                };
+                let goaway = Message::Goaway {
+                    code: reason.code(),
+                    reconnect_min_ms: reconnect_min.as_millis_u32(),
+                    reconnect_max_ms: reconnect_max.as_millis_u32(),
+                    address: "",
+                    text: reason.word(),
+                };
+                self.leave(conn, &goaway, WaitsFor::Peer, now);
+            }
+        }
+    }
+
+    /// Writes OFFLINE and frees the client id, if this connection owns one.
+    fn end_session(&mut self, conn: ConnId, reason: CloseReason, now: Moment) {
+        let Some(client) = self.tracker.unname(conn) else { return };
+        let Some(connection) = self.tracker.get(conn) else { return };
+        let State::Live(session) = &connection.state else { return };
+        let offline = Event::Offline {
+            client,
+            epoch: session.epoch,
+            conn,
+            remote: connection.peer,
+            reason,
+            last_beat: session.last_beat,
+        };
+        self.ledger.tell(offline, now);
+    }
+
+    /// Says the last word and waits, not for ever, for it to be heard.
+    fn leave(&mut self, conn: ConnId, word: &Message<'_>, waits_for: WaitsFor, now: Moment) {
+        let until = match &self.draining {
+            Some(drain) => drain.until.max(now),
+            None => now + self.config.linger_timeout,
+        };
+        let bytes_max = self.config.outbox_bytes_max;
+        let Some(connection) = self.tracker.get_mut(conn) else { return };
+        let write = |out: &mut Vec<u8>| native::encode(word, out);
+        if connection.outbox.append(&mut self.chunks, bytes_max, write).is_err() {
+            self.close(conn, CloseHow::Abort);
+            return;
+        }
+        connection.state = State::Leaving { until, waits_for };
+        connection.deframer = Default::default();
+        connection.partial_since = None;
+        self.stats.frames_sent += 1;
+        self.tracker.touch(conn, until);
+        self.send_waiting(conn);
+    }
+
+    /// Asks the kernel to close. Nothing more is asked for this connection.
+    pub(crate) fn close(&mut self, conn: ConnId, how: CloseHow) {
+        let Some(connection) = self.tracker.get_mut(conn) else { return };
+        if matches!(connection.state, State::Closing) {
+            return;
+        }
+        connection.state = State::Closing;
+        connection.deframer = Default::default();
+        connection.partial_since = None;
+        connection.outbox.forget(&mut self.chunks);
+        self.tracker.disarm(conn);
+        self.ops.push(Op::Close { conn, how });
+    }
+
+    /// Sends what waits, unless a send is under way.
+    pub(crate) fn send_waiting(&mut self, conn: ConnId) {
+        let Some(connection) = self.tracker.get_mut(conn) else { return };
+        if let Some(chunk) = connection.outbox.take_to_send() {
+            self.ops.push(Op::Send { conn, chunk });
+        }
+    }
+
+    /// A chunk came home. The rest of it, or the next, goes out; a last word that was heard ends
+    /// the connection.
+    pub(crate) fn on_sent(
+        &mut self,
+        conn: ConnId,
+        chunk: Chunk,
+        result: Result<usize, IoFault>,
+        now: Moment,
+    ) {
+        let Some(connection) = self.tracker.get_mut(conn) else {
+            self.stats.stale += 1;
+            return;
+        };
+        if matches!(connection.state, State::Closing) {
+            connection.outbox.on_failed(chunk, &mut self.chunks);
+            return;
+        }
+        match result {
+            Ok(sent_bytes) => {
+                let next = connection.outbox.on_sent(chunk, sent_bytes, &mut self.chunks);
+                let is_last_word =
+                    matches!(connection.state, State::Leaving { waits_for: WaitsFor::Sent(_), .. })
+                        && connection.outbox.is_empty();
+                match next {
+                    Some(chunk) => self.ops.push(Op::Send { conn, chunk }),
+                    None if is_last_word => self.on_gone(conn, CloseReason::ClosedByPeer, now),
+                    None => {}
+                }
+            }
+            Err(fault) => {
+                connection.outbox.on_failed(chunk, &mut self.chunks);
+                self.on_gone(conn, reason_of(fault), now);
+            }
+        }
+    }
+}

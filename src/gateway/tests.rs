@@ -1,0 +1,576 @@
+//! The gateway with a kernel that does what the test says. Virtual time, no sockets.
+
+#![allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "a test picks out the operation it looks for, whatever others there are"
+)]
+
+use super::*;
+use crate::base::config::{Mode, Rhythm};
+use crate::base::ids::ClientId;
+use crate::base::io::{Chunk, CloseHow, Found};
+use crate::wire::message::{Message, Reply as PingReply};
+use crate::wire::native::{self, Deframer, Inbound};
+
+/// A gateway, and what it asked for.
+struct Stage {
+    gateway: Gateway,
+    now: Moment,
+    ops: Vec<Op>,
+    records: Vec<Record>,
+    accepts: u32,
+    sockets: u64,
+}
+
+fn config() -> GatewayConfig {
+    GatewayConfig {
+        rhythm: Rhythm { interval: Span::from_secs(15), timeout: Span::from_secs(35) },
+        connections_max: 4,
+        ..GatewayConfig::default()
+    }
+}
+
+impl Stage {
+    fn new(config: GatewayConfig) -> Self {
+        let now = Moment::from_millis(1_000);
+        let mut stage = Self {
+            gateway: Gateway::new(config, now),
+            now,
+            ops: Vec::new(),
+            records: Vec::new(),
+            accepts: 0,
+            sockets: 0,
+        };
+        stage.settle();
+        stage
+    }
+
+    fn settle(&mut self) {
+        self.gateway.check();
+        self.gateway.take_ops(&mut self.ops);
+        self.gateway.take_events(&mut self.records, usize::MAX);
+        self.ops.retain(|op| match op {
+            Op::Accept { count } => {
+                self.accepts += count;
+                false
+            }
+            _ => true,
+        });
+    }
+
+    fn complete(&mut self, completion: Completion<'_>) {
+        self.gateway.on_completion(completion, self.now);
+        self.settle();
+    }
+
+    fn pass(&mut self, span: Span) {
+        self.now += span;
+        self.gateway.on_time(self.now);
+        self.settle();
+    }
+
+    fn connect(&mut self) -> ConnId {
+        assert!(self.accepts > 0, "nobody can come in");
+        self.accepts -= 1;
+        self.sockets += 1;
+        let socket = SocketHandle(self.sockets);
+        let peer = format!("127.0.0.1:{}", 10_000 + self.sockets).parse().expect("an address");
+        self.complete(Completion::Accepted { socket, peer });
+        let adopted = self.ops.iter().find_map(|op| match op {
+            Op::Adopt { socket: adopted, conn } if *adopted == socket => Some(*conn),
+            _ => None,
+        });
+        let conn = adopted.expect("every socket becomes a connection");
+        assert!(self.ops.iter().any(|op| matches!(op, Op::Receive { conn: of } if *of == conn)));
+        self.ops.retain(|op| !matches!(op, Op::Adopt { .. } | Op::Receive { .. }));
+        conn
+    }
+
+    fn receive(&mut self, conn: ConnId, bytes: &[u8]) {
+        self.complete(Completion::Received { conn, bytes });
+    }
+
+    fn say(&mut self, conn: ConnId, message: &Message<'_>) {
+        let mut bytes = Vec::new();
+        native::encode(message, &mut bytes);
+        self.receive(conn, &bytes);
+    }
+
+    fn hello(&mut self, conn: ConnId, client: &str, class: &str, wanted_interval_ms: u32) {
+        let mut bytes = Vec::new();
+        native::encode_preface(native::VERSIONS, &mut bytes);
+        let hello = Message::Hello {
+            wanted_interval_ms,
+            client_id: client,
+            class,
+            token: &[],
+            resume: &[],
+            last_seq: 0,
+        };
+        native::encode(&hello, &mut bytes);
+        self.receive(conn, &bytes);
+    }
+
+    fn login(&mut self, client: &str) -> ConnId {
+        let conn = self.connect();
+        self.hello(conn, client, "", 0);
+        let heard = self.hear(conn);
+        assert!(heard[0].starts_with("Welcome"), "{heard:?}");
+        conn
+    }
+
+    /// Lets a send that is under way succeed, and says what the peer heard by it.
+    fn hear(&mut self, conn: ConnId) -> Vec<String> {
+        let mut heard = Vec::new();
+        while let Some(chunk) = self.take_send(conn) {
+            let mut deframer = Deframer::client_side();
+            let mut bytes = chunk.unsent();
+            while let Some(inbound) = deframer.next(&mut bytes, 65_535).expect("our own frames") {
+                match inbound {
+                    Inbound::Message(message) => heard.push(format!("{message:?}")),
+                    Inbound::Preface(_) | Inbound::Skipped { .. } => panic!("{inbound:?}"),
+                }
+            }
+            let result = Ok(chunk.len());
+            self.complete(Completion::Sent { conn, chunk, result });
+        }
+        heard
+    }
+
+    fn take_send(&mut self, conn: ConnId) -> Option<Chunk> {
+        let at =
+            self.ops.iter().position(|op| matches!(op, Op::Send { conn: of, .. } if *of == conn));
+        match self.ops.remove(at?) {
+            Op::Send { chunk, .. } => Some(chunk),
+            op => panic!("{op:?}"),
+        }
+    }
+
+    fn takes(&mut self, wanted: impl Fn(&Op) -> bool) -> bool {
+        let at = self.ops.iter().position(wanted);
+        at.map(|at| self.ops.remove(at)).is_some()
+    }
+
+    fn looks_at(&mut self, conn: ConnId) -> bool {
+        self.takes(|op| matches!(op, Op::Look { conn: of } if *of == conn))
+    }
+
+    fn closes(&mut self, conn: ConnId) -> Option<CloseHow> {
+        let at =
+            self.ops.iter().position(|op| matches!(op, Op::Close { conn: of, .. } if *of == conn));
+        match self.ops.remove(at?) {
+            Op::Close { how, .. } => {
+                self.complete(Completion::Closed { conn });
+                Some(how)
+            }
+            op => panic!("{op:?}"),
+        }
+    }
+
+    /// The events since the last call, in a word or two each.
+    fn events(&mut self) -> Vec<String> {
+        let words = self.records.drain(..).map(|record| match record.event {
+            Event::Online { client, epoch, .. } => format!("online {client} {epoch}"),
+            Event::Offline { client, epoch, reason, .. } => {
+                format!("offline {client} {epoch} {reason}")
+            }
+            Event::Started | Event::Stopped => record.event.word().to_owned(),
+        });
+        words.collect()
+    }
+}
+
+#[test]
+fn a_client_says_hello_and_is_online() {
+    let mut stage = Stage::new(config());
+    let conn = stage.connect();
+    stage.hello(conn, "anna", "", 0);
+    let heard = stage.hear(conn);
+    assert!(heard[0].contains("interval_ms: 15000, timeout_ms: 35000"), "{heard:?}");
+    assert_eq!(stage.events(), ["started", "online anna 1"]);
+    assert_eq!(stage.gateway.stats().online, 1);
+}
+
+#[test]
+fn beats_put_the_deadline_off_and_are_answered_in_one_send() {
+    let mut stage = Stage::new(config());
+    let conn = stage.login("anna");
+    for _ in 0..20 {
+        stage.pass(Span::from_secs(30));
+        let mut bytes = Vec::new();
+        for payload in [b"1", b"2"] {
+            let ping = Message::Ping { reply: PingReply::Wanted, payload };
+            native::encode(&ping, &mut bytes);
+        }
+        stage.receive(conn, &bytes);
+        assert_eq!(stage.hear(conn).len(), 2);
+    }
+    assert!(!stage.looks_at(conn));
+    assert_eq!(stage.events().len(), 2, "started, online, and nothing else");
+}
+
+#[test]
+fn a_beat_that_wants_no_answer_gets_none() {
+    let mut stage = Stage::new(config());
+    let conn = stage.login("anna");
+    stage.say(conn, &Message::Ping { reply: PingReply::NotWanted, payload: b"" });
+    assert!(stage.hear(conn).is_empty());
+}
+
+#[test]
+fn silence_is_judged_at_the_deadline_and_not_before() {
+    let mut stage = Stage::new(config());
+    let conn = stage.login("anna");
+    stage.pass(Span::from_millis(34_999));
+    assert!(!stage.looks_at(conn));
+    stage.pass(Span::from_millis(1 + 10));
+    assert!(stage.looks_at(conn));
+    assert_eq!(stage.events(), ["started", "online anna 1"], "a suspicion is not a verdict");
+    stage.complete(Completion::Looked { conn, found: Found::Nothing });
+    assert_eq!(stage.events(), ["offline anna 1 heartbeat_timeout"]);
+    assert!(stage.hear(conn)[0].contains("code: 202"));
+    assert_eq!(stage.closes(conn), Some(CloseHow::Abort));
+    assert_eq!(stage.gateway.stats().connections, 0);
+}
+
+#[test]
+fn bytes_that_wait_to_be_read_save_a_client() {
+    let mut stage = Stage::new(config());
+    let conn = stage.login("anna");
+    stage.pass(Span::from_secs(36));
+    assert!(stage.looks_at(conn));
+    stage.complete(Completion::Looked { conn, found: Found::Bytes });
+    stage.say(conn, &Message::Ping { reply: PingReply::NotWanted, payload: b"" });
+    stage.pass(Span::from_secs(1));
+    assert!(!stage.looks_at(conn));
+    assert_eq!(stage.gateway.stats().rescued, 1);
+    stage.pass(Span::from_secs(36));
+    assert!(stage.looks_at(conn), "and only once");
+}
+
+#[test]
+fn a_beat_between_suspicion_and_look_saves_a_client() {
+    let mut stage = Stage::new(config());
+    let conn = stage.login("anna");
+    stage.pass(Span::from_secs(36));
+    assert!(stage.looks_at(conn));
+    stage.say(conn, &Message::Ping { reply: PingReply::NotWanted, payload: b"" });
+    stage.complete(Completion::Looked { conn, found: Found::Nothing });
+    assert_eq!(stage.events(), ["started", "online anna 1"]);
+    stage.pass(Span::from_secs(36));
+    assert!(stage.looks_at(conn));
+}
+
+#[test]
+fn endings_that_the_kernel_reports_have_their_reasons() {
+    let conn_fault = |fault| ReceiveEnd::Fault(fault);
+    for (name, end, reason) in [
+        ("a FIN", ReceiveEnd::Eof, "closed_by_peer"),
+        ("a RST", conn_fault(IoFault::Reset), "reset"),
+        ("keep-alive", conn_fault(IoFault::TimedOut), "tcp_timeout"),
+        ("anything else", conn_fault(IoFault::Other(5)), "network_fault"),
+    ] {
+        let mut stage = Stage::new(config());
+        let conn = stage.login("anna");
+        stage.complete(Completion::ReceiveEnded { conn, end });
+        let offline = format!("offline anna 1 {reason}");
+        assert_eq!(stage.events(), ["started", "online anna 1", offline.as_str()], "{name}");
+        assert!(stage.closes(conn).is_some(), "{name}");
+    }
+}
+
+#[test]
+fn a_receive_that_ended_for_no_fault_of_the_peer_is_armed_again() {
+    let mut stage = Stage::new(config());
+    let conn = stage.login("anna");
+    for end in [ReceiveEnd::Starved, ReceiveEnd::Interrupted] {
+        stage.complete(Completion::ReceiveEnded { conn, end });
+        assert!(stage.takes(|op| matches!(op, Op::Receive { conn: of } if *of == conn)));
+    }
+    assert_eq!(stage.gateway.stats().receives_rearmed, 2);
+    assert_eq!(stage.gateway.stats().online, 1);
+}
+
+#[test]
+fn a_newer_login_takes_over_and_the_older_one_is_told_why() {
+    let mut stage = Stage::new(config());
+    let older = stage.login("anna");
+    let newer = stage.login("anna");
+    let events = stage.events();
+    assert_eq!(events, ["started", "online anna 1", "offline anna 1 replaced", "online anna 2"]);
+    assert!(stage.hear(older)[0].contains("code: 102"));
+    stage.complete(Completion::ReceiveEnded { conn: older, end: ReceiveEnd::Eof });
+    assert_eq!(stage.closes(older), Some(CloseHow::Finish));
+    assert!(stage.events().is_empty(), "the late close of the older ends nothing");
+    assert_eq!(stage.gateway.stats().online, 1);
+    stage.say(newer, &Message::Bye { code: 100 });
+    assert_eq!(stage.events(), ["offline anna 2 bye"]);
+}
+
+#[test]
+fn whoever_comes_back_is_online_again_with_a_larger_epoch() {
+    let mut stage = Stage::new(config());
+    for epoch in 1..=3 {
+        let conn = stage.login("anna");
+        stage.say(conn, &Message::Bye { code: 100 });
+        assert_eq!(stage.closes(conn), Some(CloseHow::Finish));
+        let events = stage.events();
+        let expected = [format!("online anna {epoch}"), format!("offline anna {epoch} bye")];
+        assert_eq!(events[events.len() - 2..], expected);
+    }
+}
+
+#[test]
+fn wishes_are_granted_within_limits() {
+    for (name, class, wanted_ms, interval_ms, timeout_ms) in [
+        ("no wish", "", 0, 15_000, 35_000),
+        ("a preset", "demanding", 0, 2_000, 7_000),
+        ("another preset", "mobile", 0, 240_000, 300_000),
+        ("an unknown class", "toaster", 0, 15_000, 35_000),
+        ("an interval", "", 30_000, 30_000, 70_000),
+        ("nonsense, too short", "", 1, 1_000, 2_333),
+        ("nonsense, too long", "", u32::MAX, 3_600_000, 8_400_000),
+    ] {
+        let mut stage = Stage::new(config());
+        let conn = stage.connect();
+        stage.hello(conn, "anna", class, wanted_ms);
+        let heard = stage.hear(conn);
+        let granted = format!("interval_ms: {interval_ms}, timeout_ms: {timeout_ms}");
+        assert!(heard[0].contains(&granted), "{name}: {heard:?}");
+        let tuned = stage.takes(|op| matches!(op, Op::SetUserTimeout { .. }));
+        assert_eq!(tuned, timeout_ms != 35_000, "{name}");
+    }
+}
+
+#[test]
+fn strangers_are_sent_away() {
+    let hello_twice = |stage: &mut Stage, conn| {
+        stage.hello(conn, "anna", "", 0);
+        stage.hear(conn);
+        let mut bytes = Vec::new();
+        let hello = Message::Hello {
+            wanted_interval_ms: 0,
+            client_id: "anna",
+            class: "",
+            token: &[],
+            resume: &[],
+            last_seq: 0,
+        };
+        native::encode(&hello, &mut bytes);
+        stage.receive(conn, &bytes);
+    };
+    type Act = Box<dyn Fn(&mut Stage, ConnId)>;
+    let acts: [(&str, CloseReason, Option<&str>, Act); 5] = [
+        (
+            "HTTP",
+            CloseReason::BadPreface,
+            None,
+            Box::new(|stage, conn| stage.receive(conn, b"GET / HTTP/1.1\r\n\r\n")),
+        ),
+        (
+            "a frame before HELLO",
+            CloseReason::UnexpectedFrame,
+            Some("code: 402"),
+            Box::new(|stage, conn| {
+                stage.receive(conn, b"\xb7HWP\x01\x01\0\0");
+                stage.say(conn, &Message::Pong { payload: b"" });
+            }),
+        ),
+        ("two HELLOs", CloseReason::UnexpectedFrame, Some("code: 402"), Box::new(hello_twice)),
+        (
+            "a frame too long",
+            CloseReason::FrameTooLong,
+            Some("code: 401"),
+            Box::new(|stage, conn| stage.receive(conn, b"\xb7HWP\x01\x01\0\0\x01\0\xff\xff")),
+        ),
+        (
+            "many small frames and no HELLO",
+            CloseReason::FrameTooLong,
+            Some("code: 401"),
+            Box::new(|stage, conn| {
+                stage.receive(conn, b"\xb7HWP\x01\x01\0\0");
+                for _ in 0..255 {
+                    stage.receive(conn, b"\x70\0\0\0");
+                }
+            }),
+        ),
+    ];
+    for (name, reason, word, act) in acts {
+        let mut stage = Stage::new(config());
+        let conn = stage.connect();
+        act(&mut stage, conn);
+        let heard = stage.hear(conn);
+        match word {
+            Some(word) => assert!(heard[0].contains(word), "{name}: {heard:?}"),
+            None => assert!(heard.is_empty(), "{name}: {heard:?}"),
+        }
+        assert!(stage.closes(conn).is_some(), "{name}");
+        assert_eq!(stage.gateway.stats().ended(reason), 1, "{name}");
+        assert_eq!(stage.gateway.stats().connections, 0, "{name}");
+    }
+}
+
+#[test]
+fn nobody_dawdles() {
+    let mut stage = Stage::new(config());
+    let conn = stage.connect();
+    stage.receive(conn, b"\xb7HWP");
+    stage.pass(Span::from_millis(10_010));
+    assert!(stage.hear(conn)[0].contains("code: 404"), "the handshake has a deadline");
+
+    let conn = stage.login("anna");
+    stage.receive(conn, &[3]);
+    for _ in 0..9 {
+        stage.pass(Span::from_secs(1));
+    }
+    stage.receive(conn, &[0]);
+    stage.pass(Span::from_millis(1_010));
+    assert!(
+        stage.hear(conn)[0].contains("code: 405"),
+        "a frame has a deadline from its first byte"
+    );
+}
+
+#[test]
+fn a_partial_frame_proves_no_life() {
+    let mut stage = Stage::new(GatewayConfig { frame_timeout: Span::from_secs(100), ..config() });
+    let conn = stage.login("anna");
+    stage.pass(Span::from_secs(34));
+    stage.receive(conn, &[3, 0]);
+    stage.pass(Span::from_millis(1_010));
+    assert!(stage.looks_at(conn));
+}
+
+#[test]
+fn a_server_that_pings_does_so_after_an_interval_of_silence() {
+    let mut stage = Stage::new(GatewayConfig { mode: Mode::Server, ..config() });
+    let conn = stage.login("anna");
+    stage.pass(Span::from_millis(15_010));
+    assert!(stage.hear(conn)[0].contains("AtOnce"));
+    stage.say(conn, &Message::Pong { payload: b"" });
+    stage.pass(Span::from_millis(15_010));
+    assert_eq!(stage.hear(conn).len(), 1, "one PING an interval");
+    stage.pass(Span::from_millis(20_000));
+    assert!(stage.looks_at(conn), "dead after the timeout, counted from the last frame");
+    stage.complete(Completion::Looked { conn, found: Found::Nothing });
+    assert!(stage.events().last().is_some_and(|event| event.ends_with("heartbeat_timeout")));
+}
+
+#[test]
+fn a_full_house_refuses_politely_and_opens_again() {
+    let mut stage = Stage::new(config());
+    let inside: Vec<ConnId> = (0..4).map(|number| stage.login(&format!("c{number}"))).collect();
+    let refused = stage.connect();
+    let heard = stage.hear(refused);
+    assert!(heard[0].contains("code: 302"), "{heard:?}");
+    assert!(heard[0].contains("reconnect_min_ms: 1000"), "{heard:?}");
+    stage.complete(Completion::ReceiveEnded { conn: refused, end: ReceiveEnd::Eof });
+    assert!(stage.closes(refused).is_some());
+    stage.say(inside[0], &Message::Bye { code: 100 });
+    assert!(stage.closes(inside[0]).is_some());
+    stage.login("next");
+}
+
+#[test]
+fn when_even_the_refused_fill_the_table_nobody_more_is_accepted() {
+    let mut stage = Stage::new(config());
+    let conns: Vec<ConnId> = (0..4 + limits::REFUSALS_MAX).map(|_| stage.connect()).collect();
+    assert_eq!(stage.accepts, 0);
+    let last = *conns.last().expect("some");
+    stage.hear(last);
+    stage.pass(Span::from_millis(2_010));
+    assert!(stage.closes(last).is_some(), "a refused peer that does not go is closed");
+    assert_eq!(stage.accepts, 1);
+}
+
+#[test]
+fn a_client_that_does_not_read_is_ended() {
+    let mut stage = Stage::new(config());
+    let conn = stage.login("anna");
+    let mut flood = Vec::new();
+    for _ in 0..16 {
+        native::encode(&Message::Ping { reply: PingReply::Wanted, payload: &[7; 16] }, &mut flood);
+    }
+    let mut rounds = 0;
+    while stage.gateway.stats().online == 1 {
+        stage.receive(conn, &flood);
+        rounds += 1;
+        assert!(rounds < 1_000, "the outbox has a bound");
+    }
+    assert_eq!(stage.events().last().map(String::as_str), Some("offline anna 1 slow_consumer"));
+    let chunk = stage.take_send(conn).expect("one send is under way");
+    assert!(stage.take_send(conn).is_none(), "and only one");
+    stage.complete(Completion::Sent { conn, chunk, result: Err(IoFault::Cancelled) });
+    assert_eq!(stage.closes(conn), Some(CloseHow::Abort));
+}
+
+#[test]
+fn a_drain_tells_everybody_closes_the_rest_and_ends_the_ledger() {
+    let mut stage = Stage::new(config());
+    let (obedient, deaf) = (stage.login("anna"), stage.login("bert"));
+    let greeting = stage.connect();
+    stage.gateway.on_command(Command::Drain { within: Span::from_secs(5) }, stage.now);
+    stage.settle();
+    assert!(stage.takes(|op| matches!(op, Op::StopAccepting)));
+    for _ in 0..stage.accepts {
+        stage.complete(Completion::AcceptFailed { fault: IoFault::Cancelled });
+    }
+    stage.pass(Span::ZERO);
+    for conn in [obedient, deaf, greeting] {
+        let heard = stage.hear(conn);
+        assert!(heard[0].contains("code: 101"), "{heard:?}");
+        assert!(heard[0].contains("reconnect_max_ms: 10000"), "{heard:?}");
+    }
+    for conn in [obedient, greeting] {
+        stage.complete(Completion::ReceiveEnded { conn, end: ReceiveEnd::Eof });
+        assert!(stage.closes(conn).is_some());
+    }
+    stage.pass(Span::from_millis(4_000));
+    assert!(stage.closes(deaf).is_none());
+    assert!(!stage.gateway.is_drained());
+    stage.pass(Span::from_millis(1_010));
+    assert!(stage.closes(deaf).is_some());
+    stage.pass(Span::ZERO);
+    assert!(stage.gateway.is_drained());
+    let events = stage.events();
+    assert_eq!(events[3..], ["offline anna 1 drain", "offline bert 2 drain", "stopped"]);
+}
+
+#[test]
+fn an_operator_can_end_a_session() {
+    let mut stage = Stage::new(config());
+    let conn = stage.login("anna");
+    let anna = ClientId::new("anna").expect("a client id");
+    let kick = Command::Kick { client: anna };
+    assert_eq!(stage.gateway.on_command(kick.clone(), stage.now), Reply::Done);
+    stage.settle();
+    assert_eq!(stage.events()[2], "offline anna 1 kicked");
+    assert!(stage.hear(conn)[0].contains("code: 300"));
+    assert_eq!(stage.gateway.on_command(kick, stage.now), Reply::NoSuchClient);
+}
+
+#[test]
+fn accepting_pauses_when_the_machine_is_short_of_something() {
+    let mut stage = Stage::new(config());
+    stage.accepts = 0;
+    stage.complete(Completion::AcceptFailed { fault: IoFault::NoDescriptors });
+    assert_eq!(stage.accepts, 0);
+    assert_eq!(stage.gateway.next_wake(), Some(stage.now + limits::ACCEPT_PAUSE));
+    stage.pass(limits::ACCEPT_PAUSE);
+    assert_eq!(stage.accepts, 1);
+}
+
+#[test]
+fn completions_of_a_connection_that_is_gone_do_nothing() {
+    let mut stage = Stage::new(config());
+    let gone = stage.login("anna");
+    stage.say(gone, &Message::Bye { code: 100 });
+    assert!(stage.closes(gone).is_some());
+    let successor = stage.login("bert");
+    stage.receive(gone, b"late bytes");
+    stage.complete(Completion::ReceiveEnded { conn: gone, end: ReceiveEnd::Eof });
+    stage.complete(Completion::Looked { conn: gone, found: Found::Nothing });
+    assert_eq!(stage.gateway.stats().stale, 3);
+    assert_eq!(stage.gateway.stats().online, 1);
+    assert_ne!(successor, gone);
+}
