@@ -9,8 +9,9 @@
 //!  0  base                    words shared: ids, moments, limits, Op, Completion, Event
 //! ```
 //!
-//! Imports point down only, and never sideways. Each room's `mod.rs` begins with what it is, what it
-//! may import and what is never there; `tests/tidy.rs` reads these lines and holds the code to them.
+//! Imports point down only, and never sideways. Each room's `mod.rs` begins with what it is, what
+//! it may import and what is never there; `tests/tidy.rs` reads these lines and holds the code to
+//! them.
 
 pub mod base;
 pub mod cli;

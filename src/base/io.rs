@@ -11,8 +11,8 @@
 //! - `Receive` stays armed: any number of `Received` follow, until one `ReceiveEnded`. Then it may
 //!   be asked for again. Never twice at once.
 //! - At most one `Look` of a connection is under way; one `Looked` answers it.
-//! - After `Close` come at most one `Sent` (the chunk coming home) and exactly one `Closed`, and then
-//!   nothing more for that [`ConnId`]: its slot may be used again.
+//! - After `Close` come at most one `Sent` (the chunk coming home) and exactly one `Closed`, and
+//!   then nothing more for that [`ConnId`]: its slot may be used again.
 
 use std::net::SocketAddr;
 
