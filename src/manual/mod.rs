@@ -2,3 +2,6 @@
 //!
 //! May import: nothing.
 //! Never here: code.
+
+#[doc = include_str!("protocol.md")]
+pub mod protocol {}

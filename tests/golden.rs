@@ -1,0 +1,253 @@
+//! Holds the code to the page: `src/manual/protocol.md` shows the bytes of every frame, and this test
+//! reads them there. Neither can change without the other.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use heartwheel::base::config::{Mode, Preset};
+use heartwheel::base::event::{CloseReason, ComeBack};
+use heartwheel::base::limits;
+use heartwheel::wire::error::WireError;
+use heartwheel::wire::message::{AckWanted, Message, Reply};
+use heartwheel::wire::native::{Deframer, Inbound, Preface, encode, encode_preface};
+
+const PAGE: &str = include_str!("../src/manual/protocol.md");
+
+/// What the page calls a block, and what its bytes say.
+const GOLDEN: [(&str, Message<'static>); 16] = [
+    (
+        "HELLO",
+        Message::Hello {
+            wanted_interval_ms: 0,
+            client_id: "device-7",
+            class: "",
+            token: b"",
+            resume: b"",
+            last_seq: 0,
+        },
+    ),
+    (
+        "HELLO with everything",
+        Message::Hello {
+            wanted_interval_ms: 5_000,
+            client_id: "gerät7",
+            class: "mobile",
+            token: b"secret",
+            resume: &[1, 2, 3, 4, 5, 6, 7, 8],
+            last_seq: 42,
+        },
+    ),
+    (
+        "WELCOME",
+        Message::Welcome {
+            version: 1,
+            mode: Mode::Client,
+            resumed: false,
+            epoch: 9,
+            interval_ms: 15_000,
+            timeout_ms: 35_000,
+            first_beat_ms: 4_200,
+            payload_max: 16_384,
+            server_unix_ms: 1_763_700_000_000,
+            resume: b"",
+        },
+    ),
+    ("PING", Message::Ping { reply: Reply::Wanted, payload: b"" }),
+    ("PING with a number", Message::Ping { reply: Reply::Wanted, payload: &[0, 0, 0, 7] }),
+    ("PING without reply", Message::Ping { reply: Reply::NotWanted, payload: b"" }),
+    (
+        "PROBE",
+        Message::Ping {
+            reply: Reply::AtOnce,
+            payload: &[0xA0, 0xA1, 0xA2, 0xA3, 0xA4, 0xA5, 0xA6, 0xA7],
+        },
+    ),
+    ("PONG", Message::Pong { payload: &[0, 0, 0, 7] }),
+    ("DATA", Message::Data { seq: 3, ack: AckWanted::Yes, topic: "temp", body: b"21.5" }),
+    ("ACK", Message::Ack { seq: 3 }),
+    (
+        "GOAWAY",
+        Message::Goaway {
+            code: 101,
+            reconnect_min_ms: 1_000,
+            reconnect_max_ms: 10_000,
+            address: "",
+            text: "shutting down...",
+        },
+    ),
+    (
+        "GOAWAY to another address",
+        Message::Goaway {
+            code: 302,
+            reconnect_min_ms: 0,
+            reconnect_max_ms: 500,
+            address: "10.0.0.9:7070",
+            text: "",
+        },
+    ),
+    ("BYE", Message::Bye { code: 100 }),
+    ("ERROR", Message::Error { code: 403, text: "malformed" }),
+    ("BEAT", Message::Beat { interval_ms: 30_000, timeout_ms: 70_000 }),
+    ("DATA without topic", Message::Data { seq: 4, ack: AckWanted::No, topic: "", body: b"" }),
+];
+
+/// The blocks of the page whose first line is `word` and a name: the name, and the bytes.
+fn blocks(word: &str) -> BTreeMap<String, Vec<u8>> {
+    let mut blocks = BTreeMap::new();
+    for block in PAGE.split("```text\n").skip(1) {
+        let block = block.split("```").next().expect("split yields at least one piece");
+        let mut lines = block.lines();
+        let Some(name) = lines.next().and_then(|line| line.strip_prefix(word)) else { continue };
+        let bytes: Vec<u8> = lines
+            .flat_map(|line| line.split('|').next().unwrap_or("").split_whitespace())
+            .map(|byte| u8::from_str_radix(byte, 16).expect("the page shows bytes in hex"))
+            .collect();
+        let twice = blocks.insert(name.trim().to_owned(), bytes);
+        assert!(twice.is_none(), "{name} stands on the page twice");
+    }
+    blocks
+}
+
+/// The cells of the rows that follow the line `head`.
+fn table(head: &str) -> Vec<Vec<&'static str>> {
+    let start = PAGE.find(head).unwrap_or_else(|| panic!("no table {head}"));
+    PAGE[start..]
+        .lines()
+        .skip(2)
+        .take_while(|line| line.starts_with('|'))
+        .map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
+        .collect()
+}
+
+/// Runs `bytes` through the server's side; what the server says to them.
+fn refusal(bytes: &[u8]) -> Option<WireError> {
+    let mut deframer = Deframer::server_side();
+    let mut rest = bytes;
+    loop {
+        match deframer.next(&mut rest, limits::HELLO_PAYLOAD_BYTES_MAX) {
+            Ok(Some(_)) => {}
+            Ok(None) => return None,
+            Err(error) => return Some(error),
+        }
+    }
+}
+
+#[test]
+fn every_golden_block_is_written_and_read_as_the_page_shows() {
+    let mut blocks = blocks("golden ");
+    let preface = blocks.remove("PREFACE").expect("the page shows the preface");
+    let mut out = Vec::new();
+    encode_preface(1..=1, &mut out);
+    assert_eq!(out, preface, "PREFACE");
+    let inbound = Inbound::Preface(Preface { version_min: 1, version_max: 1 });
+    assert_eq!(Deframer::server_side().next(&mut out.as_slice(), 0), Ok(Some(inbound)));
+
+    for (name, message) in GOLDEN {
+        let bytes = blocks.remove(name).unwrap_or_else(|| panic!("the page has no {name}"));
+        let mut out = Vec::new();
+        encode(&message, &mut out);
+        assert_eq!(out, bytes, "{name}: written (left) and on the page (right)");
+        let mut rest = bytes.as_slice();
+        let read =
+            Deframer::client_side().next(&mut rest, limits::PAYLOAD_BYTES_LIMIT).map(|read| {
+                assert_eq!(read, Some(Inbound::Message(message)), "{name}");
+            });
+        assert_eq!(read, Ok(()), "{name}");
+        assert!(rest.is_empty(), "{name}");
+    }
+    assert!(blocks.is_empty(), "on the page, and not in this test: {blocks:?}");
+}
+
+#[test]
+fn every_frame_type_has_a_row_a_section_and_a_golden_block() {
+    let blocks = blocks("golden ");
+    let rows = table("| type | name | sent by | flags |");
+    assert_eq!(rows.len(), 10);
+    for row in rows {
+        let (number, name) = (row[0], row[1]);
+        assert!(PAGE.contains(&format!("\n## {number} {name}\n")), "no section {number} {name}");
+        let kind = u8::from_str_radix(number.trim_start_matches("0x"), 16).expect("a number");
+        assert_eq!(blocks[name][0], kind, "{name}");
+    }
+}
+
+#[test]
+fn every_refused_block_ends_with_its_code() {
+    let blocks = blocks("refused ");
+    let mut codes = BTreeSet::new();
+    for (name, bytes) in &blocks {
+        let (code, _) = name.split_once(' ').expect("a code and a name");
+        let error = refusal(bytes).unwrap_or_else(|| panic!("{name} is not refused"));
+        assert_eq!(error.reason().code().to_string(), code, "{name}: {error}");
+        codes.insert(error.reason());
+        let before_the_last = &bytes[..bytes.len() - 1];
+        assert_eq!(refusal(before_the_last), None, "{name}: refused at its last byte, not before");
+    }
+    assert_eq!(codes.len(), 6, "one for every kind of error of the wire");
+}
+
+#[test]
+fn the_table_of_codes_is_the_registry() {
+    let rows: Vec<String> = table("| code | word | then | meaning |")
+        .into_iter()
+        .map(|row| row[..3].join(" | "))
+        .collect();
+    let registry = CloseReason::ALL.map(|reason| {
+        let then = match reason.come_back() {
+            ComeBack::Resume => "resume",
+            ComeBack::Reconnect => "reconnect",
+            ComeBack::StayAway => "stay away",
+        };
+        format!("{} | {} | {then}", reason.code(), reason.word())
+    });
+    assert_eq!(rows, registry);
+}
+
+#[test]
+fn classes_and_limits_are_as_the_page_says() {
+    let classes: Vec<String> = table("| class | interval_ms | timeout_ms | for |")
+        .into_iter()
+        .map(|row| row[..3].join(" "))
+        .collect();
+    let presets = Preset::ALL.map(|preset| {
+        let rhythm = preset.rhythm();
+        let (interval, timeout) = (rhythm.interval.as_millis(), rhythm.timeout.as_millis());
+        format!("`{}` {interval} {timeout}", preset.word())
+    });
+    assert_eq!(classes, presets);
+
+    for (what, bytes) in [
+        ("preface and HELLO together", limits::HANDSHAKE_BYTES_MAX),
+        ("client id", limits::CLIENT_ID_BYTES_MAX),
+        ("class", limits::CLASS_BYTES_MAX),
+        ("resume token", limits::RESUME_TOKEN_BYTES_MAX),
+        ("payload of PING and PONG", limits::PING_BYTES_MAX),
+        ("topic, address, text", limits::TOPIC_BYTES_MAX),
+        ("topic, address, text", limits::ADDRESS_BYTES_MAX),
+        ("topic, address, text", limits::TEXT_BYTES_MAX),
+        ("payload after WELCOME", usize::from(limits::PAYLOAD_BYTES_DEFAULT)),
+        ("payload after WELCOME", limits::PAYLOAD_BYTES_LIMIT),
+    ] {
+        let rows = table("| what | bytes |");
+        let row = rows.iter().find(|row| row[0] == what).unwrap_or_else(|| panic!("no {what}"));
+        let said = row[1].replace(',', "");
+        assert!(said.split_whitespace().any(|word| word == bytes.to_string()), "{what}: {said}");
+    }
+    assert!(PAGE.contains(&format!("longer than {} bytes before WELCOME", {
+        let bytes = limits::HELLO_PAYLOAD_BYTES_MAX;
+        format!("{},{:03}", bytes / 1_000, bytes % 1_000)
+    })));
+}
+
+#[test]
+fn the_fuzzers_start_from_the_page() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/frame");
+    for word in ["golden ", "refused "] {
+        for (name, bytes) in blocks(word) {
+            let file = corpus.join(name.to_lowercase().replace(' ', "_"));
+            let seed = std::fs::read(&file)
+                .unwrap_or_else(|error| panic!("seed of {name}: {}: {error}", file.display()));
+            assert_eq!(seed, bytes, "{name}");
+        }
+    }
+}

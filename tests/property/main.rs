@@ -1,0 +1,3 @@
+//! What holds for any input, tried with many. Each property is a function that the fuzzers call too.
+
+mod wire;
