@@ -1,3 +1,7 @@
 //! The program `heartwheel`; everything it does is in the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    heartwheel::cli::main(std::env::args_os())
+}

@@ -2,3 +2,65 @@
 //!
 //! May import: base, wire, tracker, os, gateway, client, server, load, control.
 //! Never here: anything that another program embedding this crate would miss.
+
+pub mod args;
+pub mod completions;
+pub mod error;
+pub mod usage;
+pub mod values;
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use crate::cli::args::Command;
+use crate::cli::error::CliError;
+use crate::cli::usage::Typed;
+
+/// Runs the program: parses `words`, the program's own name first, does what they say, and tells
+/// on standard error in one line what went wrong.
+///
+/// The code is 0 when all went well, 2 when the words were not understood, 1 otherwise. A reader
+/// of standard output who has gone away has read all it wanted: that is no failure.
+pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let outcome = usage::read(words).and_then(run);
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(CliError::Stdout { cause }) if cause.kind() == io::ErrorKind::BrokenPipe => {
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            // Without standard error there is nobody left to tell.
+            let _ = writeln!(io::stderr(), "heartwheel: {}", error.line());
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn run(typed: Typed) -> Result<(), CliError> {
+    match typed {
+        Typed::Page(page) => write_stdout(page.as_bytes()),
+        Typed::Command { command: Command::Serve(_), .. } => Err(not_here("serve")),
+        Typed::Command { command: Command::Demo(_), .. } => Err(not_here("demo")),
+        Typed::Command { command: Command::Load(_), .. } => Err(not_here("load")),
+        Typed::Command { command: Command::Completions(args), .. } => {
+            write_stdout(&completions::script(args.shell))
+        }
+        Typed::Command { command: Command::Man(args), .. } => {
+            write_stdout(&completions::man_page(args.command.as_deref())?)
+        }
+    }
+}
+
+fn not_here(command: &str) -> CliError {
+    CliError::machine(format!("{command} is not part of this build"))
+}
+
+/// Writes all of `bytes` to standard output.
+fn write_stdout(bytes: &[u8]) -> Result<(), CliError> {
+    let mut stdout = io::stdout().lock();
+    stdout
+        .write_all(bytes)
+        .and_then(|()| stdout.flush())
+        .map_err(|cause| CliError::Stdout { cause })
+}

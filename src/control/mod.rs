@@ -2,3 +2,6 @@
 //!
 //! May import: base, os, gateway, server.
 //! Never here: truth. It asks the loop and passes on what it hears.
+
+pub mod events;
+pub mod log;

@@ -1,0 +1,349 @@
+//! What can be typed: parsing, `--help`, the man page and the completions come out of this file.
+//!
+//! A value is checked here for its form only. What the values mean together is decided in
+//! `cli::config`, where the file and the environment have joined them; that is why nothing in
+//! [`ServeArgs`] has a default here.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::builder::TypedValueParser;
+use clap::{Args, Parser, Subcommand};
+
+use crate::base::config::{Mode, Preset, UserTimeout};
+use crate::base::limits;
+use crate::base::time::Span;
+use crate::cli::values::{
+    choice, parse_address, parse_events, parse_span, parse_user_timeout, parse_window,
+};
+use crate::control::events::EventsTarget;
+use crate::control::log::{LogFormat, LogLevel};
+
+/// Holds long-lived TCP connections and knows within one tick which of a million is gone
+#[derive(Clone, Debug, Parser)]
+#[command(
+    name = "heartwheel",
+    version,
+    disable_help_subcommand = true,
+    max_term_width = 100,
+    after_help = "\
+Examples:
+  heartwheel demo                                a gateway and 100 pretend clients, to play with
+  heartwheel serve                               listen on 127.0.0.1:7070, log to standard error
+  heartwheel serve --events - | jq               who came and who went, one JSON line each
+  heartwheel load --target 127.0.0.1:7070 --clients 1000 --interval 5s --for 1min --silent 10
+
+Exit codes:
+  0 done    1 failed    2 not understood: a flag, a key or a value"
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What the program can do.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Run the gateway: accept clients, watch their heartbeats, report who comes and goes
+    Serve(Box<ServeArgs>),
+    /// Show it in one process: a gateway and pretend clients that you can silence
+    Demo(DemoArgs),
+    /// Put a gateway under load: pretend clients that beat, fall silent, reset, leave and flap
+    Load(Box<LoadArgs>),
+    /// Print the completions of a shell
+    Completions(CompletionsArgs),
+    /// Print a man page
+    Man(ManArgs),
+}
+
+/// `serve` as typed: on the command line, in the environment, or in the file.
+#[derive(Args, Clone, Debug, Default)]
+#[command(after_help = "\
+D is a length of time: 250ms, 15s, 4min, 1h. Defaults stand in brackets.
+
+Every flag is also a key of the file, and a variable of the environment:
+  --drain-timeout 5s      drain-timeout = \"5s\"      HEARTWHEEL_DRAIN_TIMEOUT=5s
+A flag goes before the environment, the environment before the file.
+
+Examples:
+  heartwheel serve --preset mobile --listen 0.0.0.0:7070
+  heartwheel serve --interval 5s --timeout 12s --events /var/log/heartwheel.jsonl
+  heartwheel serve --config /etc/heartwheel.toml --log-format json")]
+pub struct ServeArgs {
+    /// Address and port to listen on [127.0.0.1:7070]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = parse_address)]
+    pub listen: Option<SocketAddr>,
+    /// File of keys named like these flags [none]
+    #[arg(long, value_name = "FILE.toml")]
+    pub config: Option<PathBuf>,
+    /// Name of this node, as events tell it [the host's name]
+    #[arg(long, value_name = "NAME")]
+    pub node: Option<String>,
+
+    /// Rhythm of clients that ask for none: beat every 15s, 2s or 4min; dead after 35s, 7s or 5min
+    /// of silence [typical]
+    #[arg(long, value_name = "NAME", value_parser = preset_words(), help_heading = "Heartbeats",
+        conflicts_with_all = ["interval", "timeout"])]
+    pub preset: Option<Preset>,
+    /// Between two beats, in place of a preset
+    #[arg(long, value_name = "D", value_parser = parse_span, help_heading = "Heartbeats")]
+    pub interval: Option<Span>,
+    /// Silence after which a client is dead, in place of a preset
+    #[arg(long, value_name = "D", value_parser = parse_span, help_heading = "Heartbeats")]
+    pub timeout: Option<Span>,
+    /// Who sends the beats; either: the client, and the server asks when none came [client]
+    #[arg(long, value_name = "WHO", value_parser = choice(&MODES), help_heading = "Heartbeats")]
+    pub mode: Option<Mode>,
+    /// Shortest interval a client may ask for [1s, or the interval where that is shorter]
+    #[arg(long, value_name = "D", value_parser = parse_span, help_heading = "Heartbeats")]
+    pub min_interval: Option<Span>,
+    /// Resolution of verdicts, 1ms to 1s [10ms]
+    #[arg(long, value_name = "D", value_parser = parse_span, help_heading = "Heartbeats")]
+    pub tick: Option<Span>,
+
+    /// Connections held; further ones are refused politely [1000000, or what the machine allows]
+    #[arg(long, value_name = "N", help_heading = "Limits")]
+    pub max_connections: Option<u32>,
+    /// From accepting a connection to knowing who it is [10s]
+    #[arg(long, value_name = "D", value_parser = parse_span, help_heading = "Limits")]
+    pub handshake_timeout: Option<Span>,
+    /// From the first byte of a frame to its last [10s]
+    #[arg(long, value_name = "D", value_parser = parse_span, help_heading = "Limits")]
+    pub frame_timeout: Option<Span>,
+    /// Largest payload of a frame [16384]
+    #[arg(long, value_name = "BYTES", help_heading = "Limits")]
+    pub max_payload: Option<u32>,
+    /// Bytes that may wait for one client that does not read [65536]
+    #[arg(long, value_name = "BYTES", help_heading = "Limits")]
+    pub outbox_bytes: Option<u32>,
+
+    /// Whether TCP probes silent connections too [on]
+    #[arg(long, value_name = "on|off", value_parser = choice(&SWITCH), help_heading = "TCP",
+        hide_possible_values = true)]
+    pub keepalive: Option<Switch>,
+    /// Silence before the first probe, whole seconds [the interval]
+    #[arg(long, value_name = "D", value_parser = parse_span, help_heading = "TCP")]
+    pub keepalive_idle: Option<Span>,
+    /// Between two probes, whole seconds [what fits into the timeout]
+    #[arg(long, value_name = "D", value_parser = parse_span, help_heading = "TCP")]
+    pub keepalive_interval: Option<Span>,
+    /// Unanswered probes before TCP gives up [3, or what fits into the timeout]
+    #[arg(long, value_name = "N", help_heading = "TCP")]
+    pub keepalive_count: Option<u32>,
+    /// How long sent bytes may stay unacknowledged: D, follow the client's
+    /// timeout, or off [follow]
+    #[arg(long, value_name = "D|follow|off", value_parser = parse_user_timeout,
+        help_heading = "TCP")]
+    pub user_timeout: Option<UserTimeout>,
+    /// How the ring names connections; auto decides by the kernel [auto]
+    #[arg(long, value_name = "HOW", value_parser = choice(&DESCRIPTORS), help_heading = "TCP")]
+    pub descriptors: Option<Descriptors>,
+
+    /// From SIGTERM to closing whoever is still there [5s]
+    #[arg(long, value_name = "D", value_parser = parse_span, help_heading = "Stopping")]
+    pub drain_timeout: Option<Span>,
+    /// When drained and refused clients are asked to come back, spread over it [1s..10s]
+    #[arg(long, value_name = "MIN..MAX", value_parser = parse_window, help_heading = "Stopping")]
+    pub reconnect_window: Option<(Span, Span)>,
+
+    /// Where ONLINE and OFFLINE go as JSON lines: a file, or - for standard output [nowhere]
+    #[arg(long, value_name = "PATH|-", value_parser = parse_events, help_heading = "Output")]
+    pub events: Option<EventsTarget>,
+    /// How the log on standard error looks [human]
+    #[arg(long, value_name = "HOW", value_parser = choice(&LOG_FORMATS), help_heading = "Output")]
+    pub log_format: Option<LogFormat>,
+    /// What the log leaves out [info]
+    #[arg(long, value_name = "LEVEL", value_parser = choice(&LOG_LEVELS),
+        help_heading = "Output")]
+    pub log_level: Option<LogLevel>,
+}
+
+/// `demo` as typed.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+While it runs, type a line and Enter:
+  7     client 7 falls silent      +7    client 7 comes back      l    list      0    quit
+
+Without a terminal it runs for --for, or until the input ends.")]
+pub struct DemoArgs {
+    /// Pretend clients, numbered from 1
+    #[arg(long, value_name = "N", default_value_t = 100,
+        value_parser = clap::value_parser!(u32).range(1..=DEMO_CLIENTS_MAX))]
+    pub clients: u32,
+    /// How long to run [until 0 or the end of input]
+    #[arg(long = "for", value_name = "D", value_parser = parse_span)]
+    pub duration: Option<Span>,
+    /// Between two beats [2s]
+    #[arg(long, value_name = "D", value_parser = parse_span, requires = "timeout")]
+    pub interval: Option<Span>,
+    /// Silence after which a client is dead [7s]
+    #[arg(long, value_name = "D", value_parser = parse_span, requires = "interval")]
+    pub timeout: Option<Span>,
+}
+
+/// `load` as typed.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+N of the clients, at random moments after their first beats, early enough that the verdict falls
+inside the run. Whoever has no such fate beats on time to the end.
+
+Examples:
+  heartwheel load --target 127.0.0.1:7070 --clients 100 --interval 1s --for 30s --silent 5
+  heartwheel load --target 127.0.0.1:7070 --clients 20000 --interval 15s --for 5min \\
+      --reset 100 --leave 100 --flap 50 --connect-rate 5000 --json result.json")]
+pub struct LoadArgs {
+    /// The gateway
+    #[arg(long, value_name = "ADDR:PORT", value_parser = parse_address)]
+    pub target: SocketAddr,
+    /// Pretend clients
+    #[arg(long, value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..=LOAD_CLIENTS_MAX))]
+    pub clients: u32,
+    /// Between two beats of a client
+    #[arg(long, value_name = "D", value_parser = parse_span)]
+    pub interval: Span,
+    /// How long to run, from the first connection
+    #[arg(long = "for", value_name = "D", value_parser = parse_span)]
+    pub duration: Span,
+    /// New connections a second [as fast as the gateway takes them]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub connect_rate: Option<u32>,
+    /// Seed of everything random; a run with the same seed makes the same choices [a new one]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// File for the result as JSON [none]
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// What the client ids begin with
+    #[arg(long, value_name = "TEXT", default_value = "load-")]
+    pub id_prefix: String,
+
+    /// Fall silent with the socket left open
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Fates")]
+    pub silent: u32,
+    /// Reset the connection
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Fates")]
+    pub reset: u32,
+    /// Say BYE
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Fates")]
+    pub leave: u32,
+    /// Come and go
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Fates")]
+    pub flap: u32,
+    /// Do not read what they are sent
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Fates")]
+    pub slow_readers: u32,
+    /// Beat late, but in time
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Fates")]
+    pub late: u32,
+    /// Beat without asking for an answer
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Fates")]
+    pub no_reply: u32,
+}
+
+/// `completions` as typed.
+#[derive(Args, Clone, Debug)]
+pub struct CompletionsArgs {
+    /// For which shell
+    pub shell: clap_complete::Shell,
+}
+
+/// `man` as typed.
+#[derive(Args, Clone, Debug)]
+pub struct ManArgs {
+    /// Of which command [the program's own page]
+    pub command: Option<String>,
+}
+
+/// On or off, where a flag can say either.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Switch {
+    /// Wanted.
+    On,
+    /// Not wanted.
+    Off,
+}
+
+/// How the ring names connections.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Descriptors {
+    /// Direct where the kernel frees them properly, which is from 6.13 on.
+    #[default]
+    Auto,
+    /// Slots of the ring's own table.
+    Direct,
+    /// Descriptors of the process.
+    Ordinary,
+}
+
+/// Most clients of a demo: more scroll by faster than a person reads.
+const DEMO_CLIENTS_MAX: i64 = 10_000;
+/// Most clients of one load process, as many as a shard can hold.
+const LOAD_CLIENTS_MAX: i64 = limits::CONNECTIONS_LIMIT as i64;
+
+static MODES: [(&str, Mode); 3] =
+    [("client", Mode::Client), ("server", Mode::Server), ("either", Mode::Either)];
+static SWITCH: [(&str, Switch); 2] = [("on", Switch::On), ("off", Switch::Off)];
+static DESCRIPTORS: [(&str, Descriptors); 3] = [
+    ("auto", Descriptors::Auto),
+    ("direct", Descriptors::Direct),
+    ("ordinary", Descriptors::Ordinary),
+];
+static LOG_FORMATS: [(&str, LogFormat); 2] =
+    [("human", LogFormat::Human), ("json", LogFormat::Json)];
+static LOG_LEVELS: [(&str, LogLevel); 6] = [
+    ("off", LogLevel::Off),
+    ("error", LogLevel::Error),
+    ("warn", LogLevel::Warn),
+    ("info", LogLevel::Info),
+    ("debug", LogLevel::Debug),
+    ("trace", LogLevel::Trace),
+];
+
+fn preset_words() -> impl TypedValueParser<Value = Preset> {
+    static PRESETS: [(&str, Preset); 3] = [
+        (Preset::Typical.word(), Preset::Typical),
+        (Preset::Demanding.word(), Preset::Demanding),
+        (Preset::Mobile.word(), Preset::Mobile),
+    ];
+    choice(&PRESETS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_flag_says_what_it_is_for() {
+        for command in Cli::command().get_subcommands() {
+            for arg in command.get_arguments() {
+                assert!(arg.get_help().is_some(), "{} {}", command.get_name(), arg.get_id());
+            }
+        }
+    }
+
+    #[test]
+    fn a_load_needs_its_four_numbers() {
+        let full = "heartwheel load --target 127.0.0.1:1 --clients 5 --interval 1s --for 10s";
+        let words: Vec<_> = full.split(' ').collect();
+        assert!(Cli::try_parse_from(&words).is_ok());
+        for left_out in [2, 4, 6, 8] {
+            let mut fewer = words.clone();
+            fewer.drain(left_out..left_out + 2);
+            assert!(Cli::try_parse_from(&fewer).is_err(), "without {}", words[left_out]);
+        }
+    }
+
+    #[test]
+    fn no_client_is_not_a_demo() {
+        assert!(Cli::try_parse_from(["heartwheel", "demo", "--clients", "0"]).is_err());
+        assert!(Cli::try_parse_from(["heartwheel", "demo", "--clients", "1"]).is_ok());
+    }
+}

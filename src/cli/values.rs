@@ -1,0 +1,172 @@
+//! One value as typed, one value as meant: how long, where, which of several words.
+//!
+//! Flags, environment and file all read their values here, so a value means the same wherever it
+//! stands.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+
+use crate::base::config::UserTimeout;
+use crate::base::time::Span;
+use crate::control::events::EventsTarget;
+
+/// Why a text is not the value that was asked for. Shown after the flag's or key's name.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum ValueError {
+    /// Not a length of time.
+    #[error("expected a length of time such as 250ms, 15s or 4min: {cause}")]
+    Span {
+        /// What the reader stumbled over.
+        cause: humantime::DurationError,
+    },
+    /// Longer than can be counted in nanoseconds.
+    #[error("expected a length of time below 500 years")]
+    SpanTooLong,
+    /// Not two lengths of time.
+    #[error("expected two lengths of time, shorter first, such as 1s..10s")]
+    Window,
+    /// Not an address with a port.
+    #[error("expected an address and a port such as 127.0.0.1:7070 or [::1]:7070")]
+    Address,
+    /// A name without an address.
+    #[error("no address is known for this name: {cause}")]
+    Unresolved {
+        /// What the resolver said.
+        cause: String,
+    },
+    /// No path at all.
+    #[error("expected a path, or - for standard output")]
+    Path,
+}
+
+/// A length of time such as `250ms`, `15s`, `4min`, `1h 30min`.
+pub fn parse_span(text: &str) -> Result<Span, ValueError> {
+    let duration = humantime::parse_duration(text).map_err(|cause| ValueError::Span { cause })?;
+    match u64::try_from(duration.as_nanos()) {
+        Ok(nanos) => Ok(Span::from_nanos(nanos)),
+        Err(_) => Err(ValueError::SpanTooLong),
+    }
+}
+
+/// Two lengths of time such as `1s..10s`, the first no longer than the second.
+pub fn parse_window(text: &str) -> Result<(Span, Span), ValueError> {
+    let (from, to) = text.split_once("..").ok_or(ValueError::Window)?;
+    let window = (parse_span(from)?, parse_span(to)?);
+    if window.0 > window.1 {
+        return Err(ValueError::Window);
+    }
+    Ok(window)
+}
+
+/// `follow`, `off`, or a length of time.
+pub fn parse_user_timeout(text: &str) -> Result<UserTimeout, ValueError> {
+    match text {
+        "follow" => Ok(UserTimeout::FollowTimeout),
+        "off" => Ok(UserTimeout::Off),
+        other => parse_span(other).map(UserTimeout::Fixed),
+    }
+}
+
+/// An address with a port. A name is looked up, and an IPv4 address of it is preferred.
+pub fn parse_address(text: &str) -> Result<SocketAddr, ValueError> {
+    if let Ok(address) = SocketAddr::from_str(text) {
+        return Ok(address);
+    }
+    match text.rsplit_once(':') {
+        // A host with a colon is an IPv6 address that lacks its brackets.
+        Some((host, port))
+            if !host.is_empty() && !host.contains(':') && u16::from_str(port).is_ok() => {}
+        Some(_) | None => return Err(ValueError::Address),
+    }
+    let unresolved = |cause: std::io::Error| ValueError::Unresolved { cause: cause.to_string() };
+    let addresses: Vec<_> = text.to_socket_addrs().map_err(unresolved)?.collect();
+    let preferred = addresses.iter().find(|address| address.is_ipv4()).or(addresses.first());
+    preferred.copied().ok_or(ValueError::Address)
+}
+
+/// `-` for standard output, anything else is a path.
+pub fn parse_events(text: &str) -> Result<EventsTarget, ValueError> {
+    match text {
+        "" => Err(ValueError::Path),
+        "-" => Ok(EventsTarget::Stdout),
+        path => Ok(EventsTarget::File(PathBuf::from(path))),
+    }
+}
+
+/// One of several words, each of which means something.
+pub fn choice<T>(words: &'static [(&'static str, T)]) -> impl TypedValueParser<Value = T>
+where
+    T: Copy + Send + Sync + 'static,
+{
+    let possible = words.iter().map(|(word, _)| PossibleValue::new(*word));
+    PossibleValuesParser::new(possible).map(move |typed| {
+        let found = words.iter().find(|(word, _)| *word == typed);
+        found.expect("the parser before this lets only these words through").1
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_of_time_are_written_as_a_person_would() {
+        for (text, millis) in [
+            ("250ms", 250),
+            ("15s", 15_000),
+            ("4min", 240_000),
+            ("4m", 240_000),
+            ("1h 30min", 5_400_000),
+            ("1m30s", 90_000),
+            ("0s", 0),
+        ] {
+            assert_eq!(parse_span(text), Ok(Span::from_millis(millis)), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_length_of_time_is_refused() {
+        for text in ["", "15", "s", "-5s", "15 parsecs", "1..2", "99999999999999999999s"] {
+            assert!(parse_span(text).is_err(), "{text}");
+        }
+        assert_eq!(parse_span("600years"), Err(ValueError::SpanTooLong));
+    }
+
+    #[test]
+    fn a_window_is_two_lengths_of_time_shorter_first() {
+        let secs = Span::from_secs;
+        assert_eq!(parse_window("1s..10s"), Ok((secs(1), secs(10))));
+        assert_eq!(parse_window("5s..5s"), Ok((secs(5), secs(5))));
+        assert_eq!(parse_window("10s..1s"), Err(ValueError::Window));
+        assert_eq!(parse_window("10s"), Err(ValueError::Window));
+        assert!(parse_window("1s..").is_err());
+    }
+
+    #[test]
+    fn the_user_timeout_follows_is_off_or_fixed() {
+        assert_eq!(parse_user_timeout("follow"), Ok(UserTimeout::FollowTimeout));
+        assert_eq!(parse_user_timeout("off"), Ok(UserTimeout::Off));
+        assert_eq!(parse_user_timeout("20s"), Ok(UserTimeout::Fixed(Span::from_secs(20))));
+        assert!(parse_user_timeout("on").is_err());
+    }
+
+    #[test]
+    fn addresses_have_a_port() {
+        let v4 = SocketAddr::from(([127, 0, 0, 1], 7_070));
+        assert_eq!(parse_address("127.0.0.1:7070"), Ok(v4));
+        assert!(parse_address("[::1]:7070").is_ok_and(|address| address.is_ipv6()));
+        for text in ["", "7070", ":7070", "127.0.0.1", "127.0.0.1:70707", "::1", "localhost:http"] {
+            assert_eq!(parse_address(text), Err(ValueError::Address), "{text}");
+        }
+    }
+
+    #[test]
+    fn events_go_to_a_file_or_to_standard_output() {
+        assert_eq!(parse_events("-"), Ok(EventsTarget::Stdout));
+        assert_eq!(parse_events("a/b"), Ok(EventsTarget::File(PathBuf::from("a/b"))));
+        assert_eq!(parse_events(""), Err(ValueError::Path));
+    }
+}
