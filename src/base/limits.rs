@@ -137,6 +137,27 @@ pub const RINGS_MAX: usize = 256;
 /// Connections that may wait to be accepted; the kernel's `somaxconn` bounds it further.
 pub const BACKLOG_MAX: i32 = 4_096;
 
+// --- what an operator may say --------------------------------------------------------------------
+
+/// Longest of the deadlines before and after a session. Longer ones would never be met by anybody.
+pub const DEADLINE_MAX: Span = Span::from_secs(60 * 60);
+/// Shortest handshake and frame deadline: less than a round trip across the world were a wall.
+pub const DEADLINE_MIN: Span = Span::from_millis(100);
+/// Smallest value for the largest payload: the frames of the protocol itself must fit.
+pub const PAYLOAD_BYTES_MIN: u16 = 512;
+/// Largest value for the bytes that may wait for one client.
+pub const OUTBOX_BYTES_LIMIT: usize = 16 * 1_024 * 1_024;
+/// Longest silence before a keep-alive probe, and between two: the kernel's `MAX_TCP_KEEPIDLE`.
+pub const KEEPALIVE_SECS_MAX: u64 = 32_767;
+/// Most keep-alive probes: the kernel's `MAX_TCP_KEEPCNT`.
+pub const KEEPALIVE_COUNT_MAX: u32 = 127;
+/// Unanswered keep-alive probes before TCP gives up, unless configured otherwise.
+pub const KEEPALIVE_COUNT_DEFAULT: u32 = 3;
+/// Longest name of a node. It stands in every event.
+pub const NODE_BYTES_MAX: usize = 64;
+/// Largest file of keys that is read.
+pub const CONFIG_BYTES_MAX: u64 = 1_024 * 1_024;
+
 // how the limits hang together; a wrong edit above does not compile
 const _: () = {
     // A HELLO with every field at its longest still leaves room for a token of 512 bytes.
@@ -153,6 +174,13 @@ const _: () = {
         OUTBOX_BYTES_MAX
             >= FRAME_HEADER_BYTES * 2 + PAYLOAD_BYTES_DEFAULT as usize + PING_BYTES_MAX
     );
+    // GOAWAY and ERROR with the longest text, DATA with the longest topic: each well below half.
+    assert!(PAYLOAD_BYTES_MIN as usize >= 2 * TEXT_BYTES_MAX);
+    assert!(PAYLOAD_BYTES_MIN as usize >= 2 * TOPIC_BYTES_MAX);
+    assert!(OUTBOX_BYTES_MAX <= OUTBOX_BYTES_LIMIT);
+    assert!(HANDSHAKE_TIMEOUT.as_nanos() <= DEADLINE_MAX.as_nanos());
+    assert!(FRAME_TIMEOUT.as_nanos() <= DEADLINE_MAX.as_nanos());
+    assert!(DRAIN_TIMEOUT.as_nanos() <= DEADLINE_MAX.as_nanos());
     assert!(INTERVAL_MIN.as_nanos() <= INTERVAL_WISH_MIN.as_nanos());
     assert!(INTERVAL_MAX.as_nanos() < TIMEOUT_MAX.as_nanos());
     assert!(INTERVAL_MIN.as_nanos() < TIMEOUT_MIN.as_nanos());

@@ -165,6 +165,7 @@ impl From<Span> for std::time::Duration {
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
+            nanos if nanos.is_multiple_of(1_000_000_000) => write!(f, "{}s", nanos / 1_000_000_000),
             nanos if nanos < 1_000 => write!(f, "{nanos}ns"),
             nanos if nanos < 1_000_000 => write!(f, "{}us", nanos / 1_000),
             nanos if nanos < 10_000_000_000 => write!(f, "{}ms", nanos / 1_000_000),
@@ -210,6 +211,8 @@ mod tests {
             (Span::from_nanos(17), "17ns"),
             (Span::from_micros(17), "17us"),
             (Span::from_millis(1_500), "1500ms"),
+            (Span::from_secs(5), "5s"),
+            (Span::ZERO, "0s"),
             (Span::from_secs(35), "35s"),
         ] {
             assert_eq!(span.to_string(), text);

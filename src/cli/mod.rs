@@ -5,7 +5,9 @@
 
 pub mod args;
 pub mod completions;
+pub mod config;
 pub mod error;
+pub mod layers;
 pub mod usage;
 pub mod values;
 

@@ -1,0 +1,498 @@
+//! From what was typed to what is meant: the values that the rooms below receive.
+//!
+//! Every bound is from `base::limits`, and whatever lies outside is refused in one line that names
+//! the key, the value and what was expected.
+
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+
+use crate::base::config::{GatewayConfig, Mode, Preset, Rhythm, UserTimeout};
+use crate::base::limits;
+use crate::base::time::Span;
+use crate::cli::args::{DemoArgs, Descriptors, ServeArgs, Switch};
+use crate::cli::error::CliError;
+use crate::control::events::EventsTarget;
+use crate::control::log::{LogFormat, LogLevel};
+
+/// Where a gateway listens unless told otherwise: this machine only, until somebody decides.
+pub const LISTEN_DEFAULT: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 7_070);
+
+/// All that `serve` was told.
+#[derive(Clone, Debug)]
+pub struct ServeOptions {
+    /// What the gateway needs to know, but for what only the machine can say: `epoch_first`,
+    /// `hash_key`, `seed` and `wall` still have their default.
+    pub gateway: GatewayConfig,
+    /// Whether the number of connections was asked for. If it was not, it is the default, and may
+    /// be lowered to what the machine allows.
+    pub connections_from: ConnectionsFrom,
+    /// The socket that listens.
+    pub listener: ListenerOptions,
+    /// How the ring names connections.
+    pub descriptors: Descriptors,
+    /// Name of this node, if one was given.
+    pub node: Option<String>,
+    /// Where events are written.
+    pub events: EventsTarget,
+    /// How the log looks.
+    pub log_format: LogFormat,
+    /// What the log leaves out.
+    pub log_level: LogLevel,
+}
+
+/// Who chose the number of connections.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ConnectionsFrom {
+    /// The operator: less is an error.
+    Asked,
+    /// Nobody: less is worth a line in the log.
+    Default,
+}
+
+/// What the listening socket is told; accepted sockets inherit it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct ListenerOptions {
+    /// Where to listen. Port 0 lets the machine choose one.
+    pub address: SocketAddr,
+    /// How TCP probes silent connections, if at all.
+    pub keepalive: Option<Keepalive>,
+    /// `TCP_USER_TIMEOUT`, if it is set at all.
+    pub user_timeout: Option<Span>,
+}
+
+/// How TCP probes a silent connection. The spans are whole seconds: the kernel counts in them.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Keepalive {
+    /// Silence before the first probe.
+    pub idle: Span,
+    /// Between two probes.
+    pub interval: Span,
+    /// Unanswered probes before TCP gives up.
+    pub count: u32,
+}
+
+impl Keepalive {
+    /// The probes that fit a rhythm: the first when a beat is missing, the verdict within the
+    /// timeout, as far as whole seconds allow.
+    pub fn for_rhythm(rhythm: Rhythm) -> Self {
+        let idle = rhythm.interval.as_nanos().div_ceil(SECOND.as_nanos()).max(1);
+        Self::after_idle(Span::from_secs(idle), rhythm.timeout)
+    }
+
+    /// The probes that fit between `idle` and `timeout`. Where not even one does there are as many
+    /// as by default, a second apart.
+    fn after_idle(idle: Span, timeout: Span) -> Self {
+        let rest_secs = timeout.minus(idle).as_nanos() / SECOND.as_nanos();
+        let count = match u32::try_from(rest_secs) {
+            Ok(0) => limits::KEEPALIVE_COUNT_DEFAULT,
+            Ok(secs) => secs.min(limits::KEEPALIVE_COUNT_DEFAULT),
+            Err(_) => limits::KEEPALIVE_COUNT_DEFAULT,
+        };
+        let interval_secs = (rest_secs / u64::from(count)).clamp(1, limits::KEEPALIVE_SECS_MAX);
+        Self { idle, interval: Span::from_secs(interval_secs), count }
+    }
+}
+
+impl ServeOptions {
+    /// Checks what was typed, each value for itself and then all together.
+    pub fn new(args: &ServeArgs) -> Result<Self, CliError> {
+        let rhythm = serve_rhythm(args)?;
+        let gateway = gateway_config(args, rhythm)?;
+        Ok(Self {
+            connections_from: match args.max_connections {
+                Some(_) => ConnectionsFrom::Asked,
+                None => ConnectionsFrom::Default,
+            },
+            listener: ListenerOptions {
+                address: args.listen.unwrap_or(LISTEN_DEFAULT),
+                keepalive: keepalive(args, rhythm)?,
+                user_timeout: match gateway.user_timeout {
+                    UserTimeout::FollowTimeout => Some(rhythm.timeout),
+                    UserTimeout::Fixed(span) => Some(span),
+                    UserTimeout::Off => None,
+                },
+            },
+            gateway,
+            descriptors: args.descriptors.unwrap_or_default(),
+            node: args.node.as_deref().map(node_name).transpose()?,
+            events: args.events.clone().unwrap_or_default(),
+            log_format: args.log_format.unwrap_or_default(),
+            log_level: args.log_level.unwrap_or_default(),
+        })
+    }
+}
+
+/// The rhythm of a demo: brisk, unless told otherwise.
+pub fn demo_rhythm(args: &DemoArgs) -> Result<Rhythm, CliError> {
+    match (args.interval, args.timeout) {
+        (None, None) => Ok(Preset::Demanding.rhythm()),
+        (interval, timeout) => own_rhythm(interval, timeout),
+    }
+}
+
+const SECOND: Span = Span::from_secs(1);
+
+fn serve_rhythm(args: &ServeArgs) -> Result<Rhythm, CliError> {
+    match (args.preset, args.interval, args.timeout) {
+        (None, None, None) => Ok(Preset::Typical.rhythm()),
+        (Some(preset), None, None) => Ok(preset.rhythm()),
+        (None, interval, timeout) => own_rhythm(interval, timeout),
+        (Some(_), _, _) => Err(CliError::usage(
+            "preset stands beside interval or timeout; keep the preset, or both of the others",
+        )),
+    }
+}
+
+fn own_rhythm(interval: Option<Span>, timeout: Option<Span>) -> Result<Rhythm, CliError> {
+    match (interval, timeout) {
+        (Some(interval), Some(timeout)) => {
+            Rhythm::new(interval, timeout).map_err(|error| CliError::usage(error.to_string()))
+        }
+        (Some(interval), None) => Err(CliError::usage(format!(
+            "interval {interval} stands without a timeout; give both, such as --interval 5s \
+             --timeout 12s"
+        ))),
+        (None, timeout) => Err(CliError::usage(format!(
+            "timeout {} stands without an interval; give both, such as --interval 5s --timeout 12s",
+            timeout.unwrap_or_default()
+        ))),
+    }
+}
+
+fn gateway_config(args: &ServeArgs, rhythm: Rhythm) -> Result<GatewayConfig, CliError> {
+    let defaults = GatewayConfig::default();
+    let deadline = |key, typed: Option<Span>, min, default| match typed {
+        Some(span) => within(key, span, min, limits::DEADLINE_MAX),
+        None => Ok(default),
+    };
+    let payload_bytes_max = payload(args.max_payload)?;
+    Ok(GatewayConfig {
+        rhythm,
+        interval_wish_min: interval_wish_min(args.min_interval, rhythm)?,
+        mode: args.mode.unwrap_or(Mode::Client),
+        tick: tick(args.tick, rhythm)?,
+        connections_max: match args.max_connections {
+            Some(count) => within("max-connections", count, 1, limits::CONNECTIONS_LIMIT)?,
+            None => limits::CONNECTIONS_DEFAULT,
+        },
+        handshake_timeout: deadline(
+            "handshake-timeout",
+            args.handshake_timeout,
+            limits::DEADLINE_MIN,
+            defaults.handshake_timeout,
+        )?,
+        frame_timeout: deadline(
+            "frame-timeout",
+            args.frame_timeout,
+            limits::DEADLINE_MIN,
+            defaults.frame_timeout,
+        )?,
+        drain_timeout: deadline(
+            "drain-timeout",
+            args.drain_timeout,
+            Span::ZERO,
+            defaults.drain_timeout,
+        )?,
+        reconnect_window: match args.reconnect_window {
+            Some((from, to)) => {
+                within("reconnect-window", to, Span::ZERO, limits::DEADLINE_MAX)?;
+                (from, to)
+            }
+            None => defaults.reconnect_window,
+        },
+        payload_bytes_max,
+        outbox_bytes_max: outbox(args.outbox_bytes, payload_bytes_max)?,
+        user_timeout: user_timeout(args.user_timeout)?,
+        ..defaults
+    })
+}
+
+fn interval_wish_min(typed: Option<Span>, rhythm: Rhythm) -> Result<Span, CliError> {
+    match typed {
+        Some(span) => within("min-interval", span, limits::INTERVAL_MIN, limits::INTERVAL_MAX),
+        None => Ok(limits::INTERVAL_WISH_MIN.min(rhythm.interval)),
+    }
+}
+
+fn tick(typed: Option<Span>, rhythm: Rhythm) -> Result<Span, CliError> {
+    let Some(tick) = typed else { return Ok(limits::TICK_DEFAULT) };
+    let tick = within("tick", tick, limits::TICK_MIN, limits::TICK_MAX)?;
+    if tick > rhythm.interval {
+        return Err(CliError::usage(format!(
+            "tick {tick} is longer than interval {}; expected a fraction of it, such as 10ms",
+            rhythm.interval
+        )));
+    }
+    Ok(tick)
+}
+
+fn payload(typed: Option<u32>) -> Result<u16, CliError> {
+    let Some(bytes) = typed else { return Ok(limits::PAYLOAD_BYTES_DEFAULT) };
+    // Whatever does not fit into 16 bits is larger than the limit as well.
+    let clipped = u16::try_from(bytes).unwrap_or(u16::MAX);
+    let (min, max) = (u32::from(limits::PAYLOAD_BYTES_MIN), limits::PAYLOAD_BYTES_LIMIT as u64);
+    within("max-payload", u64::from(bytes), u64::from(min), max)?;
+    Ok(clipped)
+}
+
+fn outbox(typed: Option<u32>, payload_bytes_max: u16) -> Result<usize, CliError> {
+    let answer_bytes = limits::FRAME_HEADER_BYTES + limits::PING_BYTES_MAX;
+    let min = limits::FRAME_HEADER_BYTES + usize::from(payload_bytes_max) + answer_bytes;
+    let bytes = match typed {
+        Some(bytes) => bytes as usize,
+        None => limits::OUTBOX_BYTES_MAX.max(min),
+    };
+    within("outbox-bytes", bytes, min, limits::OUTBOX_BYTES_LIMIT)
+}
+
+fn user_timeout(typed: Option<UserTimeout>) -> Result<UserTimeout, CliError> {
+    match typed.unwrap_or_default() {
+        UserTimeout::Fixed(span) => {
+            within("user-timeout", span, limits::TIMEOUT_MIN, limits::TIMEOUT_MAX)
+                .map(UserTimeout::Fixed)
+        }
+        other @ (UserTimeout::FollowTimeout | UserTimeout::Off) => Ok(other),
+    }
+}
+
+fn keepalive(args: &ServeArgs, rhythm: Rhythm) -> Result<Option<Keepalive>, CliError> {
+    if args.keepalive == Some(Switch::Off) {
+        let finer = [
+            ("keepalive-idle", args.keepalive_idle.is_some()),
+            ("keepalive-interval", args.keepalive_interval.is_some()),
+            ("keepalive-count", args.keepalive_count.is_some()),
+        ];
+        return match finer.iter().find(|(_, given)| *given) {
+            Some((key, _)) => Err(CliError::usage(format!(
+                "{key} says how to probe, but keepalive is off; leave one of them out"
+            ))),
+            None => Ok(None),
+        };
+    }
+    let fitting = match args.keepalive_idle {
+        Some(idle) => Keepalive::after_idle(whole_secs("keepalive-idle", idle)?, rhythm.timeout),
+        None => Keepalive::for_rhythm(rhythm),
+    };
+    Ok(Some(Keepalive {
+        idle: fitting.idle,
+        interval: match args.keepalive_interval {
+            Some(interval) => whole_secs("keepalive-interval", interval)?,
+            None => fitting.interval,
+        },
+        count: match args.keepalive_count {
+            Some(count) => within("keepalive-count", count, 1, limits::KEEPALIVE_COUNT_MAX)?,
+            None => fitting.count,
+        },
+    }))
+}
+
+fn whole_secs(key: &str, span: Span) -> Result<Span, CliError> {
+    let span = within(key, span, SECOND, Span::from_secs(limits::KEEPALIVE_SECS_MAX))?;
+    if span.as_nanos() % SECOND.as_nanos() != 0 {
+        return Err(CliError::usage(format!(
+            "{key} {span} has a fraction of a second; the kernel counts whole seconds here"
+        )));
+    }
+    Ok(span)
+}
+
+fn node_name(name: &str) -> Result<String, CliError> {
+    let fits = (1..=limits::NODE_BYTES_MAX).contains(&name.len());
+    if !fits || name.chars().any(char::is_control) {
+        return Err(CliError::usage(format!(
+            "node '{}' is not a name; expected 1 to {} bytes without control characters",
+            name.escape_debug(),
+            limits::NODE_BYTES_MAX
+        )));
+    }
+    Ok(name.to_owned())
+}
+
+fn within<T: Copy + fmt::Display + PartialOrd>(
+    key: &str,
+    value: T,
+    min: T,
+    max: T,
+) -> Result<T, CliError> {
+    if value < min || value > max {
+        return Err(CliError::usage(format!(
+            "{key} {value} is out of bounds; expected {min} to {max}"
+        )));
+    }
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn secs(secs: u64) -> Span {
+        Span::from_secs(secs)
+    }
+
+    fn refusal(args: &ServeArgs) -> String {
+        ServeOptions::new(args).expect_err("out of bounds").line()
+    }
+
+    #[test]
+    fn nothing_typed_is_a_complete_configuration() {
+        let options = ServeOptions::new(&ServeArgs::default()).expect("the defaults are fine");
+        assert_eq!(options.gateway.rhythm, Preset::Typical.rhythm());
+        assert_eq!(options.gateway.connections_max, limits::CONNECTIONS_DEFAULT);
+        assert_eq!(options.connections_from, ConnectionsFrom::Default);
+        assert_eq!(options.listener.address.to_string(), "127.0.0.1:7070");
+        assert_eq!(options.listener.user_timeout, Some(secs(35)));
+        assert_eq!(options.events, EventsTarget::Nowhere);
+    }
+
+    #[test]
+    fn help_tells_the_defaults_that_hold() {
+        let GatewayConfig {
+            tick,
+            connections_max,
+            handshake_timeout,
+            frame_timeout,
+            drain_timeout,
+            payload_bytes_max,
+            outbox_bytes_max,
+            reconnect_window: (from, to),
+            interval_wish_min,
+            ..
+        } = ServeOptions::new(&ServeArgs::default()).expect("the defaults are fine").gateway;
+        let brief = |span: Span| humantime::format_duration(span.into()).to_string();
+        let command = <ServeArgs as clap::Args>::augment_args(clap::Command::new("serve"));
+        for (key, shown) in [
+            ("listen", LISTEN_DEFAULT.to_string()),
+            ("tick", brief(tick)),
+            ("max-connections", connections_max.to_string()),
+            ("handshake-timeout", brief(handshake_timeout)),
+            ("frame-timeout", brief(frame_timeout)),
+            ("drain-timeout", brief(drain_timeout)),
+            ("max-payload", payload_bytes_max.to_string()),
+            ("outbox-bytes", outbox_bytes_max.to_string()),
+            ("reconnect-window", format!("{}..{}", brief(from), brief(to))),
+            ("min-interval", brief(interval_wish_min)),
+            ("keepalive-count", limits::KEEPALIVE_COUNT_DEFAULT.to_string()),
+        ] {
+            let arg = command.get_arguments().find(|arg| arg.get_long() == Some(key));
+            let help = arg.and_then(clap::Arg::get_help).expect("the flag exists").to_string();
+            let default = help.rsplit_once('[').expect("help ends with the default").1;
+            let default = default.split([',', ']']).next();
+            assert_eq!(default, Some(shown.as_str()), "{key}: {help}");
+        }
+    }
+
+    #[test]
+    fn keep_alive_gives_up_within_the_timeout() {
+        for (name, interval, timeout, expected) in [
+            ("typical", secs(15), secs(35), (15, 6, 3)),
+            ("demanding", secs(2), secs(7), (2, 1, 3)),
+            ("mobile", secs(240), secs(300), (240, 20, 3)),
+            ("room for two probes", secs(5), secs(7), (5, 1, 2)),
+            ("less than a second", Span::from_millis(200), Span::from_millis(900), (1, 1, 3)),
+            ("rounded up", Span::from_millis(1_500), secs(5), (2, 1, 3)),
+            ("longest", secs(3_600), secs(86_400), (3_600, 27_600, 3)),
+        ] {
+            let rhythm = Rhythm::new(interval, timeout).expect("a rhythm");
+            let keepalive = Keepalive::for_rhythm(rhythm);
+            let (idle, interval, count) = expected;
+            let expected = Keepalive { idle: secs(idle), interval: secs(interval), count };
+            assert_eq!(keepalive, expected, "{name}");
+            let verdict = keepalive.idle + keepalive.interval.times(u64::from(keepalive.count));
+            assert!(verdict <= timeout || timeout < secs(2), "{name}: {verdict}");
+        }
+    }
+
+    #[test]
+    fn tcp_can_be_told_otherwise() {
+        let args = ServeArgs {
+            keepalive_idle: Some(secs(20)),
+            keepalive_count: Some(5),
+            user_timeout: Some(UserTimeout::Off),
+            ..ServeArgs::default()
+        };
+        let listener = ServeOptions::new(&args).expect("in bounds").listener;
+        let expected = Keepalive { idle: secs(20), interval: secs(5), count: 5 };
+        assert_eq!(listener.keepalive, Some(expected));
+        assert_eq!(listener.user_timeout, None);
+
+        let args = ServeArgs { keepalive: Some(Switch::Off), ..ServeArgs::default() };
+        assert_eq!(ServeOptions::new(&args).expect("in bounds").listener.keepalive, None);
+    }
+
+    #[test]
+    fn the_shortest_wish_is_never_longer_than_the_interval() {
+        let args = ServeArgs {
+            interval: Some(Span::from_millis(200)),
+            timeout: Some(secs(1)),
+            ..ServeArgs::default()
+        };
+        let gateway = ServeOptions::new(&args).expect("in bounds").gateway;
+        assert_eq!(gateway.interval_wish_min, Span::from_millis(200));
+    }
+
+    #[test]
+    fn the_largest_payload_fits_into_the_default_outbox() {
+        let args = ServeArgs { max_payload: Some(65_535), ..ServeArgs::default() };
+        let gateway = ServeOptions::new(&args).expect("in bounds").gateway;
+        assert_eq!(gateway.payload_bytes_max, 65_535);
+        assert!(gateway.outbox_bytes_max > 65_535);
+    }
+
+    #[test]
+    fn what_is_out_of_bounds_is_refused_with_the_bounds() {
+        let base = ServeArgs::default;
+        let (interval, timeout) = (Some(secs(5)), Some(secs(5)));
+        let rows: Vec<(ServeArgs, &str)> = vec![
+            (ServeArgs { interval, timeout, ..base() }, "timeout 5s must be longer than"),
+            (ServeArgs { interval, ..base() }, "interval 5s stands without a timeout"),
+            (ServeArgs { timeout, ..base() }, "timeout 5s stands without an interval"),
+            (
+                ServeArgs { preset: Some(Preset::Mobile), timeout, ..base() },
+                "preset stands beside interval or timeout",
+            ),
+            (ServeArgs { tick: Some(secs(2)), ..base() }, "tick 2s is out of bounds"),
+            (
+                ServeArgs {
+                    tick: Some(secs(1)),
+                    interval: Some(Span::from_millis(900)),
+                    timeout,
+                    ..base()
+                },
+                "tick 1s is longer than interval 900ms",
+            ),
+            (ServeArgs { max_connections: Some(0), ..base() }, "expected 1 to 4194304"),
+            (ServeArgs { max_payload: Some(65_536), ..base() }, "expected 512 to 65535"),
+            (ServeArgs { max_payload: Some(511), ..base() }, "max-payload 511 is out of"),
+            (ServeArgs { outbox_bytes: Some(16_384), ..base() }, "expected 16408 to 16777216"),
+            (ServeArgs { min_interval: Some(Span::ZERO), ..base() }, "min-interval 0s"),
+            (ServeArgs { drain_timeout: Some(secs(3_601)), ..base() }, "drain-timeout 3601s"),
+            (ServeArgs { frame_timeout: Some(Span::ZERO), ..base() }, "frame-timeout 0s"),
+            (ServeArgs { handshake_timeout: Some(Span::ZERO), ..base() }, "handshake-timeout 0s"),
+            (
+                ServeArgs { reconnect_window: Some((secs(1), secs(9_999))), ..base() },
+                "reconnect-window 9999s is out of bounds",
+            ),
+            (
+                ServeArgs { user_timeout: Some(UserTimeout::Fixed(Span::ZERO)), ..base() },
+                "user-timeout 0s is out of bounds",
+            ),
+            (
+                ServeArgs { keepalive_interval: Some(Span::from_millis(2_500)), ..base() },
+                "keepalive-interval 2500ms has a fraction of a second",
+            ),
+            (ServeArgs { keepalive_count: Some(128), ..base() }, "expected 1 to 127"),
+            (
+                ServeArgs { keepalive: Some(Switch::Off), keepalive_count: Some(3), ..base() },
+                "keepalive-count says how to probe, but keepalive is off",
+            ),
+            (ServeArgs { node: Some(String::new()), ..base() }, "node '' is not a name"),
+            (ServeArgs { node: Some("a\nb".to_owned()), ..base() }, "node 'a\\nb' is not"),
+        ];
+        for (args, part) in rows {
+            let line = refusal(&args);
+            assert!(line.contains(part), "{part:?} is not in: {line}");
+        }
+    }
+}

@@ -1,0 +1,463 @@
+//! Where the values of `serve` come from: flags, environment, file; the first that says something
+//! wins.
+//!
+//! The three share one definition. A key of the file and a variable of the environment become the
+//! flag of the same name and are read by the same parser, so they mean the same and are refused
+//! with the same words, plus where they stand.
+
+use std::any::TypeId;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use clap::builder::PossibleValue;
+use clap::error::Error;
+use clap::{Arg, ArgMatches, Args, FromArgMatches};
+use toml::de::{DeTable, DeValue};
+
+use crate::base::limits;
+use crate::cli::args::{ServeArgs, Switch};
+use crate::cli::error::CliError;
+use crate::cli::usage;
+
+/// What the variables of the environment begin with.
+const VARIABLE_PREFIX: &str = "HEARTWHEEL_";
+/// The key that only flags and environment can give: a file does not name another file.
+const KEY_CONFIG: &str = "config";
+
+/// Joins what was typed as `flags` with the environment and with the file that either names.
+///
+/// `variable` looks up a variable of the environment; an empty one counts as not set. Fails when
+/// the file cannot be read, or when a key, a variable or a value is not understood.
+pub fn join(
+    flags: &ArgMatches,
+    variable: impl Fn(&str) -> Option<OsString>,
+) -> Result<ServeArgs, CliError> {
+    let keys = Keys::new();
+    let environment = keys.read(&environment_words(&keys, variable)?)?;
+    let mut joined = ServeArgs::default();
+    for layer in [&environment, flags] {
+        update(&mut joined, layer)?;
+    }
+    let Some(path) = joined.config.clone() else { return Ok(joined) };
+
+    let text = read_file(&path)?;
+    let file = keys.read(&file_words(&keys, &path, &text)?)?;
+    let mut joined = ServeArgs::default();
+    for layer in [&file, &environment, flags] {
+        update(&mut joined, layer)?;
+    }
+    Ok(joined)
+}
+
+/// A value as text, and where it stands.
+#[derive(Clone, Debug)]
+struct Word {
+    key: String,
+    text: OsString,
+    /// Such as `heartwheel.toml:3` or `HEARTWHEEL_TICK`.
+    origin: String,
+}
+
+/// The flags of `serve`, as keys.
+struct Keys {
+    command: clap::Command,
+}
+
+impl Keys {
+    fn new() -> Self {
+        let bare = clap::Command::new("serve").no_binary_name(true).disable_help_flag(true);
+        let mut command = ServeArgs::augment_args(bare);
+        command.build();
+        Self { command }
+    }
+
+    fn names(&self) -> impl Iterator<Item = &str> {
+        self.command.get_arguments().filter_map(Arg::get_long)
+    }
+
+    fn find(&self, name: &str) -> Option<&Arg> {
+        self.command.get_arguments().find(|arg| arg.get_long() == Some(name))
+    }
+
+    /// The key that looks most like `name`.
+    fn nearest(&self, name: &str) -> &str {
+        let distance = |key: &&str| strsim::damerau_levenshtein(key, name);
+        let candidates = self.names().filter(|key| *key != KEY_CONFIG);
+        candidates.min_by_key(distance).expect("serve has flags")
+    }
+
+    /// Reads a layer: each word alone, so that an error can say where it stands, then all.
+    fn read(&self, words: &[Word]) -> Result<ArgMatches, CliError> {
+        for word in words {
+            self.parse(std::slice::from_ref(word)).map_err(|error| self.refusal(word, &error))?;
+        }
+        self.parse(words).map_err(|error| {
+            // Alone each word is fine, so two of them contradict each other.
+            let origin = words.last().map_or("", |word| word.origin.as_str());
+            CliError::usage(format!("{origin}: {}", usage::one_line(&error).replace("--", "")))
+        })
+    }
+
+    fn parse(&self, words: &[Word]) -> Result<ArgMatches, Error> {
+        let flags = words.iter().map(|word| {
+            let mut flag = OsString::from(format!("--{}=", word.key));
+            flag.push(&word.text);
+            flag
+        });
+        self.command.clone().try_get_matches_from(flags)
+    }
+
+    /// The parser's words, with the key in place of the flag.
+    fn refusal(&self, word: &Word, error: &Error) -> CliError {
+        let text = usage::one_line(error);
+        let text = match self.find(&word.key) {
+            Some(arg) => text.replace(&format!("'{arg}'"), &word.key),
+            None => text,
+        };
+        CliError::usage(format!("{}: {text}", word.origin))
+    }
+}
+
+/// Lets `layer` speak over what was said before. A preset and a rhythm of one's own exclude each
+/// other, so whichever is said in the upper layer silences the other one below.
+fn update(joined: &mut ServeArgs, layer: &ArgMatches) -> Result<(), CliError> {
+    if layer.contains_id("preset") {
+        joined.interval = None;
+        joined.timeout = None;
+    }
+    if layer.contains_id("interval") || layer.contains_id("timeout") {
+        joined.preset = None;
+    }
+    joined.update_from_arg_matches(layer).map_err(|error| CliError::usage(usage::one_line(&error)))
+}
+
+fn environment_words(
+    keys: &Keys,
+    variable: impl Fn(&str) -> Option<OsString>,
+) -> Result<Vec<Word>, CliError> {
+    let mut words = Vec::new();
+    for key in keys.names() {
+        let name = format!("{VARIABLE_PREFIX}{}", key.replace('-', "_").to_uppercase());
+        let Some(text) = variable(&name).filter(|text| !text.is_empty()) else { continue };
+        words.push(Word { key: key.to_owned(), text, origin: name });
+    }
+    Ok(words)
+}
+
+fn read_file(path: &Path) -> Result<String, CliError> {
+    let unreadable = |cause| CliError::ConfigUnreadable { path: path.to_owned(), cause };
+    let file = File::open(path).map_err(unreadable)?;
+    let mut bytes = Vec::new();
+    file.take(limits::CONFIG_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    let name = path.display();
+    if bytes.len() as u64 > limits::CONFIG_BYTES_MAX {
+        return Err(CliError::usage(format!(
+            "{name} has more than {} bytes; expected a short file of keys",
+            limits::CONFIG_BYTES_MAX
+        )));
+    }
+    String::from_utf8(bytes).map_err(|_| {
+        CliError::usage(format!("{name} is not UTF-8 text; expected TOML such as tick = \"10ms\""))
+    })
+}
+
+/// The keys of the file, in the order in which they stand there.
+fn file_words(keys: &Keys, path: &Path, text: &str) -> Result<Vec<Word>, CliError> {
+    let origin = |position: usize| format!("{}:{}", path.display(), line_of(text, position));
+    let table = DeTable::parse(text).map_err(|error| {
+        let position = error.span().map_or(0, |span| span.start);
+        CliError::usage(format!("{}: {}", origin(position), error.message()))
+    })?;
+    let mut entries: Vec<_> = table.get_ref().iter().collect();
+    entries.sort_by_key(|(key, _)| key.span().start);
+
+    let mut words = Vec::new();
+    for (key, value) in entries {
+        let origin = origin(key.span().start);
+        let key = key.get_ref().as_ref();
+        let refuse = |text: String| CliError::usage(format!("{origin}: {text}"));
+        if key == KEY_CONFIG {
+            return Err(refuse("a file cannot name another one with config".to_owned()));
+        }
+        let Some(arg) = keys.find(key) else {
+            let nearest = keys.nearest(key);
+            return Err(refuse(format!("unknown key '{key}'; did you mean '{nearest}'?")));
+        };
+        let text = text_of(arg, value.get_ref()).map_err(refuse)?;
+        words.push(Word { key: key.to_owned(), text: text.into(), origin });
+    }
+    Ok(words)
+}
+
+/// The value as it would be typed behind the flag.
+fn text_of(arg: &Arg, value: &DeValue<'_>) -> Result<String, String> {
+    let kind = Kind::of(arg);
+    let found = match (kind, value) {
+        (Kind::Number, DeValue::Integer(number)) => {
+            return Ok(decimal(number.as_str(), number.radix()));
+        }
+        (Kind::Text | Kind::Switch, DeValue::String(text)) => return Ok(text.as_ref().to_owned()),
+        (Kind::Switch, DeValue::Boolean(true)) => return Ok("on".to_owned()),
+        (Kind::Switch, DeValue::Boolean(false)) => return Ok("off".to_owned()),
+        (_, DeValue::String(_)) => "a text",
+        (_, DeValue::Integer(_)) => "a whole number",
+        (_, DeValue::Float(_)) => "a fraction",
+        (_, DeValue::Boolean(_)) => "true or false",
+        (_, DeValue::Datetime(_)) => "a date",
+        (_, DeValue::Array(_)) => "a list",
+        (_, DeValue::Table(_)) => "a table",
+    };
+    let key = arg.get_long().unwrap_or_default();
+    Err(format!("{key} is {found}; expected {}", kind.expected(arg)))
+}
+
+/// What a key takes in the file.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Kind {
+    Number,
+    Switch,
+    Text,
+}
+
+impl Kind {
+    fn of(arg: &Arg) -> Self {
+        let typed = arg.get_value_parser().type_id();
+        if typed == TypeId::of::<u32>() {
+            Self::Number
+        } else if typed == TypeId::of::<Switch>() {
+            Self::Switch
+        } else {
+            Self::Text
+        }
+    }
+
+    fn expected(self, arg: &Arg) -> String {
+        match self {
+            Self::Number => "a whole number without quotes".to_owned(),
+            Self::Switch => "true or false".to_owned(),
+            Self::Text => {
+                let words = arg.get_possible_values();
+                let words: Vec<_> = words.iter().map(PossibleValue::get_name).collect();
+                let example = match arg.get_value_names().unwrap_or_default() {
+                    [name] if words.is_empty() => name.as_str().to_owned(),
+                    _ => words.join("|"),
+                };
+                format!("a text in quotes: \"{example}\"")
+            }
+        }
+    }
+}
+
+/// The number as a flag takes it. One that is too large for any flag stays as it was written, and
+/// is refused like one that was typed.
+fn decimal(digits: &str, radix: u32) -> String {
+    match i64::from_str_radix(digits, radix) {
+        Ok(number) => number.to_string(),
+        Err(_) => digits.to_owned(),
+    }
+}
+
+fn line_of(text: &str, position: usize) -> usize {
+    let before = text.as_bytes().get(..position).unwrap_or_default();
+    1 + before.iter().filter(|byte| **byte == b'\n').count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::config::Preset;
+    use crate::base::time::Span;
+
+    /// Joins `flags`, variables and a file's text.
+    fn joined(
+        flags: &[&str],
+        variables: &[(&str, &str)],
+        file: Option<&str>,
+    ) -> Result<ServeArgs, String> {
+        let directory = tempfile::tempdir().expect("there is room for a file");
+        let path = directory.path().join("heartwheel.toml");
+        let mut flags: Vec<_> = flags.iter().map(OsString::from).collect();
+        if let Some(text) = file {
+            std::fs::write(&path, text).expect("there is room for a file");
+            flags.push("--config".into());
+            flags.push(path.clone().into());
+        }
+        let flags = Keys::new().command.try_get_matches_from(flags).expect("flags are fine");
+        let look_up = |name: &str| {
+            let found = variables.iter().find(|(known, _)| *known == name);
+            found.map(|(_, text)| OsString::from(text))
+        };
+        let directory = format!("{}/", directory.path().display());
+        join(&flags, look_up).map_err(|error| error.line().replace(&directory, ""))
+    }
+
+    fn refusal(file: &str) -> String {
+        joined(&[], &[], Some(file)).expect_err("this file is wrong")
+    }
+
+    #[test]
+    fn flags_go_before_the_environment_and_the_environment_before_the_file() {
+        let secs = |secs| Some(Span::from_secs(secs));
+        let file = Some("drain-timeout = \"1s\"\n");
+        let environment = ("HEARTWHEEL_DRAIN_TIMEOUT", "2s");
+        let flags = ["--drain-timeout", "3s"];
+        for (name, flags, variables, file, expected) in [
+            ("nothing", &[][..], &[][..], None, None),
+            ("file", &[], &[], file, secs(1)),
+            ("environment and file", &[], &[environment], file, secs(2)),
+            ("all three", &flags, &[environment], file, secs(3)),
+            ("flag and file", &flags, &[], file, secs(3)),
+            ("empty variable", &[], &[("HEARTWHEEL_DRAIN_TIMEOUT", "")], file, secs(1)),
+        ] {
+            let args = joined(flags, variables, file).expect("all is well");
+            assert_eq!(args.drain_timeout, expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn an_upper_preset_silences_a_lower_rhythm_and_the_other_way_round() {
+        let rhythm = "interval = \"5s\"\ntimeout = \"12s\"\n";
+        let args = joined(&["--preset", "mobile"], &[], Some(rhythm)).expect("all is well");
+        assert_eq!((args.preset, args.interval, args.timeout), (Some(Preset::Mobile), None, None));
+
+        let flags = ["--interval", "5s", "--timeout", "12s"];
+        let preset = [("HEARTWHEEL_PRESET", "mobile")];
+        let args = joined(&flags, &preset, None).expect("all is well");
+        assert_eq!((args.preset, args.interval), (None, Some(Span::from_secs(5))));
+
+        let args = joined(&["--timeout", "20s"], &[], Some(rhythm)).expect("all is well");
+        assert_eq!(args.interval, Some(Span::from_secs(5)), "the lower interval is still there");
+        assert_eq!(args.timeout, Some(Span::from_secs(20)));
+    }
+
+    #[test]
+    fn every_flag_is_a_key() {
+        let values = [
+            ("listen", "\"127.0.0.1:1\""),
+            ("node", "\"n\""),
+            ("interval", "\"5s\""),
+            ("timeout", "\"12s\""),
+            ("mode", "\"either\""),
+            ("min-interval", "\"1s\""),
+            ("tick", "\"10ms\""),
+            ("max-connections", "10"),
+            ("handshake-timeout", "\"1s\""),
+            ("frame-timeout", "\"1s\""),
+            ("max-payload", "0x1000"),
+            ("outbox-bytes", "65_536"),
+            ("keepalive", "false"),
+            ("keepalive-idle", "\"5s\""),
+            ("keepalive-interval", "\"5s\""),
+            ("keepalive-count", "3"),
+            ("user-timeout", "\"off\""),
+            ("descriptors", "\"direct\""),
+            ("drain-timeout", "\"1s\""),
+            ("reconnect-window", "\"1s..2s\""),
+            ("events", "\"-\""),
+            ("log-format", "\"json\""),
+            ("log-level", "\"off\""),
+        ];
+        let known: Vec<_> = values.iter().map(|(key, _)| *key).collect();
+        for key in Keys::new().names().filter(|key| ![KEY_CONFIG, "preset"].contains(key)) {
+            assert!(known.contains(&key), "{key} has no row");
+        }
+        let file: String = values.iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
+        let args = joined(&[], &[], Some(&file)).expect("all is well");
+        assert_eq!(args.max_payload, Some(4_096));
+        assert_eq!(args.outbox_bytes, Some(65_536));
+        assert_eq!(args.keepalive, Some(Switch::Off));
+        assert_eq!(args.node.as_deref(), Some("n"));
+    }
+
+    #[test]
+    fn what_is_wrong_in_a_file_is_said_with_its_line() {
+        for (name, file, expected) in [
+            (
+                "unknown key",
+                "# a comment\n\nintervall = \"5s\"\n",
+                "heartwheel.toml:3: unknown key 'intervall'; did you mean 'interval'?",
+            ),
+            (
+                "underscore",
+                "max_connections = 5",
+                "heartwheel.toml:1: unknown key 'max_connections'; did you mean 'max-connections'?",
+            ),
+            (
+                "number for a text",
+                "tick = \"10ms\"\ninterval = 5",
+                "heartwheel.toml:2: interval is a whole number; expected a text in quotes: \"D\"",
+            ),
+            (
+                "text for a number",
+                "max-connections = \"many\"",
+                "heartwheel.toml:1: max-connections is a text; expected a whole number without quotes",
+            ),
+            (
+                "number for a word",
+                "mode = 1",
+                "heartwheel.toml:1: mode is a whole number; expected a text in quotes: \
+                 \"client|server|either\"",
+            ),
+            (
+                "text for a switch",
+                "keepalive = 1",
+                "heartwheel.toml:1: keepalive is a whole number; expected true or false",
+            ),
+            (
+                "a table",
+                "[listen]\naddress = 1",
+                "heartwheel.toml:1: listen is a table; expected a text in quotes: \"ADDR:PORT\"",
+            ),
+            (
+                "another file",
+                "config = \"other.toml\"",
+                "heartwheel.toml:1: a file cannot name another one with config",
+            ),
+        ] {
+            assert_eq!(refusal(file), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_value_in_a_file_is_refused_like_a_flag() {
+        for (name, file, parts) in [
+            ("bad duration", "tick = \"soon\"", vec!["heartwheel.toml:1: ", "'soon' for tick: "]),
+            ("too large", "max-connections = 99999999999", vec![":1: ", "99999999999"]),
+            ("larger than i64", "max-connections = 99999999999999999999", vec![":1: "]),
+            ("negative", "\nmax-connections = -1", vec![":2: ", "-1"]),
+            ("bad word", "mode = \"both\"", vec!["'both' for mode ", "client, server, either"]),
+            (
+                "preset and rhythm",
+                "preset = \"mobile\"\ntimeout = \"9s\"",
+                vec!["preset", "timeout"],
+            ),
+            ("no TOML", "interval: 5s", vec!["heartwheel.toml:1: "]),
+            ("a key twice", "tick = \"1ms\"\ntick = \"2ms\"", vec![":2: ", "duplicate key"]),
+        ] {
+            let line = refusal(file);
+            for part in parts {
+                assert!(line.contains(part), "{name}: {part:?} is not in: {line}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_bad_variable_is_named() {
+        let line = joined(&[], &[("HEARTWHEEL_TICK", "soon")], None).expect_err("not a length");
+        assert!(line.starts_with("HEARTWHEEL_TICK: invalid value 'soon' for tick: "), "{line}");
+    }
+
+    #[test]
+    fn a_file_that_is_no_file_of_keys_is_refused() {
+        let flags = |path: &str| {
+            let words = ["--config", path];
+            let flags = Keys::new().command.try_get_matches_from(words).expect("flags are fine");
+            join(&flags, |_| None).expect_err("no file of keys").line()
+        };
+        assert!(flags("/nowhere/at/all").starts_with("cannot read /nowhere/at/all: "));
+        assert!(flags("/").starts_with("cannot read /: "));
+        assert!(flags("/dev/zero").starts_with("/dev/zero has more than 1048576 bytes"));
+    }
+}
