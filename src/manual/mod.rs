@@ -5,3 +5,9 @@
 
 #[doc = include_str!("protocol.md")]
 pub mod protocol {}
+
+#[doc = include_str!("decisions.md")]
+pub mod decisions {}
+
+#[doc = include_str!("glossary.md")]
+pub mod glossary {}
