@@ -442,6 +442,32 @@ fn a_partial_frame_proves_no_life() {
 }
 
 #[test]
+fn a_stream_cut_within_every_frame_is_no_dawdling() {
+    let mut stage = Stage::new(config());
+    let conn = stage.login("anna");
+    stage.receive(conn, &[3, 1]);
+    for _ in 0..30 {
+        stage.pass(Span::from_secs(1));
+        stage.receive(conn, &[0, 0, 3, 1]);
+    }
+    assert_eq!(stage.gateway.stats().online, 1, "each frame was complete within a second");
+    stage.pass(Span::from_millis(10_010));
+    assert_eq!(stage.gateway.stats().ended(CloseReason::FrameTimeout), 1);
+}
+
+#[test]
+fn a_look_does_not_forget_the_deadline_of_a_frame() {
+    let mut stage = Stage::new(config());
+    let conn = stage.login("anna");
+    stage.pass(Span::from_secs(36));
+    assert!(stage.looks_at(conn));
+    stage.receive(conn, &[3, 1, 0, 0, 3]);
+    stage.complete(Completion::Looked { conn, found: Found::Nothing });
+    stage.pass(Span::from_millis(10_010));
+    assert_eq!(stage.gateway.stats().ended(CloseReason::FrameTimeout), 1);
+}
+
+#[test]
 fn a_server_that_pings_does_so_after_an_interval_of_silence() {
     let mut stage = Stage::new(GatewayConfig { mode: Mode::Server, ..config() });
     let conn = stage.login("anna");
