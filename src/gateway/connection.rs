@@ -6,7 +6,7 @@ use crate::base::config::{Mode, Rhythm};
 use crate::base::event::CloseReason;
 use crate::base::io::{Chunk, CloseHow};
 use crate::base::limits;
-use crate::base::time::Moment;
+use crate::base::time::{Moment, Span};
 use crate::wire::native::Deframer;
 
 /// One connection, from accept to the completion of its close.
@@ -97,6 +97,19 @@ impl Connection {
             partial_since: None,
             receive: Receive::Over,
         }
+    }
+
+    /// When something has to be done about a client that is online, if nothing more is heard of it:
+    /// the deadline of its session, or of the frame it has begun.
+    pub(crate) fn next_deadline(&self, frame_timeout: Span) -> Option<Moment> {
+        let State::Live(session) = &self.state else { return None };
+        let frame = self.frame_deadline(frame_timeout).into_iter();
+        frame.chain([session.deadline()]).min()
+    }
+
+    /// When the frame that was begun, if one was, has to be complete.
+    pub(crate) fn frame_deadline(&self, frame_timeout: Span) -> Option<Moment> {
+        self.partial_since.map(|since| since + frame_timeout)
     }
 
     /// Largest payload it may send now.

@@ -57,14 +57,11 @@ impl Gateway {
 
     /// All complete frames were acted on: answers go out, and the next deadline is set.
     fn after_received(&mut self, conn: ConnId, now: Moment) {
-        let frame_timeout = self.config.frame_timeout;
         let Some(connection) = self.tracker.get_mut(conn) else { return };
-        connection.partial_since = match connection.partial_since {
-            _ if !connection.deframer.is_partial() => None,
-            Some(since) => Some(since),
-            None => Some(now),
-        };
-        let frame_deadline = connection.partial_since.map(|since| since + frame_timeout);
+        if connection.deframer.is_partial() {
+            connection.partial_since.get_or_insert(now);
+        }
+        let deadline = connection.next_deadline(self.config.frame_timeout);
         match &connection.state {
             State::Greeting { received_bytes, .. } => {
                 if *received_bytes > limits::HANDSHAKE_BYTES_MAX {
@@ -72,10 +69,10 @@ impl Gateway {
                 }
             }
             State::Live(session) => {
-                if session.watch != Watch::Looking {
-                    let deadline = session.deadline();
-                    let nearest = frame_deadline.map_or(deadline, |frame| frame.min(deadline));
-                    self.tracker.touch(conn, nearest);
+                if session.watch != Watch::Looking
+                    && let Some(deadline) = deadline
+                {
+                    self.tracker.touch(conn, deadline);
                 }
                 self.send_waiting(conn);
             }
@@ -84,9 +81,11 @@ impl Gateway {
     }
 
     fn on_inbound(&mut self, conn: ConnId, inbound: &Inbound<'_>, now: Moment) -> Next {
-        let is_greeting = match self.tracker.get_mut(conn).map(|connection| &mut connection.state) {
-            Some(State::Greeting { .. }) => true,
-            Some(State::Live(session)) => {
+        let Some(connection) = self.tracker.get_mut(conn) else { return Next::Ended };
+        connection.partial_since = None;
+        let is_greeting = match &mut connection.state {
+            State::Greeting { .. } => true,
+            State::Live(session) => {
                 session.last_beat = now;
                 session.watch = match session.watch {
                     Watch::Calm | Watch::Pinged => Watch::Calm,
@@ -94,7 +93,7 @@ impl Gateway {
                 };
                 false
             }
-            Some(State::Leaving { .. } | State::Closing) | None => return Next::Ended,
+            State::Leaving { .. } | State::Closing => return Next::Ended,
         };
         match inbound {
             Inbound::Preface(_) => Next::Listen,

@@ -23,11 +23,9 @@ impl Gateway {
 
     /// The deadline of this connection passed.
     fn on_due(&mut self, conn: ConnId, now: Moment) {
-        let frame_timeout = self.config.frame_timeout;
         let handshake_timeout = self.config.handshake_timeout;
         let Some(connection) = self.tracker.get_mut(conn) else { return };
-        let frame_deadline = connection.partial_since.map(|since| since + frame_timeout);
-        match &mut connection.state {
+        match &connection.state {
             State::Greeting { since, .. } => {
                 let deadline = *since + handshake_timeout;
                 if deadline <= now {
@@ -36,45 +34,53 @@ impl Gateway {
                     self.tracker.touch(conn, deadline);
                 }
             }
-            State::Live(session) => {
-                let dead_at = session.last_beat + session.rhythm.timeout;
-                let ping_at = session.deadline();
-                if dead_at <= now {
-                    session.watch = Watch::Looking;
-                    self.ops.push(Op::Look { conn });
-                } else if frame_deadline.is_some_and(|deadline| deadline <= now) {
-                    self.end(conn, CloseReason::FrameTimeout, now);
-                } else if ping_at <= now {
-                    session.watch = Watch::Pinged;
-                    let next = frame_deadline.map_or(dead_at, |frame| frame.min(dead_at));
-                    self.tracker.touch(conn, next);
-                    self.say(conn, &PROBE, now);
-                    self.send_waiting(conn);
-                } else {
-                    let next = frame_deadline.map_or(ping_at, |frame| frame.min(ping_at));
-                    self.tracker.touch(conn, next);
-                }
-            }
+            State::Live(_) => self.on_due_live(conn, now),
             State::Leaving { until, waits_for } => {
-                if *until > now {
-                    let until = *until;
+                let (until, waits_for) = (*until, *waits_for);
+                let is_silent = connection.outbox.is_empty();
+                if until > now {
                     self.tracker.touch(conn, until);
-                    return;
+                } else if waits_for == WaitsFor::Peer && is_silent {
+                    self.close(conn, CloseHow::Finish);
+                } else {
+                    self.close(conn, CloseHow::Abort);
                 }
-                let how = match *waits_for {
-                    WaitsFor::Sent(_) => CloseHow::Abort,
-                    WaitsFor::Peer if connection.outbox.is_empty() => CloseHow::Finish,
-                    WaitsFor::Peer => CloseHow::Abort,
-                };
-                self.close(conn, how);
             }
             State::Closing => {}
         }
     }
 
+    /// A client was silent for too long, or dawdles over a frame, or is to be pinged.
+    fn on_due_live(&mut self, conn: ConnId, now: Moment) {
+        let frame_timeout = self.config.frame_timeout;
+        let Some(connection) = self.tracker.get_mut(conn) else { return };
+        let frame_deadline = connection.frame_deadline(frame_timeout);
+        let State::Live(session) = &mut connection.state else { return };
+        if session.last_beat + session.rhythm.timeout <= now {
+            session.watch = Watch::Looking;
+            self.ops.push(Op::Look { conn });
+            return;
+        }
+        if frame_deadline.is_some_and(|deadline| deadline <= now) {
+            self.end(conn, CloseReason::FrameTimeout, now);
+            return;
+        }
+        let is_to_be_pinged = session.deadline() <= now;
+        if is_to_be_pinged {
+            session.watch = Watch::Pinged;
+        }
+        if let Some(deadline) = connection.next_deadline(frame_timeout) {
+            self.tracker.touch(conn, deadline);
+        }
+        if is_to_be_pinged {
+            self.say(conn, &PROBE, now);
+            self.send_waiting(conn);
+        }
+    }
+
     /// What the last look found. Everything received before it was handed in before it.
     pub(crate) fn on_looked(&mut self, conn: ConnId, found: Found, now: Moment) {
-        let tick = self.config.tick;
+        let (tick, frame_timeout) = (self.config.tick, self.config.frame_timeout);
         let Some(connection) = self.tracker.get_mut(conn) else {
             self.stats.stale += 1;
             return;
@@ -92,8 +98,9 @@ impl Gateway {
             }
             // It was heard between the suspicion and the look.
             Found::Nothing => {
-                let deadline = session.deadline();
-                self.tracker.touch(conn, deadline);
+                if let Some(deadline) = connection.next_deadline(frame_timeout) {
+                    self.tracker.touch(conn, deadline);
+                }
             }
             // Its bytes wait to be read: nobody is judged for our slowness. They are read before
             // the wheel turns again, and if they complete no frame the next look finds nothing.
