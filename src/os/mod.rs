@@ -2,3 +2,8 @@
 //!
 //! May import: base.
 //! Never here: decisions. It carries operations to the kernel and completions back.
+
+pub mod clock;
+pub mod random;
+pub mod socket;
+pub mod wake;
