@@ -5,5 +5,6 @@
 
 pub mod clock;
 pub mod random;
+pub mod ring;
 pub mod socket;
 pub mod wake;

@@ -1,0 +1,215 @@
+//! From the kernel's completions to ours.
+
+use crate::base::ids::ConnId;
+use crate::base::io::{Completion, Found, IoFault, ReceiveEnd};
+use crate::base::limits::REAP_BATCH_MAX;
+use crate::os::ring::fault::fault_of_result;
+use crate::os::ring::flight::{Audience, Operation};
+use crate::os::ring::setup::{Cqe, Sleep};
+use crate::os::ring::token::{Kind, Token};
+use crate::os::ring::{Drained, Driver, More, RingError};
+
+/// Completions between two publications of buffers.
+const PUBLISH_EVERY: usize = 256;
+
+/// An answer that needs no kernel.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Immediate {
+    AcceptFailed { fault: IoFault },
+    ConnectFailed { ticket: u32, fault: IoFault },
+}
+
+impl Driver {
+    /// Hands over the answers that need no kernel, at most `budget`.
+    pub(super) fn answer_immediate(
+        &mut self,
+        budget: usize,
+        each: &mut impl FnMut(Completion<'_>),
+    ) -> usize {
+        let count = self.immediate.len().min(budget);
+        for answer in self.immediate.drain(..count) {
+            each(match answer {
+                Immediate::AcceptFailed { fault } => Completion::AcceptFailed { fault },
+                Immediate::ConnectFailed { ticket, fault } => {
+                    Completion::ConnectFailed { ticket, fault }
+                }
+            });
+        }
+        count
+    }
+
+    /// Drains one ring.
+    pub(super) fn drain_ring(
+        &mut self,
+        index: usize,
+        budget: usize,
+        each: &mut impl FnMut(Completion<'_>),
+    ) -> Result<Drained, RingError> {
+        let ring = &mut self.rings[index];
+        if index > 0 && !ring.may_have_news() {
+            return Ok(Drained { completions: 0, more: More::Nothing });
+        }
+        let budget = budget.min(REAP_BATCH_MAX);
+        // A receive can fill several buffers when its turn comes: half of them stay in reserve.
+        let want = budget.min(usize::from(ring.buffers_ref().count() / 2)).max(1);
+        let looked = ring.ready() == 0 || ring.unsubmitted() > 0;
+        if looked {
+            let want = u32::try_from(want).expect("limits keep the budget small");
+            ring.enter(want, Sleep::No)?;
+        }
+        let ready = ring.ready();
+        let mut batch = std::mem::take(&mut self.scratch);
+        ring.take_completions(budget, &mut batch);
+        let overflowed = ring.has_overflowed();
+        self.stats.overflows += u64::from(overflowed);
+        self.stats.completions += batch.len() as u64;
+        for (count, cqe) in batch.iter().enumerate() {
+            self.answer(index, *cqe, each);
+            if count % PUBLISH_EVERY == PUBLISH_EVERY - 1 {
+                self.rings[index].buffers_ref().publish();
+            }
+        }
+        self.rings[index].buffers_ref().publish();
+        let completions = batch.len();
+        batch.clear();
+        self.scratch = batch;
+        let exhausted = looked && ready < want && !overflowed;
+        let more = if exhausted { More::Nothing } else { More::Maybe };
+        Ok(Drained { completions, more })
+    }
+
+    fn answer(&mut self, ring: usize, cqe: Cqe, each: &mut impl FnMut(Completion<'_>)) {
+        let token = Token::from_raw(cqe.user_data);
+        let kind = token.kind().expect("the kernel gives back what it was given");
+        match kind {
+            Kind::Receive => self.on_receive(ring, token, cqe, each),
+            Kind::Send => self.on_send(token, cqe, each),
+            Kind::Look => self.on_look(token, cqe, each),
+            Kind::Accept => self.on_accept(token, cqe, each),
+            Kind::Close => self.on_close(token, each),
+            Kind::CancelAccept => self.on_cancel_accept(token),
+            Kind::CancelReceive => self.on_cancel(token, Operation::Receive),
+            Kind::CancelSend => self.on_cancel(token, Operation::Send),
+            Kind::Linger => self.stats.options_refused += u64::from(cqe.result < 0),
+            Kind::UserTimeout => {
+                self.stats.options_refused += u64::from(cqe.result < 0);
+                self.options.remove(token.slot() as usize);
+            }
+            Kind::Discard => self.rings[ring].files_free += 1,
+            Kind::Install => self.on_install(token, cqe),
+            Kind::Connect => self.on_connect(token, cqe, each),
+            Kind::Wake => self.on_bell(Kind::Wake, token, cqe),
+            Kind::Bell => self.on_bell(Kind::Bell, token, cqe),
+        }
+    }
+
+    fn on_receive(
+        &mut self,
+        ring: usize,
+        token: Token,
+        cqe: Cqe,
+        each: &mut impl FnMut(Completion<'_>),
+    ) {
+        let (conn, audience) = self.flight.find(token).expect("a receive ends before its socket");
+        if let Some(buffer) = cqe.buffer() {
+            let length = usize::try_from(cqe.result).unwrap_or(0);
+            let buffers = self.rings[ring].buffers();
+            if audience == Audience::Open && length > 0 {
+                each(Completion::Received { conn, bytes: buffers.bytes(buffer, length) });
+                self.stats.received += 1;
+            }
+            buffers.give_back(buffer);
+        }
+        if cqe.has_more() {
+            return;
+        }
+        self.flight.end(conn, Operation::Receive);
+        match audience {
+            Audience::Closing => self.close_when_ready(conn),
+            Audience::Open => {
+                let end = self.end_of_receive(cqe.result);
+                each(Completion::ReceiveEnded { conn, end });
+            }
+        }
+    }
+
+    fn end_of_receive(&mut self, result: i32) -> ReceiveEnd {
+        match result {
+            0 => ReceiveEnd::Eof,
+            result if result == -libc::ENOBUFS => {
+                self.stats.starved += 1;
+                ReceiveEnd::Starved
+            }
+            result if result > 0 || result == -libc::ECANCELED => {
+                self.stats.interrupted += 1;
+                ReceiveEnd::Interrupted
+            }
+            result => ReceiveEnd::Fault(fault_of_result(result)),
+        }
+    }
+
+    fn on_send(&mut self, token: Token, cqe: Cqe, each: &mut impl FnMut(Completion<'_>)) {
+        let (conn, audience) = self.flight.find(token).expect("a send ends before its socket");
+        self.flight.end(conn, Operation::Send);
+        let chunk = self.flight.take_chunk(conn);
+        let result = usize::try_from(cqe.result).map_err(|_| fault_of_result(cqe.result));
+        each(Completion::Sent { conn, chunk, result });
+        if audience == Audience::Closing {
+            self.close_when_ready(conn);
+        }
+    }
+
+    fn on_look(&mut self, token: Token, cqe: Cqe, each: &mut impl FnMut(Completion<'_>)) {
+        let (conn, audience) = self.flight.find(token).expect("a look ends before its socket");
+        self.flight.end(conn, Operation::Look);
+        let found = match cqe.result {
+            0 => Found::Eof,
+            result if result > 0 => Found::Bytes,
+            result if result == -libc::EAGAIN => Found::Nothing,
+            result => Found::Fault(fault_of_result(result)),
+        };
+        match audience {
+            Audience::Open => each(Completion::Looked { conn, found }),
+            Audience::Closing => self.close_when_ready(conn),
+        }
+    }
+
+    fn on_close(&mut self, token: Token, each: &mut impl FnMut(Completion<'_>)) {
+        let (conn, _) = self.flight.find(token).expect("a socket is closed once");
+        let socket = self.flight.release(conn);
+        self.rings[usize::from(socket.ring)].files_free += 1;
+        each(Completion::Closed { conn });
+    }
+
+    /// An operation could not be taken back. It ended by itself, and then its completion came
+    /// first; or it was between two states, and then it is tried again.
+    fn on_cancel(&mut self, token: Token, operation: Operation) {
+        let Some((conn, Audience::Closing)) = self.flight.find(token) else { return };
+        if self.flight.is_under_way(conn, operation) {
+            self.cancel_again(conn, operation);
+        }
+    }
+
+    fn cancel_again(&mut self, conn: ConnId, operation: Operation) {
+        let cancel = match operation {
+            Operation::Receive => Kind::CancelReceive,
+            Operation::Send => Kind::CancelSend,
+            Operation::Look => return, // never waits
+        };
+        let ring = self.flight.ring(conn);
+        self.cancel(ring, cancel, conn);
+    }
+
+    /// A bell rang. The kernel may stop listening for reasons of its own.
+    fn on_bell(&mut self, kind: Kind, token: Token, cqe: Cqe) {
+        if cqe.has_more() {
+            return;
+        }
+        let which = token.slot();
+        let bell = match self.rings[which as usize].bell() {
+            Some(bell) if kind == Kind::Bell => std::os::fd::AsRawFd::as_raw_fd(bell),
+            Some(_) | None => self.waker.raw(),
+        };
+        self.listen_to(kind, which, bell);
+    }
+}
