@@ -176,7 +176,8 @@ impl<T> Tracker<T> {
         }
     }
 
-    /// A connection's deadline, rounded up to the tick, if it has one.
+    /// A connection's deadline, rounded up to the tick, if it has one. One that was missed may be
+    /// told as less long ago.
     pub fn deadline(&self, conn: ConnId) -> Option<Moment> {
         if !self.table.is_live(conn) {
             return None;

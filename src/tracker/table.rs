@@ -63,7 +63,8 @@ impl<T> Table<T> {
     /// Whether the id is of a connection that is here. Does not touch the connection.
     #[inline]
     pub(crate) fn is_live(&self, conn: ConnId) -> bool {
-        self.generations.get(conn.slot as usize) == Some(&conn.generation)
+        conn.generation <= GENERATION_MASK
+            && self.generations.get(conn.slot as usize) == Some(&conn.generation)
     }
 
     /// Who is in a slot.
