@@ -95,6 +95,21 @@ pub const CHUNK_BYTES_KEPT_MAX: usize = 1_024;
 pub const EVENTS_WAITING_MAX: usize = 64 * 1_024;
 /// Slots of the queue of events between loop and side thread.
 pub const EVENT_QUEUE_MAX: usize = 16 * 1_024;
+/// Events taken by the side thread and not yet written, because the file or the pipe does not take
+/// them. At this many it takes no more, and the loop notices by [`EVENTS_WAITING_MAX`].
+pub const EVENTS_UNWRITTEN_MAX: usize = 64 * 1_024;
+/// Events that the side thread takes from the queue at once.
+pub const EVENTS_TAKEN_MAX: usize = 1_024;
+/// Longest that an event waits in the side thread while more keep coming, and how long it waits
+/// before it tries again to write what was refused.
+pub const EVENTS_FLUSH: Span = Span::from_millis(100);
+/// Lines of the log that wait to be written. Further ones are counted and dropped: the log must not
+/// hold up the loop.
+pub const LOG_LINES_WAITING_MAX: usize = 8 * 1_024;
+/// Causes that the log's limiter tells apart.
+pub const LOG_CAUSES_MAX: usize = 64;
+/// Between two lines of the log with the same cause.
+pub const LOG_PAUSE: Span = Span::from_secs(1);
 /// Slots of the queue of commands to the loop, and of replies from it.
 pub const COMMAND_QUEUE_MAX: usize = 1_024;
 

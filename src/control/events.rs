@@ -1,6 +1,16 @@
 //! The feed of events: who came and who went, as JSON lines.
 
-use std::path::PathBuf;
+use std::fmt::Display;
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use serde::{Serialize, Serializer};
+
+use crate::base::event::{Event, Record};
+use crate::base::limits;
+use crate::base::time::WallAnchor;
 
 /// Where events are written.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -12,4 +22,391 @@ pub enum EventsTarget {
     Stdout,
     /// A file, appended to, made if it is missing.
     File(PathBuf),
+}
+
+/// Who speaks: part of every line, so that the lines of many nodes and boots can be told apart.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Identity {
+    /// Name of the node.
+    pub node: String,
+    /// Number of this boot; larger than that of the boot before.
+    pub boot: u64,
+}
+
+/// Writes records as JSON lines.
+///
+/// What the target does not take waits here, in order; nothing is lost while there is room. A line
+/// that was written in part is continued where it stopped.
+pub struct EventWriter {
+    /// `None`: nobody wants to know.
+    output: Option<Box<dyn Write + Send>>,
+    identity: Identity,
+    /// Whole lines, of which the first `written` bytes are out already.
+    waiting: Vec<u8>,
+    written: usize,
+    /// Lines in `waiting` whose last byte is not out yet.
+    lines_waiting: usize,
+}
+
+/// Capacity that is kept for the next lines once all is written.
+const WAITING_BYTES_KEPT: usize = 256 * 1_024;
+
+impl EventWriter {
+    /// Opens `target`. Fails when a file cannot be opened for appending, or standard output is
+    /// closed.
+    pub fn new(target: &EventsTarget, identity: Identity) -> io::Result<Self> {
+        let output: Option<Box<dyn Write + Send>> = match target {
+            EventsTarget::Nowhere => None,
+            // A descriptor of its own: `io::stdout` would keep a torn line in a buffer of its own.
+            EventsTarget::Stdout => {
+                Some(Box::new(File::from(io::stdout().as_fd().try_clone_to_owned()?)))
+            }
+            EventsTarget::File(path) => Some(Box::new(open_to_append(path)?)),
+        };
+        Ok(Self::to_output(output, identity))
+    }
+
+    fn to_output(output: Option<Box<dyn Write + Send>>, identity: Identity) -> Self {
+        Self { output, identity, waiting: Vec::new(), written: 0, lines_waiting: 0 }
+    }
+
+    /// Takes a record, to be written with the next flush.
+    pub fn write(&mut self, record: &Record, wall: WallAnchor) {
+        if self.output.is_none() {
+            return;
+        }
+        let line = Line::new(record, &self.identity, wall);
+        serde_json::to_writer(&mut self.waiting, &line)
+            .expect("a vector takes every byte, and a line has texts and numbers only");
+        self.waiting.push(b'\n');
+        self.lines_waiting += 1;
+    }
+
+    /// Writes what is waiting. On error the rest goes on waiting, and the next flush continues.
+    pub fn flush(&mut self) -> io::Result<()> {
+        let Some(output) = &mut self.output else { return Ok(()) };
+        while self.written < self.waiting.len() {
+            match output.write(&self.waiting[self.written..]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => {
+                    let out = &self.waiting[self.written..self.written + count];
+                    self.lines_waiting -= out.iter().filter(|byte| **byte == b'\n').count();
+                    self.written += count;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    self.forget_written();
+                    return Err(error);
+                }
+            }
+        }
+        self.forget_written();
+        Ok(())
+    }
+
+    /// Records that were taken and not yet written to their last byte.
+    pub fn unwritten(&self) -> usize {
+        self.lines_waiting
+    }
+
+    /// How many more records may be taken before some must be written.
+    pub fn room(&self) -> usize {
+        limits::EVENTS_UNWRITTEN_MAX.saturating_sub(self.lines_waiting)
+    }
+
+    fn forget_written(&mut self) {
+        if self.written == self.waiting.len() {
+            self.waiting.clear();
+            self.waiting.shrink_to(WAITING_BYTES_KEPT);
+            self.written = 0;
+        } else if self.written > self.waiting.len() / 2 {
+            // Moves less than what was written, so the moving is paid for.
+            self.waiting.drain(..self.written);
+            self.written = 0;
+        }
+    }
+}
+
+/// Opens a file for appending. One that ends in the middle of a line, because the machine died
+/// while it was written, gets the missing newline first.
+fn open_to_append(path: &Path) -> io::Result<File> {
+    let mut file = File::options().append(true).create(true).open(path)?;
+    if ends_torn(path) {
+        file.write_all(b"\n")?;
+    }
+    Ok(file)
+}
+
+/// Whether a regular file's last byte is not a newline. A file that cannot be read is left alone.
+fn ends_torn(path: &Path) -> bool {
+    let regular = fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.len() > 0);
+    let last_byte = || {
+        let mut file = File::open(path)?;
+        file.seek(SeekFrom::End(-1))?;
+        let mut byte = [0];
+        file.read_exact(&mut byte)?;
+        io::Result::Ok(byte[0])
+    };
+    regular && last_byte().is_ok_and(|byte| byte != b'\n')
+}
+
+/// One line of the feed. The order of the fields is the order in the line.
+#[derive(Serialize)]
+struct Line<'a> {
+    event: &'static str,
+    node: &'a str,
+    boot: u64,
+    seq: u64,
+    at_unix_ms: u64,
+    #[serde(flatten)]
+    detail: Detail<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Detail<'a> {
+    Node {
+        version: &'static str,
+    },
+    Online {
+        client: &'a str,
+        epoch: u64,
+        #[serde(serialize_with = "as_text")]
+        conn: &'a dyn Display,
+        #[serde(serialize_with = "as_text")]
+        remote: &'a dyn Display,
+        interval_ms: u64,
+        timeout_ms: u64,
+    },
+    Offline {
+        client: &'a str,
+        epoch: u64,
+        #[serde(serialize_with = "as_text")]
+        conn: &'a dyn Display,
+        #[serde(serialize_with = "as_text")]
+        remote: &'a dyn Display,
+        reason: &'static str,
+        code: u16,
+        last_beat_unix_ms: u64,
+        silence_ms: u64,
+    },
+}
+
+impl<'a> Line<'a> {
+    fn new(record: &'a Record, identity: &'a Identity, wall: WallAnchor) -> Self {
+        let detail = match &record.event {
+            Event::Started | Event::Stopped => Detail::Node { version: env!("CARGO_PKG_VERSION") },
+            Event::Online { client, epoch, conn, remote, interval, timeout } => Detail::Online {
+                client: client.as_str(),
+                epoch: *epoch,
+                conn,
+                remote,
+                interval_ms: interval.as_millis(),
+                timeout_ms: timeout.as_millis(),
+            },
+            Event::Offline { client, epoch, conn, remote, reason, last_beat } => Detail::Offline {
+                client: client.as_str(),
+                epoch: *epoch,
+                conn,
+                remote,
+                reason: reason.word(),
+                code: reason.code(),
+                last_beat_unix_ms: wall.unix_millis(*last_beat),
+                silence_ms: record.at.since(*last_beat).as_millis(),
+            },
+        };
+        Self {
+            event: record.event.word(),
+            node: &identity.node,
+            boot: identity.boot,
+            seq: record.seq,
+            at_unix_ms: wall.unix_millis(record.at),
+            detail,
+        }
+    }
+}
+
+fn as_text<S: Serializer>(value: &&dyn Display, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::event::CloseReason;
+    use crate::base::ids::{ClientId, ConnId};
+    use crate::base::time::{Moment, Span};
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    const WALL: WallAnchor = WallAnchor { unix_millis_at_zero: 1_700_000_000_000 };
+
+    fn identity() -> Identity {
+        Identity { node: "north".to_owned(), boot: 3 }
+    }
+
+    fn online(seq: u64, client: &str) -> Record {
+        let event = Event::Online {
+            client: ClientId::new(client).expect("a client id"),
+            epoch: 9,
+            conn: ConnId { slot: 4, generation: 2 },
+            remote: "127.0.0.1:5000".parse().expect("an address"),
+            interval: Span::from_secs(15),
+            timeout: Span::from_secs(35),
+        };
+        Record { seq, at: Moment::from_millis(1_500), event }
+    }
+
+    fn line(record: &Record) -> String {
+        serde_json::to_string(&Line::new(record, &identity(), WALL)).expect("texts and numbers")
+    }
+
+    /// Takes at most so many bytes of a write, or none with this error.
+    type Plan = Vec<Result<usize, io::ErrorKind>>;
+
+    struct Moody {
+        plan: std::vec::IntoIter<Result<usize, io::ErrorKind>>,
+        taken: Sender<Vec<u8>>,
+    }
+
+    impl Write for Moody {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let count = self.plan.next().unwrap_or(Ok(usize::MAX))?.min(bytes.len());
+            self.taken.send(bytes[..count].to_vec()).expect("the test listens");
+            Ok(count)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn moody(plan: Plan) -> (EventWriter, Receiver<Vec<u8>>) {
+        let (taken, output) = channel();
+        let moody = Moody { plan: plan.into_iter(), taken };
+        (EventWriter::to_output(Some(Box::new(moody)), identity()), output)
+    }
+
+    #[test]
+    fn every_event_is_one_line_with_its_evidence() {
+        assert_eq!(
+            line(&online(7, "device-1")),
+            r#"{"event":"online","node":"north","boot":3,"seq":7,"at_unix_ms":1700000001500,"client":"device-1","epoch":9,"conn":"4.2","remote":"127.0.0.1:5000","interval_ms":15000,"timeout_ms":35000}"#
+        );
+        let event = Event::Offline {
+            client: ClientId::new("device-1").expect("a client id"),
+            epoch: 9,
+            conn: ConnId { slot: 4, generation: 2 },
+            remote: "[::1]:5000".parse().expect("an address"),
+            reason: CloseReason::HeartbeatTimeout,
+            last_beat: Moment::from_millis(1_500),
+        };
+        let record = Record { seq: 8, at: Moment::from_millis(36_503), event };
+        assert_eq!(
+            line(&record),
+            r#"{"event":"offline","node":"north","boot":3,"seq":8,"at_unix_ms":1700000036503,"client":"device-1","epoch":9,"conn":"4.2","remote":"[::1]:5000","reason":"heartbeat_timeout","code":202,"last_beat_unix_ms":1700000001500,"silence_ms":35003}"#
+        );
+        let version = env!("CARGO_PKG_VERSION");
+        for (event, word) in [(Event::Started, "started"), (Event::Stopped, "stopped")] {
+            let record = Record { seq: 1, at: Moment::ZERO, event };
+            assert_eq!(
+                line(&record),
+                format!(
+                    r#"{{"event":"{word}","node":"north","boot":3,"seq":1,"at_unix_ms":1700000000000,"version":"{version}"}}"#
+                )
+            );
+        }
+    }
+
+    #[test]
+    fn a_hostile_client_id_does_not_break_the_line() {
+        let text = line(&online(1, "a\"},{\\\u{2028}"));
+        let back: serde_json::Value = serde_json::from_str(&text).expect("one JSON object");
+        assert_eq!(back["client"], "a\"},{\\\u{2028}");
+        assert!(!text.contains('\n'));
+    }
+
+    #[test]
+    fn what_is_refused_is_written_later_once_and_in_order() {
+        use io::ErrorKind::{BrokenPipe, Interrupted, StorageFull};
+        let plan = vec![Ok(10), Err(StorageFull), Err(Interrupted), Ok(300), Err(BrokenPipe)];
+        let (mut writer, output) = moody(plan);
+        let records: Vec<_> = (1..=5).map(|seq| online(seq, "device")).collect();
+        let expected: String = records.iter().map(|record| line(record) + "\n").collect();
+
+        writer.write(&records[0], WALL);
+        writer.write(&records[1], WALL);
+        assert_eq!(writer.flush().expect_err("the plan says so").kind(), StorageFull);
+        assert_eq!(writer.unwritten(), 2, "a line written in part is not written");
+        writer.write(&records[2], WALL);
+        assert_eq!(writer.flush().expect_err("the plan says so").kind(), BrokenPipe);
+        assert_eq!(writer.unwritten(), 2);
+        writer.write(&records[3], WALL);
+        writer.write(&records[4], WALL);
+        writer.flush().expect("the plan is over");
+        assert_eq!(writer.unwritten(), 0);
+        assert_eq!(writer.room(), limits::EVENTS_UNWRITTEN_MAX);
+
+        let taken: Vec<u8> = output.try_iter().flatten().collect();
+        assert_eq!(String::from_utf8(taken).expect("lines are text"), expected);
+    }
+
+    #[test]
+    fn there_is_no_room_for_more_than_the_limit() {
+        let (mut writer, _output) = moody(vec![Err(io::ErrorKind::StorageFull)]);
+        let record = online(1, "device");
+        for _ in 0..limits::EVENTS_UNWRITTEN_MAX {
+            assert!(writer.room() > 0);
+            writer.write(&record, WALL);
+        }
+        assert_eq!(writer.room(), 0);
+    }
+
+    #[test]
+    fn a_file_is_continued_and_a_torn_line_is_ended() {
+        let directory = tempfile::tempdir().expect("there is room for a file");
+        let path = directory.path().join("events.jsonl");
+        for (name, before, after) in [
+            ("missing", None, ""),
+            ("empty", Some(""), ""),
+            ("whole", Some("{}\n"), "{}\n"),
+            ("torn", Some("{}\n{\"event\":\"onl"), "{}\n{\"event\":\"onl\n"),
+        ] {
+            if let Some(text) = before {
+                fs::write(&path, text).expect("there is room for a file");
+            }
+            let target = EventsTarget::File(path.clone());
+            let mut writer = EventWriter::new(&target, identity()).expect("a file");
+            let record = online(1, "device");
+            writer.write(&record, WALL);
+            writer.flush().expect("there is room for a line");
+            let text = fs::read_to_string(&path).expect("the file is there");
+            assert_eq!(text, format!("{after}{}\n", line(&record)), "{name}");
+            fs::remove_file(&path).expect("the file is there");
+        }
+    }
+
+    #[test]
+    fn a_full_disk_is_an_error_and_not_the_end() {
+        let target = EventsTarget::File(PathBuf::from("/dev/full"));
+        let mut writer = EventWriter::new(&target, identity()).expect("the device is there");
+        writer.write(&online(1, "device"), WALL);
+        assert_eq!(writer.flush().expect_err("it is full").kind(), io::ErrorKind::StorageFull);
+        assert_eq!(writer.unwritten(), 1);
+    }
+
+    #[test]
+    fn a_target_that_cannot_be_opened_is_an_error() {
+        for path in ["/nowhere/at/all", "/"] {
+            let target = EventsTarget::File(PathBuf::from(path));
+            assert!(EventWriter::new(&target, identity()).is_err(), "{path}");
+        }
+    }
+
+    #[test]
+    fn nobody_who_listens_costs_nothing() {
+        let mut writer = EventWriter::new(&EventsTarget::Nowhere, identity()).expect("no file");
+        writer.write(&online(1, "device"), WALL);
+        assert_eq!(writer.unwritten(), 0);
+        writer.flush().expect("nothing to do");
+    }
 }

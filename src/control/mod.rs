@@ -4,4 +4,6 @@
 //! Never here: truth. It asks the loop and passes on what it hears.
 
 pub mod events;
+pub mod limiter;
 pub mod log;
+pub mod side;

@@ -1,0 +1,391 @@
+//! What the side thread does: takes records from the loop and writes them, until the loop has ended.
+
+use std::io;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread;
+use std::time::Duration;
+
+use crate::base::event::{Event, Record};
+use crate::base::limits;
+use crate::base::time::{Moment, Span, WallAnchor};
+use crate::control::events::EventWriter;
+use crate::control::limiter::{Admission, Limiter};
+
+/// Where the side thread hears from the loop, and what it is told about time.
+pub trait Source {
+    /// Appends at most `limit` records to `into`.
+    ///
+    /// [`Supply::Ended`] promises that nothing will be added any more; there may still be something
+    /// left to take. Whoever asks with a `limit` of zero only wants to know that.
+    fn take_records(&mut self, limit: usize, into: &mut Vec<Record>) -> Supply;
+
+    /// Sleeps until there is something to take, the loop has ended, or `at_most` is over. May
+    /// return early.
+    fn wait(&mut self, at_most: Span);
+
+    /// Sleeps for `span`, whatever there is to take, or until the loop has ended.
+    fn pause(&mut self, span: Span);
+
+    /// The moment.
+    fn now(&mut self) -> Moment;
+
+    /// What the wall clock says.
+    fn wall(&mut self) -> WallAnchor;
+}
+
+/// Whether the loop may still have something to say.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Supply {
+    /// It may.
+    Open,
+    /// It has ended.
+    Ended,
+}
+
+/// How the side thread ended.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Every record was written.
+    Complete,
+    /// The target did not take these.
+    Unwritten {
+        /// How many records.
+        records: usize,
+        /// What the machine said last.
+        cause: io::Error,
+    },
+}
+
+/// Takes records from `source` and writes them, until the loop has ended and all is written or
+/// nothing more can be.
+///
+/// What the target does not take is tried again every
+/// [`EVENTS_FLUSH`](limits::EVENTS_FLUSH). When there is no room for more, nothing is taken: the
+/// loop notices, and refuses newcomers. At the end all is taken, and tried once more.
+pub fn run(source: &mut impl Source, writer: &mut EventWriter) -> Outcome {
+    let mut side =
+        Side { writer, limiter: Limiter::default(), flushed_at: source.now(), refused: None };
+    let mut records = Vec::new();
+    loop {
+        let limit = side.writer.room().min(limits::EVENTS_TAKEN_MAX);
+        let supply = source.take_records(limit, &mut records);
+        let drained = records.len() < limit;
+        side.write(&mut records, source.wall());
+        if supply == Supply::Ended {
+            return side.finish(source, records);
+        }
+
+        side.flush(source.now(), if drained { Flush::Now } else { Flush::WhenOverdue });
+        if side.writer.room() == 0 {
+            source.pause(limits::EVENTS_FLUSH);
+        } else if drained {
+            source.wait(side.patience());
+        }
+    }
+}
+
+struct Side<'a> {
+    writer: &'a mut EventWriter,
+    limiter: Limiter<io::ErrorKind>,
+    flushed_at: Moment,
+    /// Why the last flush failed, if it did.
+    refused: Option<io::ErrorKind>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Flush {
+    /// Nothing more is coming at the moment.
+    Now,
+    /// More is coming, and shall not hold up what is here for long.
+    WhenOverdue,
+}
+
+impl Side<'_> {
+    fn write(&mut self, records: &mut Vec<Record>, wall: WallAnchor) {
+        for record in records.drain(..) {
+            log_record(&record);
+            self.writer.write(&record, wall);
+        }
+    }
+
+    /// Writes what is waiting, but does not try more often than it makes sense to.
+    fn flush(&mut self, now: Moment, when: Flush) {
+        let overdue = now.since(self.flushed_at) >= limits::EVENTS_FLUSH;
+        if !overdue && (when == Flush::WhenOverdue || self.refused.is_some()) {
+            return;
+        }
+        self.flushed_at = now;
+        match self.writer.flush() {
+            Ok(()) => {
+                if self.refused.take().is_some() {
+                    tracing::info!("events are written again, and none was lost");
+                }
+            }
+            Err(error) => {
+                self.refused = Some(error.kind());
+                self.log_refusal(&error, now);
+            }
+        }
+    }
+
+    fn log_refusal(&mut self, error: &io::Error, now: Moment) {
+        match self.limiter.admit(error.kind(), now) {
+            Admission::Write { suppressed } => {
+                let unwritten = self.writer.unwritten();
+                tracing::error!(
+                    %error, unwritten, suppressed, "events cannot be written, and wait"
+                );
+            }
+            Admission::Suppress => {}
+        }
+    }
+
+    /// How long to sleep when the queue is empty.
+    fn patience(&self) -> Span {
+        if self.writer.unwritten() > 0 { limits::EVENTS_FLUSH } else { limits::SLEEP_MAX }
+    }
+
+    /// Takes what the loop left behind, which is no more than the queue holds, and writes it.
+    fn finish(&mut self, source: &mut impl Source, mut records: Vec<Record>) -> Outcome {
+        loop {
+            source.take_records(limits::EVENTS_TAKEN_MAX, &mut records);
+            if records.is_empty() {
+                break;
+            }
+            self.write(&mut records, source.wall());
+        }
+        match self.writer.flush() {
+            Ok(()) => Outcome::Complete,
+            Err(cause) => Outcome::Unwritten { records: self.writer.unwritten(), cause },
+        }
+    }
+}
+
+/// The same sentence for people who read the log in detail.
+fn log_record(record: &Record) {
+    let word = record.event.word();
+    match &record.event {
+        Event::Started | Event::Stopped => tracing::debug!(seq = record.seq, "{word}"),
+        Event::Online { client, epoch, conn, remote, .. } => {
+            tracing::debug!(seq = record.seq, %client, epoch, %conn, %remote, "{word}");
+        }
+        Event::Offline { client, epoch, conn, remote, reason, last_beat } => {
+            let silence_ms = record.at.since(*last_beat).as_millis();
+            tracing::debug!(
+                seq = record.seq, %client, epoch, %conn, %remote, %reason, silence_ms, "{word}"
+            );
+        }
+    }
+}
+
+/// The running side thread.
+#[derive(Debug)]
+pub struct SideThread {
+    outcome: Receiver<Outcome>,
+}
+
+/// Starts [`run`] on a thread of its own.
+pub fn spawn(
+    mut source: impl Source + Send + 'static,
+    mut writer: EventWriter,
+) -> io::Result<SideThread> {
+    let (done, outcome) = sync_channel(1);
+    thread::Builder::new().name("side".to_owned()).spawn(move || {
+        // Whoever does not wait for the outcome does not want to know it.
+        let _ = done.send(run(&mut source, &mut writer));
+    })?;
+    Ok(SideThread { outcome })
+}
+
+impl SideThread {
+    /// Waits until it has ended, at most for `patience`: a pipe whose reader sleeps would hold it
+    /// for ever, and then it ends with the process. `None` says so.
+    pub fn finish(self, patience: Span) -> Option<Outcome> {
+        self.outcome.recv_timeout(Duration::from(patience)).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::events::{EventsTarget, Identity};
+    use std::collections::VecDeque;
+    use std::fs;
+    use std::path::PathBuf;
+
+    /// A loop that says `burst` records at each sleep of the side thread, and ends after
+    /// `sleeps_max` sleeps or when it has said all.
+    struct Script {
+        queue: VecDeque<Record>,
+        unsaid: VecDeque<Record>,
+        burst: usize,
+        sleeps: Vec<Span>,
+        pauses: usize,
+        sleeps_max: usize,
+        now: Moment,
+    }
+
+    impl Script {
+        fn new(records: u64, burst: usize) -> Self {
+            let record = |seq| Record { seq, at: Moment::ZERO, event: Event::Started };
+            Self {
+                queue: VecDeque::new(),
+                unsaid: (1..=records).map(record).collect(),
+                burst,
+                sleeps: Vec::new(),
+                pauses: 0,
+                sleeps_max: usize::MAX,
+                now: Moment::ZERO,
+            }
+        }
+    }
+
+    impl Source for Script {
+        fn take_records(&mut self, limit: usize, into: &mut Vec<Record>) -> Supply {
+            into.extend(self.queue.drain(..limit.min(self.queue.len())));
+            let ended = self.unsaid.is_empty() || self.sleeps.len() >= self.sleeps_max;
+            if ended { Supply::Ended } else { Supply::Open }
+        }
+
+        fn wait(&mut self, at_most: Span) {
+            self.sleeps.push(at_most);
+            self.now += at_most;
+            self.queue.extend(self.unsaid.drain(..self.burst.min(self.unsaid.len())));
+        }
+
+        fn pause(&mut self, span: Span) {
+            self.pauses += 1;
+            self.wait(span);
+        }
+
+        fn now(&mut self) -> Moment {
+            self.now
+        }
+
+        fn wall(&mut self) -> WallAnchor {
+            WallAnchor::default()
+        }
+    }
+
+    fn writer(target: &EventsTarget) -> EventWriter {
+        let identity = Identity { node: "north".to_owned(), boot: 1 };
+        EventWriter::new(target, identity).expect("the target is there")
+    }
+
+    #[test]
+    fn everything_is_written_in_order_and_sleep_is_long() {
+        let directory = tempfile::tempdir().expect("there is room for a file");
+        let path = directory.path().join("events.jsonl");
+        for burst in [1, 7, limits::EVENTS_TAKEN_MAX, 10_000] {
+            let mut source = Script::new(10_000, burst);
+            let outcome = run(&mut source, &mut writer(&EventsTarget::File(path.clone())));
+            assert!(matches!(outcome, Outcome::Complete), "{outcome:?}");
+            let text = fs::read_to_string(&path).expect("the file is there");
+            let seqs = text.lines().map(|line| {
+                let value: serde_json::Value = serde_json::from_str(line).expect("JSON");
+                value["seq"].as_u64().expect("a number")
+            });
+            assert!(seqs.eq(1..=10_000), "burst {burst}");
+            assert!(source.sleeps.iter().all(|span| *span == limits::SLEEP_MAX));
+            fs::remove_file(&path).expect("the file is there");
+        }
+    }
+
+    #[test]
+    fn a_full_disk_stops_the_taking_and_is_told_at_the_end() {
+        let records = 2 * limits::EVENTS_UNWRITTEN_MAX;
+        let mut source = Script::new(records as u64, 10_000);
+        source.sleeps_max = 20;
+        let full = EventsTarget::File(PathBuf::from("/dev/full"));
+        let outcome = run(&mut source, &mut writer(&full));
+        let Outcome::Unwritten { records: unwritten, cause } = outcome else {
+            panic!("written to a full disk: {outcome:?}")
+        };
+        assert_eq!(cause.kind(), io::ErrorKind::StorageFull);
+        assert_eq!(unwritten, records, "what waited in the queue is counted as well");
+        assert_eq!(source.sleeps.last(), Some(&limits::EVENTS_FLUSH), "it goes on trying");
+        assert!(source.pauses > 0, "a full queue does not wake it");
+    }
+
+    #[test]
+    fn while_there_is_no_room_the_queue_is_left_alone() {
+        struct Watched(Script, usize);
+        impl Source for Watched {
+            fn take_records(&mut self, limit: usize, into: &mut Vec<Record>) -> Supply {
+                let supply = self.0.take_records(limit, into);
+                if supply == Supply::Open {
+                    self.1 += into.len();
+                    assert!(self.1 <= limits::EVENTS_UNWRITTEN_MAX);
+                }
+                supply
+            }
+            fn wait(&mut self, at_most: Span) {
+                self.0.wait(at_most);
+            }
+            fn pause(&mut self, span: Span) {
+                self.0.pause(span);
+            }
+            fn now(&mut self) -> Moment {
+                self.0.now()
+            }
+            fn wall(&mut self) -> WallAnchor {
+                self.0.wall()
+            }
+        }
+        let mut script = Script::new(2 * limits::EVENTS_UNWRITTEN_MAX as u64, 50_000);
+        script.sleeps_max = 10;
+        let mut source = Watched(script, 0);
+        run(&mut source, &mut writer(&EventsTarget::File(PathBuf::from("/dev/full"))));
+        assert_eq!(source.1, limits::EVENTS_UNWRITTEN_MAX);
+    }
+
+    #[test]
+    fn a_refusal_is_not_answered_with_a_storm_of_attempts() {
+        let full = EventsTarget::File(PathBuf::from("/dev/full"));
+        let mut writer = writer(&full);
+        let mut side = Side {
+            writer: &mut writer,
+            limiter: Limiter::default(),
+            flushed_at: Moment::ZERO,
+            refused: None,
+        };
+        let record = Record { seq: 1, at: Moment::ZERO, event: Event::Started };
+        side.write(&mut vec![record], WallAnchor::default());
+        let mut attempts = 0;
+        for millis in 0..1_000 {
+            let now = Moment::from_millis(millis);
+            side.flush(now, Flush::Now);
+            attempts += usize::from(side.flushed_at == now);
+        }
+        assert_eq!(attempts, 10);
+    }
+
+    #[test]
+    fn the_thread_tells_its_outcome() {
+        let side = spawn(Script::new(10, 3), writer(&EventsTarget::Nowhere)).expect("a thread");
+        assert!(matches!(side.finish(Span::from_secs(10)), Some(Outcome::Complete)));
+    }
+
+    #[test]
+    fn a_thread_that_does_not_end_is_not_waited_for() {
+        struct Asleep(Script);
+        impl Source for Asleep {
+            fn take_records(&mut self, limit: usize, into: &mut Vec<Record>) -> Supply {
+                self.0.take_records(limit, into)
+            }
+            fn wait(&mut self, _: Span) {
+                thread::park();
+            }
+            fn pause(&mut self, _: Span) {}
+            fn now(&mut self) -> Moment {
+                Moment::ZERO
+            }
+            fn wall(&mut self) -> WallAnchor {
+                WallAnchor::default()
+            }
+        }
+        let source = Asleep(Script::new(10, 0));
+        let side = spawn(source, writer(&EventsTarget::Nowhere)).expect("a thread");
+        assert!(side.finish(Span::from_millis(20)).is_none());
+    }
+}
