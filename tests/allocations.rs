@@ -83,7 +83,7 @@ fn a_million_beats_allocate_nothing() {
     native::encode(&Message::Ping { reply: Reply::Wanted, payload: b"12345678" }, &mut pings);
     native::encode(&Message::Ping { reply: Reply::NotWanted, payload: b"" }, &mut pings);
 
-    let mut beat_round = |stage: &mut Stage| {
+    let beat_round = |stage: &mut Stage| {
         for conn in &conns {
             let received = Completion::Received { conn: *conn, bytes: &pings };
             stage.gateway.on_completion(received, stage.now);

@@ -2,3 +2,202 @@
 //!
 //! May import: base, os, gateway.
 //! Never here: protocol, verdicts, files. A turn is a dozen lines and stays so.
+
+pub mod mailbox;
+
+use crate::base::config::GatewayConfig;
+use crate::base::event::Record;
+use crate::base::io::Op;
+use crate::base::limits;
+use crate::base::time::{Moment, Span};
+use crate::gateway::Gateway;
+use crate::os::clock::Clock;
+use crate::os::ring::{Driver, DriverConfig, More, RingError};
+use crate::server::mailbox::{Asker, Inside, News, Reader};
+
+/// How long the loop sleeps at most while events wait that the side thread had no room for.
+const CONGESTED_SLEEP_MAX: Span = Span::from_millis(5);
+
+/// One loop: a ring (or several) and a gateway. It lives and dies on one thread.
+pub struct Server {
+    clock: Clock,
+    driver: Driver,
+    gateway: Gateway,
+    mailbox: Inside,
+    ops: Vec<Op>,
+    records: Vec<Record>,
+    report_due: Moment,
+}
+
+/// Whether there is a next turn.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Turn {
+    /// There is.
+    Goes,
+    /// Everybody has left after a drain, and everything was told.
+    Over,
+}
+
+/// Whether everything that the kernel had was taken.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Input {
+    Drained,
+    LeftOver,
+}
+
+/// Whether a receive was armed just now: bytes may have waited for it, and they come before time.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Armed {
+    Nobody,
+    Somebody,
+}
+
+impl Server {
+    /// Sets up the ring and the gateway, on the thread that will call [`turn`](Self::turn).
+    ///
+    /// # Errors
+    /// When the machine does not give what the ring needs.
+    pub fn new(
+        driver: DriverConfig,
+        gateway: GatewayConfig,
+        clock: Clock,
+    ) -> Result<(Self, Asker, Reader), RingError> {
+        let driver = Driver::new(driver)?;
+        let (mailbox, asker, reader) = mailbox::open(driver.waker());
+        let now = clock.now();
+        let server = Self {
+            clock,
+            driver,
+            gateway: Gateway::new(gateway, now),
+            mailbox,
+            ops: Vec::new(),
+            records: Vec::new(),
+            report_due: Moment::ZERO,
+        };
+        Ok((server, asker, reader))
+    }
+
+    /// Turns until a drain is over.
+    ///
+    /// # Errors
+    /// When the ring itself fails, which no peer can cause.
+    pub fn run(&mut self) -> Result<(), RingError> {
+        while self.turn()? == Turn::Goes {}
+        Ok(())
+    }
+
+    /// One pass: submit, wait, drain completions, advance time, take commands.
+    ///
+    /// # Errors
+    /// When the ring itself fails, which no peer can cause.
+    pub fn turn(&mut self) -> Result<Turn, RingError> {
+        self.submit();
+        self.driver.wait(self.sleep())?;
+        // Read before the drain: whatever arrived until now is handed in before anybody is judged.
+        let now = self.clock.now();
+        if self.drain()? == Input::Drained {
+            self.gateway.on_time(now);
+        }
+        self.take_questions();
+        self.tell();
+        if self.gateway.is_drained() {
+            self.report();
+        }
+        let is_over = self.gateway.is_drained() && self.gateway.events_waiting() == 0;
+        Ok(if is_over { Turn::Over } else { Turn::Goes })
+    }
+
+    /// The gateway, for looking at.
+    pub fn gateway(&self) -> &Gateway {
+        &self.gateway
+    }
+
+    /// The driver, for looking at.
+    pub fn driver(&self) -> &Driver {
+        &self.driver
+    }
+
+    fn submit(&mut self) -> Armed {
+        self.gateway.take_ops(&mut self.ops);
+        let armed = match self.ops.iter().any(|op| matches!(op, Op::Receive { .. })) {
+            true => Armed::Somebody,
+            false => Armed::Nobody,
+        };
+        self.driver.submit(&mut self.ops);
+        armed
+    }
+
+    fn sleep(&self) -> Option<Span> {
+        let now = self.clock.now();
+        let longest = if self.records.is_empty() && self.gateway.events_waiting() == 0 {
+            limits::SLEEP_MAX
+        } else {
+            CONGESTED_SLEEP_MAX
+        };
+        let until_wake = self.gateway.next_wake().map_or(longest, |wake| wake.since(now));
+        Some(until_wake.min(longest))
+    }
+
+    /// Hands in everything that the kernel has, until it has nothing more or the turn's budget is
+    /// used up.
+    fn drain(&mut self) -> Result<Input, RingError> {
+        let mut budget = limits::TURN_COMPLETIONS_MAX;
+        while budget > 0 {
+            let (gateway, clock) = (&mut self.gateway, self.clock);
+            let batch = budget.min(limits::REAP_BATCH_MAX);
+            let drained = self.driver.drain(batch, |completion| {
+                // Read after the completion was there, or a deadline would be too early.
+                gateway.on_completion(completion, clock.now());
+            })?;
+            let armed = self.submit();
+            budget -= drained.completions.min(budget);
+            if drained.more == More::Nothing && armed == Armed::Nobody {
+                return Ok(Input::Drained);
+            }
+        }
+        Ok(Input::LeftOver)
+    }
+
+    fn take_questions(&mut self) {
+        for _ in 0..limits::TURN_COMMANDS_MAX {
+            // A question whose answer would have no room waits.
+            if self.mailbox.room() == 0 {
+                break;
+            }
+            let Some((ticket, command)) = self.mailbox.next_question() else { break };
+            let reply = self.gateway.on_command(command, self.clock.now());
+            self.mailbox.tell(News::Reply { ticket, reply });
+        }
+    }
+
+    /// Tells the side thread how things are, unless it is far behind.
+    fn report(&mut self) {
+        let wall = self.clock.wall();
+        self.gateway.set_wall(wall);
+        if self.mailbox.room() >= 2 {
+            self.mailbox.tell(News::Wall(wall));
+            self.mailbox.tell(News::Stats(Box::new(self.gateway.stats())));
+            self.mailbox.wake_reader();
+        }
+    }
+
+    /// Tells the side thread what happened, as far as there is room.
+    fn tell(&mut self) {
+        let now = self.clock.now();
+        if now >= self.report_due {
+            self.report();
+            self.report_due = now + limits::SLEEP_MAX;
+        }
+        let room = match self.mailbox.has_reader() {
+            true => self.mailbox.room().min(limits::TURN_EVENTS_MAX),
+            false => limits::TURN_EVENTS_MAX,
+        };
+        self.gateway.take_events(&mut self.records, room);
+        if !self.records.is_empty() {
+            for record in self.records.drain(..) {
+                self.mailbox.tell(News::Event(record));
+            }
+            self.mailbox.wake_reader();
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! The one door between the loop and every other thread: questions go in, news comes out.
+//!
+//! Both queues are bounded and lock-free. The loop never waits: what the queue of news cannot take
+//! stays in the gateway's ledger, which has a bound of its own.
+
+use std::sync::{Arc, OnceLock};
+use std::thread::Thread;
+
+use crate::base::event::Record;
+use crate::base::limits;
+use crate::base::time::{Span, WallAnchor};
+use crate::gateway::{Command, Reply, Stats};
+use crate::os::wake::Waker;
+
+/// What the loop tells.
+#[derive(Debug)]
+pub enum News {
+    /// Something happened.
+    Event(Record),
+    /// The wall clock was looked at; later moments are dated by this.
+    Wall(WallAnchor),
+    /// How things are, about once a second.
+    Stats(Box<Stats>),
+    /// The answer to a question.
+    Reply {
+        /// Which question it was.
+        ticket: Ticket,
+        /// The answer.
+        reply: Reply,
+    },
+}
+
+/// One question to the loop.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Ticket(pub u64);
+
+/// So many questions wait that this one was not taken.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("the loop has {} questions waiting; ask again later", limits::COMMAND_QUEUE_MAX)]
+pub struct Busy;
+
+/// Whether there can be further news.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Heard {
+    /// There can.
+    Open,
+    /// The loop has ended: only what is in the queue is still to come.
+    Ended,
+}
+
+/// The loop's side.
+pub(crate) struct Inside {
+    questions: rtrb::Consumer<(Ticket, Command)>,
+    news: rtrb::Producer<News>,
+    reader: Arc<OnceLock<Thread>>,
+}
+
+/// Asks the loop. For one thread.
+pub struct Asker {
+    questions: rtrb::Producer<(Ticket, Command)>,
+    waker: Waker,
+    ticket_next: u64,
+}
+
+/// Hears from the loop. For one thread.
+pub struct Reader {
+    news: rtrb::Consumer<News>,
+    reader: Arc<OnceLock<Thread>>,
+}
+
+/// Opens the door.
+pub(crate) fn open(waker: Waker) -> (Inside, Asker, Reader) {
+    let (questions_in, questions_out) = rtrb::RingBuffer::new(limits::COMMAND_QUEUE_MAX);
+    let (news_in, news_out) = rtrb::RingBuffer::new(limits::EVENT_QUEUE_MAX);
+    let reader = Arc::new(OnceLock::new());
+    let inside = Inside { questions: questions_out, news: news_in, reader: Arc::clone(&reader) };
+    let asker = Asker { questions: questions_in, waker, ticket_next: 1 };
+    (inside, asker, Reader { news: news_out, reader })
+}
+
+impl Inside {
+    /// The next question, if there is one.
+    pub(crate) fn next_question(&mut self) -> Option<(Ticket, Command)> {
+        self.questions.pop().ok()
+    }
+
+    /// For how many pieces of news there is room.
+    pub(crate) fn room(&self) -> usize {
+        self.news.slots()
+    }
+
+    /// Tells; there must be [room](Self::room). News that nobody will read is dropped.
+    pub(crate) fn tell(&mut self, news: News) {
+        let _ = self.news.push(news);
+    }
+
+    /// Wakes the reader if it sleeps.
+    pub(crate) fn wake_reader(&self) {
+        if let Some(reader) = self.reader.get() {
+            reader.unpark();
+        }
+    }
+
+    /// Whether anybody reads.
+    pub(crate) fn has_reader(&self) -> bool {
+        !self.news.is_abandoned()
+    }
+}
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        self.wake_reader();
+    }
+}
+
+impl Asker {
+    /// Puts a question; its answer comes as [`News::Reply`] with the same ticket.
+    pub fn ask(&mut self, command: Command) -> Result<Ticket, Busy> {
+        let ticket = Ticket(self.ticket_next);
+        self.questions.push((ticket, command)).map_err(|_| Busy)?;
+        self.ticket_next += 1;
+        self.waker.wake();
+        Ok(ticket)
+    }
+}
+
+impl Reader {
+    /// Moves at most `limit` pieces of news to the end of `out`, in order.
+    pub fn take(&mut self, limit: usize, out: &mut Vec<News>) -> Heard {
+        // Looked at first: what was told before the end is still in the queue afterwards.
+        let has_ended = self.news.is_abandoned();
+        let count = self.news.slots().min(limit);
+        out.extend((0..count).filter_map(|_| self.news.pop().ok()));
+        if has_ended { Heard::Ended } else { Heard::Open }
+    }
+
+    /// Whether the loop has ended. What it told before may still be there to be taken.
+    pub fn has_ended(&self) -> bool {
+        self.news.is_abandoned()
+    }
+
+    /// Sleeps until there may be news, at most so long. Always from the same thread.
+    pub fn wait(&self, longest: Span) {
+        self.reader.get_or_init(std::thread::current);
+        if self.news.is_empty() && !self.news.is_abandoned() {
+            std::thread::park_timeout(longest.into());
+        }
+    }
+
+    /// Sleeps until told something or anything else, at most so long, whatever waits in the queue.
+    pub fn pause(&self, longest: Span) {
+        self.reader.get_or_init(std::thread::current);
+        if !self.news.is_abandoned() {
+            std::thread::park_timeout(longest.into());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::event::Event;
+    use crate::base::time::Moment;
+
+    fn door() -> (Inside, Asker, Reader) {
+        open(Waker::new().expect("an eventfd"))
+    }
+
+    fn event(seq: u64) -> News {
+        News::Event(Record { seq, at: Moment::ZERO, event: Event::Started })
+    }
+
+    #[test]
+    fn questions_arrive_in_order_and_only_so_many_wait() {
+        let (mut inside, mut asker, _reader) = door();
+        for expected in 1..=limits::COMMAND_QUEUE_MAX as u64 {
+            assert_eq!(asker.ask(Command::Stats), Ok(Ticket(expected)));
+        }
+        assert_eq!(asker.ask(Command::Stats), Err(Busy));
+        assert_eq!(inside.next_question(), Some((Ticket(1), Command::Stats)));
+        assert!(asker.ask(Command::Stats).is_ok(), "room again");
+    }
+
+    #[test]
+    fn what_was_told_before_the_end_is_still_heard() {
+        let (mut inside, _asker, mut reader) = door();
+        inside.tell(event(1));
+        inside.tell(event(2));
+        let mut news = Vec::new();
+        assert_eq!(reader.take(1, &mut news), Heard::Open);
+        drop(inside);
+        assert_eq!(reader.take(10, &mut news), Heard::Ended);
+        assert_eq!(news.len(), 2);
+    }
+
+    #[test]
+    fn a_sleeping_reader_is_woken_by_news_and_by_the_end() {
+        let (mut inside, _asker, mut reader) = door();
+        let thread = std::thread::spawn(move || {
+            let mut news = Vec::new();
+            while reader.take(10, &mut news) == Heard::Open {
+                reader.wait(Span::from_secs(60));
+            }
+            reader.take(10, &mut news);
+            news.len()
+        });
+        for seq in 0..5 {
+            inside.tell(event(seq));
+            inside.wake_reader();
+        }
+        drop(inside);
+        assert_eq!(thread.join().expect("it does not panic"), 5);
+    }
+}
