@@ -4,6 +4,8 @@
 //! Never here: decisions. It carries operations to the kernel and completions back.
 
 pub mod clock;
+pub mod machine;
+pub mod process;
 pub mod random;
 pub mod ring;
 pub mod socket;
