@@ -11,13 +11,14 @@
 //! opened at its *first* tick, so its blocks are seen too early and never too late; whoever opens
 //! it files them again by what they find.
 //!
-//! The level follows from the distance, never from the digits in which two ticks differ: then a
-//! whole level of fresh deadlines would come down at one boundary.
+//! The level follows from the distance, not from the digits in which two ticks differ: by digits,
+//! fresh deadlines a moment away would wait in an upper level, and come down at one boundary.
 
 /// Not a tick, and not a block.
 pub(crate) const NEVER: u32 = u32::MAX;
 
-const NEAR_SLOTS: u32 = 1 << FAR_SHIFT;
+/// How many ticks ahead blocks are told apart to the tick.
+pub(crate) const NEAR_SLOTS: u32 = 1 << FAR_SHIFT;
 const FAR_SHIFT: u32 = 14;
 const REMOTE_SHIFT: u32 = 20;
 const UPPER_SLOTS: u32 = 64;

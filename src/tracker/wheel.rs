@@ -10,7 +10,7 @@
 use std::fmt;
 
 use crate::base::limits::WHEEL_VISITS_MAX;
-use crate::tracker::calendar::{Calendar, NEVER, earlier_by};
+use crate::tracker::calendar::{Calendar, NEAR_SLOTS, NEVER, earlier_by};
 
 /// A point in time, counted in ticks from an origin of the caller's choice.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -40,6 +40,9 @@ const RECOUNT_AFTER: u32 = 1 << 31;
 /// are filled in some microseconds.
 const GROW_BLOCKS_MIN: usize = 16;
 const GROW_BLOCKS_MAX: usize = 1_024;
+/// Blocks due sooner than this (87 minutes of 10 ms) are kept off the calendar's upper levels, where
+/// all that is due in a span of minutes comes down in one tick.
+const SPREAD_TICKS: u32 = 32 * NEAR_SLOTS;
 
 /// Deadlines of 64 neighbouring keys, in ticks since `Wheel::base`: four cache lines.
 #[derive(Clone, Copy)]
@@ -78,6 +81,7 @@ pub struct Wheel {
     /// The latest time heard of, since `base`. At most [`RECOUNT_AFTER`].
     now: u32,
     armed: usize,
+    visits: u64,
 }
 
 impl Wheel {
@@ -91,7 +95,14 @@ impl Wheel {
         let blocks = (keys as usize).div_ceil(BLOCK_KEYS);
         let mut calendar = Calendar::new();
         calendar.reserve(blocks);
-        Self { blocks: Vec::with_capacity(blocks), calendar, base: now.0, now: 0, armed: 0 }
+        Self {
+            blocks: Vec::with_capacity(blocks),
+            calendar,
+            base: now.0,
+            now: 0,
+            armed: 0,
+            visits: 0,
+        }
     }
 
     /// Sets a key's deadline, whatever it was: nearer, farther or none.
@@ -147,6 +158,7 @@ impl Wheel {
                     return Progress::More;
                 }
                 visits_left -= 1;
+                self.visits += 1;
                 match self.visit(block, now, &mut room, out) {
                     Progress::Done => {}
                     Progress::More => return Progress::More,
@@ -174,6 +186,11 @@ impl Wheel {
     /// Whether no key is armed.
     pub fn is_empty(&self) -> bool {
         self.armed == 0
+    }
+
+    /// Blocks looked at since the wheel was made: the unit of its work.
+    pub fn visits(&self) -> u64 {
+        self.visits
     }
 
     /// Heap bytes held.
@@ -231,7 +248,8 @@ impl Wheel {
         }
         let block = block_of(key);
         if at < self.calendar.filed_at(block) {
-            self.calendar.file(block, at);
+            let far = at.saturating_sub(self.now) >= NEAR_SLOTS;
+            self.calendar.file(block, if far { spread(block, self.now, at) } else { at });
         }
     }
 
@@ -300,14 +318,19 @@ fn due_mask(lanes: &[u32; BLOCK_KEYS], now: u32) -> u64 {
     (0..).zip(lanes).fold(0, |mask, (lane, &at)| mask | u64::from(at <= now) << lane)
 }
 
-/// A tick after `now` and at or before `earliest`, earlier by up to a sixteenth of the way.
+/// A tick after `now` and at or before `earliest`, by which a block should be looked at.
 ///
 /// Blocks that filled up in the same storm of connects would otherwise come due in the same tick,
-/// for ever. The hash of the block's number pulls them apart.
+/// for ever. The hash of the block's number pulls them apart: by up to a sixteenth of the way, and
+/// over the second half of the near level where the way is longer than that level.
 fn spread(block: u32, now: u32, earliest: u32) -> u32 {
-    let sixteenth = u64::from((earliest - now) / 16);
-    let early = (sixteenth * u64::from(block.wrapping_mul(0x9e37_79b1))) >> 32;
-    earlier_by(earliest, early)
+    let distance = earliest - now;
+    let hash = u64::from(block.wrapping_mul(0x9e37_79b1));
+    if (NEAR_SLOTS..SPREAD_TICKS).contains(&distance) {
+        earlier_by(now + NEAR_SLOTS - 1, (u64::from(NEAR_SLOTS / 2) * hash) >> 32)
+    } else {
+        earlier_by(earliest, (u64::from(distance / 16) * hash) >> 32)
+    }
 }
 
 #[inline]

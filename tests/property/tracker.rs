@@ -284,6 +284,17 @@ mod tests {
 
     use super::agrees_with_naive_bytes;
 
+    #[test]
+    fn the_tracker_agrees_on_every_seed() {
+        let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/tracker");
+        let mut read = 0;
+        for seed in std::fs::read_dir(seeds).unwrap() {
+            agrees_with_naive_bytes(&std::fs::read(seed.unwrap().path()).unwrap());
+            read += 1;
+        }
+        assert!(read > 0, "no seeds in {seeds}");
+    }
+
     proptest! {
         #[test]
         fn the_tracker_agrees_with_a_list_of_everybody(
