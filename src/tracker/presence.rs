@@ -168,3 +168,119 @@ impl Presence {
         self.tracker.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tracker::REACH_TICKS;
+
+    fn presence(timeout: Span, tick: Span) -> Presence {
+        let hash_key = [1, 2];
+        Presence::new(PresenceConfig {
+            timeout,
+            tick,
+            clients_max: 2,
+            hash_key,
+            start: Moment::ZERO,
+        })
+    }
+
+    fn typical() -> Presence {
+        presence(Span::from_secs(35), Span::from_millis(10))
+    }
+
+    fn gone(presence: &mut Presence, now: Moment) -> Vec<Offline> {
+        let mut gone = Vec::new();
+        assert_eq!(presence.advance(now, &mut gone), Progress::Done);
+        presence.tracker.check();
+        gone
+    }
+
+    #[test]
+    fn a_client_is_online_from_its_first_beat_to_its_silence() {
+        let mut presence = typical();
+        let first = Moment::from_nanos(1_000_000_001);
+        let last = Moment::from_nanos(20_000_000_003);
+        let online = presence.beat("a", first).unwrap().unwrap();
+        assert_eq!((online.client.as_str(), online.at), ("a", first));
+        assert_eq!(presence.beat("a", last), Ok(None));
+        assert_eq!(presence.last_beat("a"), Some(last));
+        assert_eq!(gone(&mut presence, last + Span::from_secs(35) - Span::from_nanos(1)), []);
+        let judged = gone(&mut presence, last + Span::from_secs(35) + Span::from_millis(10));
+        let reason = CloseReason::HeartbeatTimeout;
+        assert_eq!(judged, [Offline { client: online.client, reason, last_beat: last }]);
+        assert!(presence.is_empty());
+        assert_eq!(presence.next_wake(), None);
+    }
+
+    #[test]
+    fn a_client_that_left_or_fell_silent_comes_online_again() {
+        let mut presence = typical();
+        let at = Moment::from_millis;
+        assert!(presence.beat("a", at(0)).unwrap().is_some());
+        let left = presence.leave("a", at(7)).unwrap();
+        assert_eq!((left.reason, left.last_beat), (CloseReason::Bye, at(7)));
+        assert_eq!(presence.leave("a", at(8)), None);
+        assert!(presence.beat("a", at(9)).unwrap().is_some());
+        assert_eq!(gone(&mut presence, at(100_000)).len(), 1);
+        assert!(presence.beat("a", at(100_001)).unwrap().is_some());
+        assert_eq!(presence.len(), 1);
+    }
+
+    #[test]
+    fn who_is_not_let_in_is_told_why_and_those_inside_are_not_disturbed() {
+        let mut presence = typical();
+        assert!(presence.beat("a", Moment::ZERO).unwrap().is_some());
+        assert!(presence.beat("b", Moment::ZERO).unwrap().is_some());
+        assert_eq!(presence.beat("c", Moment::ZERO), Err(BeatError::Full));
+        assert_eq!(presence.beat("a", Moment::ZERO), Ok(None));
+        let empty = Err(BeatError::BadClientId(ClientIdError::Empty));
+        assert_eq!(presence.beat("", Moment::ZERO), empty);
+        presence.leave("a", Moment::ZERO);
+        assert!(presence.beat("c", Moment::ZERO).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_beat_of_the_past_takes_nothing_back() {
+        let mut presence = typical();
+        let at = Moment::from_millis;
+        assert!(presence.beat("a", at(5_000)).unwrap().is_some());
+        assert_eq!(presence.beat("a", at(3_000)), Ok(None));
+        assert_eq!(presence.last_beat("a"), Some(at(5_000)));
+        assert_eq!(gone(&mut presence, at(39_990)), []);
+        assert_eq!(gone(&mut presence, at(40_000)).len(), 1);
+    }
+
+    #[test]
+    fn a_timeout_beyond_the_reach_of_the_wheel_is_kept_in_full() {
+        let tick = Span::from_millis(1);
+        let timeout = tick.times(REACH_TICKS + REACH_TICKS / 2);
+        let mut presence = presence(timeout, tick);
+        assert!(presence.beat("a", Moment::ZERO).unwrap().is_some());
+        assert_eq!(gone(&mut presence, Moment::ZERO + tick.times(REACH_TICKS + 1)), []);
+        assert_eq!(gone(&mut presence, Moment::ZERO + timeout - tick), []);
+        assert_eq!(gone(&mut presence, Moment::ZERO + timeout).len(), 1);
+    }
+
+    #[test]
+    fn a_mass_death_comes_in_slices() {
+        let clients = EXPIRE_BATCH_MAX * 2 + 1;
+        let mut presence = Presence::new(PresenceConfig {
+            timeout: Span::from_secs(35),
+            tick: Span::from_millis(10),
+            clients_max: u32::try_from(clients).unwrap(),
+            hash_key: [1, 2],
+            start: Moment::ZERO,
+        });
+        for client in 0..clients {
+            assert!(presence.beat(&client.to_string(), Moment::ZERO).unwrap().is_some());
+        }
+        let now = Moment::from_millis(35_000);
+        let mut gone = Vec::new();
+        assert_eq!(presence.advance(now, &mut gone), Progress::More);
+        assert_eq!(gone.len(), EXPIRE_BATCH_MAX);
+        assert_eq!(presence.advance(now, &mut gone), Progress::More);
+        assert_eq!(presence.advance(now, &mut gone), Progress::Done);
+        assert_eq!(gone.len(), clients);
+    }
+}
