@@ -8,6 +8,8 @@ pub mod completions;
 pub mod config;
 pub mod error;
 pub mod layers;
+pub mod serve;
+pub mod signals;
 pub mod usage;
 pub mod values;
 
@@ -42,7 +44,7 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn run(typed: Typed) -> Result<(), CliError> {
     match typed {
         Typed::Page(page) => write_stdout(page.as_bytes()),
-        Typed::Command { command: Command::Serve(_), .. } => Err(not_here("serve")),
+        Typed::Command { command: Command::Serve(_), flags } => serve::run(&flags),
         Typed::Command { command: Command::Demo(_), .. } => Err(not_here("demo")),
         Typed::Command { command: Command::Load(_), .. } => Err(not_here("load")),
         Typed::Command { command: Command::Completions(args), .. } => {

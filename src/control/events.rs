@@ -1,6 +1,6 @@
 //! The feed of events: who came and who went, as JSON lines.
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsFd;
@@ -22,6 +22,16 @@ pub enum EventsTarget {
     Stdout,
     /// A file, appended to, made if it is missing.
     File(PathBuf),
+}
+
+impl Display for EventsTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nowhere => f.write_str("nowhere"),
+            Self::Stdout => f.write_str("standard output"),
+            Self::File(path) => path.display().fmt(f),
+        }
+    }
 }
 
 /// Who speaks: part of every line, so that the lines of many nodes and boots can be told apart.
