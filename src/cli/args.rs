@@ -60,7 +60,12 @@ pub enum Command {
 /// `serve` as typed: on the command line, in the environment, or in the file.
 #[derive(Args, Clone, Debug, Default)]
 #[command(after_help = "\
-D is a length of time: 250ms, 15s, 4min, 1h. Defaults stand in brackets.
+D is a length of time: 250ms, 15s, 4min, 1h.
+
+Presets:
+  typical      a beat every 15s, dead after 35s of silence     desktops, servers, most devices
+  demanding    every 2s, after 7s                              games, trading, robots
+  mobile       every 4min, after 5min                          phones that should sleep
 
 Every flag is also a key of the file, and a variable of the environment:
   --drain-timeout 5s      drain-timeout = \"5s\"      HEARTWHEEL_DRAIN_TIMEOUT=5s
@@ -71,89 +76,91 @@ Examples:
   heartwheel serve --interval 5s --timeout 12s --events /var/log/heartwheel.jsonl
   heartwheel serve --config /etc/heartwheel.toml --log-format json")]
 pub struct ServeArgs {
-    /// Address and port to listen on [127.0.0.1:7070]
+    /// Address and port to listen on (default: 127.0.0.1:7070)
     #[arg(long, value_name = "ADDR:PORT", value_parser = parse_address)]
     pub listen: Option<SocketAddr>,
-    /// File of keys named like these flags [none]
+    /// File of keys named like these flags (default: none)
     #[arg(long, value_name = "FILE.toml")]
     pub config: Option<PathBuf>,
-    /// Name of this node, as events tell it [the host's name]
+    /// Name of this node, as events tell it (default: the host's name)
     #[arg(long, value_name = "NAME")]
     pub node: Option<String>,
 
-    /// Rhythm of clients that ask for none: beat every 15s, 2s or 4min; dead after 35s, 7s or 5min
-    /// of silence [typical]
+    /// Rhythm of clients that ask for none, see below (default: typical)
     #[arg(long, value_name = "NAME", value_parser = preset_words(), help_heading = "Heartbeats",
         conflicts_with_all = ["interval", "timeout"])]
     pub preset: Option<Preset>,
-    /// Between two beats, in place of a preset
+    /// Between two beats, instead of a preset
     #[arg(long, value_name = "D", value_parser = parse_span, help_heading = "Heartbeats")]
     pub interval: Option<Span>,
-    /// Silence after which a client is dead, in place of a preset
+    /// Silence after which a client is dead, instead of a preset
     #[arg(long, value_name = "D", value_parser = parse_span, help_heading = "Heartbeats")]
     pub timeout: Option<Span>,
-    /// Who sends the beats; either: the client, and the server asks when none came [client]
+    /// Who sends the beats; either: the client, and the server asks when none came (default:
+    /// client)
     #[arg(long, value_name = "WHO", value_parser = choice(&MODES), help_heading = "Heartbeats")]
     pub mode: Option<Mode>,
-    /// Shortest interval a client may ask for [1s, or the interval where that is shorter]
+    /// Shortest interval a client may ask for (default: 1s, or the interval where that is shorter)
     #[arg(long, value_name = "D", value_parser = parse_span, help_heading = "Heartbeats")]
     pub min_interval: Option<Span>,
-    /// Resolution of verdicts, 1ms to 1s [10ms]
+    /// Resolution of verdicts, 1ms to 1s (default: 10ms)
     #[arg(long, value_name = "D", value_parser = parse_span, help_heading = "Heartbeats")]
     pub tick: Option<Span>,
 
-    /// Connections held; further ones are refused politely [1000000, or what the machine allows]
+    /// Connections held; further ones are refused politely (default: 1000000, or what the machine
+    /// allows)
     #[arg(long, value_name = "N", help_heading = "Limits")]
     pub max_connections: Option<u32>,
-    /// From accepting a connection to knowing who it is [10s]
+    /// From accepting a connection to knowing who it is (default: 10s)
     #[arg(long, value_name = "D", value_parser = parse_span, help_heading = "Limits")]
     pub handshake_timeout: Option<Span>,
-    /// From the first byte of a frame to its last [10s]
+    /// From the first byte of a frame to its last (default: 10s)
     #[arg(long, value_name = "D", value_parser = parse_span, help_heading = "Limits")]
     pub frame_timeout: Option<Span>,
-    /// Largest payload of a frame [16384]
+    /// Largest payload of a frame (default: 16384)
     #[arg(long, value_name = "BYTES", help_heading = "Limits")]
     pub max_payload: Option<u32>,
-    /// Bytes that may wait for one client that does not read [65536]
+    /// Bytes that may wait for one client that does not read (default: 65536)
     #[arg(long, value_name = "BYTES", help_heading = "Limits")]
     pub outbox_bytes: Option<u32>,
 
-    /// Whether TCP probes silent connections too [on]
+    /// Whether TCP probes silent connections too (default: on)
     #[arg(long, value_name = "on|off", value_parser = choice(&SWITCH), help_heading = "TCP",
         hide_possible_values = true)]
     pub keepalive: Option<Switch>,
-    /// Silence before the first probe, whole seconds [the interval]
+    /// Silence before the first probe, whole seconds (default: the interval)
     #[arg(long, value_name = "D", value_parser = parse_span, help_heading = "TCP")]
     pub keepalive_idle: Option<Span>,
-    /// Between two probes, whole seconds [what fits into the timeout]
+    /// Between two probes, whole seconds (default: what fits into the timeout)
     #[arg(long, value_name = "D", value_parser = parse_span, help_heading = "TCP")]
     pub keepalive_interval: Option<Span>,
-    /// Unanswered probes before TCP gives up [3, or what fits into the timeout]
+    /// Unanswered probes before TCP gives up (default: 3, or what fits into the timeout)
     #[arg(long, value_name = "N", help_heading = "TCP")]
     pub keepalive_count: Option<u32>,
     /// How long sent bytes may stay unacknowledged: D, follow the client's
-    /// timeout, or off [follow]
+    /// timeout, or off (default: follow)
     #[arg(long, value_name = "D|follow|off", value_parser = parse_user_timeout,
         help_heading = "TCP")]
     pub user_timeout: Option<UserTimeout>,
-    /// How the ring names connections; auto decides by the kernel [auto]
+    /// How the ring names connections; auto decides by the kernel (default: auto)
     #[arg(long, value_name = "HOW", value_parser = choice(&DESCRIPTORS), help_heading = "TCP")]
     pub descriptors: Option<Descriptors>,
 
-    /// From SIGTERM to closing whoever is still there [5s]
+    /// From SIGTERM to closing whoever is still there (default: 5s)
     #[arg(long, value_name = "D", value_parser = parse_span, help_heading = "Stopping")]
     pub drain_timeout: Option<Span>,
-    /// When drained and refused clients are asked to come back, spread over it [1s..10s]
+    /// When drained and refused clients are asked to come back, spread over it (default: 1s..10s)
     #[arg(long, value_name = "MIN..MAX", value_parser = parse_window, help_heading = "Stopping")]
     pub reconnect_window: Option<(Span, Span)>,
 
-    /// Where ONLINE and OFFLINE go as JSON lines: a file, or - for standard output [nowhere]
+    /// Where ONLINE and OFFLINE go as JSON lines: a file, or - for standard output (default:
+    /// nowhere)
     #[arg(long, value_name = "PATH|-", value_parser = parse_events, help_heading = "Output")]
     pub events: Option<EventsTarget>,
-    /// How the log on standard error looks [human]
+    /// How the log on standard error looks (default: human)
     #[arg(long, value_name = "HOW", value_parser = choice(&LOG_FORMATS), help_heading = "Output")]
     pub log_format: Option<LogFormat>,
-    /// What the log leaves out [info]
+    /// What the log leaves out (default: info)
     #[arg(long, value_name = "LEVEL", value_parser = choice(&LOG_LEVELS),
         help_heading = "Output")]
     pub log_level: Option<LogLevel>,
@@ -171,13 +178,13 @@ pub struct DemoArgs {
     #[arg(long, value_name = "N", default_value_t = 100,
         value_parser = clap::value_parser!(u32).range(1..=DEMO_CLIENTS_MAX))]
     pub clients: u32,
-    /// How long to run [until 0 or the end of input]
+    /// How long to run (default: until 0 or the end of input)
     #[arg(long = "for", value_name = "D", value_parser = parse_span)]
     pub duration: Option<Span>,
-    /// Between two beats [2s]
+    /// Between two beats (default: 2s)
     #[arg(long, value_name = "D", value_parser = parse_span, requires = "timeout")]
     pub interval: Option<Span>,
-    /// Silence after which a client is dead [7s]
+    /// Silence after which a client is dead (default: 7s)
     #[arg(long, value_name = "D", value_parser = parse_span, requires = "interval")]
     pub timeout: Option<Span>,
 }
@@ -206,13 +213,14 @@ pub struct LoadArgs {
     /// How long to run, from the first connection
     #[arg(long = "for", value_name = "D", value_parser = parse_span)]
     pub duration: Span,
-    /// New connections a second [as fast as the gateway takes them]
+    /// New connections a second (default: as fast as the gateway takes them)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub connect_rate: Option<u32>,
-    /// Seed of everything random; a run with the same seed makes the same choices [a new one]
+    /// Seed of everything random; a run with the same seed makes the same choices (default: a new
+    /// one)
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
-    /// File for the result as JSON [none]
+    /// File for the result as JSON (default: none)
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
     /// What the client ids begin with
@@ -252,7 +260,7 @@ pub struct CompletionsArgs {
 /// `man` as typed.
 #[derive(Args, Clone, Debug)]
 pub struct ManArgs {
-    /// Of which command [the program's own page]
+    /// Of which command (default: the program's own page)
     pub command: Option<String>,
 }
 

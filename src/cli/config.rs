@@ -377,9 +377,24 @@ mod tests {
         ] {
             let arg = command.get_arguments().find(|arg| arg.get_long() == Some(key));
             let help = arg.and_then(clap::Arg::get_help).expect("the flag exists").to_string();
-            let default = help.rsplit_once('[').expect("help ends with the default").1;
-            let default = default.split([',', ']']).next();
+            let default = help.rsplit_once("(default: ").expect("help ends with it").1;
+            let default = default.split([',', ')']).next();
             assert_eq!(default, Some(shown.as_str()), "{key}: {help}");
+        }
+    }
+
+    #[test]
+    fn help_tells_the_presets_as_they_are() {
+        let command = <ServeArgs as clap::Args>::augment_args(clap::Command::new("serve"));
+        let help = command.get_after_help().expect("there is one").to_string();
+        let brief =
+            |span: Span| humantime::format_duration(span.into()).to_string().replace('m', "min");
+        for preset in Preset::ALL {
+            let rhythm = preset.rhythm();
+            let line = help.lines().find(|line| line.trim().starts_with(preset.word()));
+            let line = line.expect("every preset has a line");
+            assert!(line.contains(&format!("every {},", brief(rhythm.interval))), "{line}");
+            assert!(line.contains(&format!("after {} ", brief(rhythm.timeout))), "{line}");
         }
     }
 

@@ -443,6 +443,19 @@ mod tests {
         }
     }
 
+    proptest::proptest! {
+        /// Whatever stands in a file, the answer is one line or a configuration, and never a panic.
+        #[test]
+        fn any_text_is_read_or_refused_in_one_line(
+            lines in proptest::collection::vec("([a-z-]{0,12}|tick|max-connections|keepalive) ?=? ?.{0,12}", 0..4),
+        ) {
+            if let Err(line) = joined(&[], &[], Some(&lines.join("\n"))) {
+                proptest::prop_assert!(!line.chars().any(char::is_control), "{}", line);
+                proptest::prop_assert!(line.starts_with("heartwheel.toml"), "{}", line);
+            }
+        }
+    }
+
     #[test]
     fn a_bad_variable_is_named() {
         let line = joined(&[], &[("HEARTWHEEL_TICK", "soon")], None).expect_err("not a length");

@@ -1,7 +1,6 @@
 //! `serve`: the gateway as a program.
 
 use std::fs;
-use std::io;
 use std::net::SocketAddr;
 
 use clap::ArgMatches;
@@ -71,21 +70,6 @@ pub fn ready_line(options: &ServeOptions, address: SocketAddr) -> String {
     )
 }
 
-/// Why nobody can be listened to on `address`, with the remedy.
-pub fn listen_error(address: SocketAddr, cause: &io::Error) -> CliError {
-    let kind = cause.kind();
-    let remedy = if kind == io::ErrorKind::AddrInUse {
-        format!("see who has it with 'ss -ltnp sport = :{}', or choose another", address.port())
-    } else if kind == io::ErrorKind::PermissionDenied {
-        "ports below 1024 need CAP_NET_BIND_SERVICE; grant it, or choose another".to_owned()
-    } else if kind == io::ErrorKind::AddrNotAvailable {
-        "see the addresses of this machine with 'ip addr', and choose one of them".to_owned()
-    } else {
-        "choose another address".to_owned()
-    };
-    CliError::machine(format!("cannot listen on {address}: {cause}; {remedy} with --listen"))
-}
-
 /// What the side thread's end means for the exit code. `None`: it did not end in time.
 pub fn events_outcome(target: &EventsTarget, outcome: Option<Outcome>) -> Result<(), CliError> {
     match outcome {
@@ -130,20 +114,10 @@ mod tests {
     }
 
     #[test]
-    fn a_port_that_is_taken_comes_with_the_remedy() {
-        let first = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = first.local_addr().expect("it is bound");
-        let cause = std::net::TcpListener::bind(address).expect_err("the port is taken");
-        let line = listen_error(address, &cause).line();
-        assert!(line.starts_with(&format!("cannot listen on {address}: Address")), "{line}");
-        assert!(line.contains("ss -ltnp") && line.ends_with("with --listen"), "{line}");
-    }
-
-    #[test]
     fn lost_events_are_a_failure_and_their_number_is_told() {
         let target = EventsTarget::Stdout;
         assert!(events_outcome(&target, Some(Outcome::Complete)).is_ok());
-        let cause = io::Error::from(io::ErrorKind::StorageFull);
+        let cause = std::io::Error::from(std::io::ErrorKind::StorageFull);
         let lost = events_outcome(&target, Some(Outcome::Unwritten { records: 3, cause }));
         let line = lost.expect_err("three are lost").line();
         assert!(line.starts_with("3 events could not be written to standard output: "), "{line}");
