@@ -113,6 +113,9 @@ pub const LOG_PAUSE: Span = Span::from_secs(1);
 /// Slots of the queue of commands to the loop, and of replies from it.
 pub const COMMAND_QUEUE_MAX: usize = 1_024;
 
+/// Longest that the end of the program waits for the last events to be written.
+pub const SIDE_PATIENCE: Span = Span::from_secs(5);
+
 // --- work in one turn ----------------------------------------------------------------------------
 
 /// Completions handled before time is looked at again. What is left over is done in the next turn,

@@ -1,18 +1,29 @@
 //! `serve`: the gateway as a program.
 
-use std::fs;
 use std::net::SocketAddr;
 
 use clap::ArgMatches;
 
+use crate::base::config::GatewayConfig;
 use crate::base::limits;
 use crate::base::time::Span;
-use crate::cli::config::ServeOptions;
+use crate::cli::args::Descriptors;
+use crate::cli::config::{ConnectionsFrom, ListenerOptions, ServeOptions};
 use crate::cli::error::CliError;
 use crate::cli::layers;
+use crate::cli::signals::{self, SignalWatch, Stop};
 use crate::control::events::{EventWriter, EventsTarget, Identity};
+use crate::control::from_loop::FromLoop;
 use crate::control::log;
-use crate::control::side::Outcome;
+use crate::control::side::{self, Outcome};
+use crate::gateway::Command;
+use crate::os::clock::Clock;
+use crate::os::machine::{self, Plan, Wanted};
+use crate::os::ring::{self, DriverConfig};
+use crate::os::socket::{self, KeepAlive, ListenOptions, Listener};
+use crate::os::{process, random};
+use crate::server::Server;
+use crate::server::mailbox::Asker;
 
 /// Longest that the end of the program waits for the log to be written.
 const LOG_PATIENCE: Span = Span::from_secs(1);
@@ -32,9 +43,97 @@ pub fn run(flags: &ArgMatches) -> Result<(), CliError> {
 
 /// Runs a gateway as `options` say, until a signal ends it.
 pub fn serve(options: &ServeOptions) -> Result<(), CliError> {
-    let identity = Identity { node: node_name(options), boot: 0 };
-    let _writer = open_events(&options.events, identity)?;
-    Err(CliError::machine("serve is not part of this build"))
+    let clock = Clock::new();
+    let plan = look_at_machine(options)?;
+    let listener = listen(&options.listener)?;
+    let address = listener.local_address();
+    let wall = clock.wall();
+    let boot = wall.unix_millis(clock.now());
+    let writer = open_events(&options.events, Identity { node: node_name(options), boot })?;
+    let gateway = GatewayConfig {
+        connections_max: plan.connections_max,
+        epoch_first: epoch_first(boot),
+        hash_key: random::hash_key(),
+        seed: random::u64(),
+        wall,
+        ..options.gateway.clone()
+    };
+    let ready = ready_line(&gateway, &options.events, address);
+    let driver = DriverConfig {
+        connections_max: plan.sockets_max(),
+        descriptors: plan.descriptors,
+        listener: Some(listener),
+        sizes: plan.ring_sizes(),
+    };
+    let (server, asker, reader) = Server::new(driver, gateway, clock)
+        .map_err(|error| CliError::machine(error.to_string()))?;
+    let side = side::spawn(FromLoop::new(reader, clock), writer)
+        .map_err(|error| CliError::machine(format!("cannot start a thread: {error}")))?;
+    let signals = watch_signals(asker, options.gateway.drain_timeout)?;
+    tracing::info!("{ready}");
+    let outcome = run_to_the_end(server);
+    signals.end();
+    // What was told is written even when the ring failed.
+    let written = events_outcome(&options.events, side.finish(limits::SIDE_PATIENCE));
+    outcome.and(written)
+}
+
+/// Turns the loop until it is drained, and closes the door to it.
+fn run_to_the_end(mut server: Server) -> Result<(), CliError> {
+    server.run().map_err(|error| CliError::machine(format!("the loop ended: {error}")))
+}
+
+/// Says what the machine is, and what can be had of it.
+fn look_at_machine(options: &ServeOptions) -> Result<Plan, CliError> {
+    let mut survey = machine::survey();
+    survey.descriptors_wanted = match options.descriptors {
+        Descriptors::Auto => None,
+        Descriptors::Direct => Some(ring::Descriptors::Direct),
+        Descriptors::Ordinary => Some(ring::Descriptors::Ordinary),
+    };
+    let count = options.gateway.connections_max;
+    let wanted = match options.connections_from {
+        ConnectionsFrom::Asked => Wanted::Exactly(count),
+        ConnectionsFrom::Default => Wanted::UpTo(count),
+    };
+    let plan = survey.plan(wanted).map_err(|error| CliError::machine(error.to_string()))?;
+    for line in survey.lines() {
+        tracing::info!("{line}");
+    }
+    Ok(plan)
+}
+
+fn listen(options: &ListenerOptions) -> Result<Listener, CliError> {
+    let listen = ListenOptions {
+        keep_alive: options.keepalive.map(|keepalive| KeepAlive {
+            idle: keepalive.idle,
+            interval: keepalive.interval,
+            count: keepalive.count,
+        }),
+        user_timeout: options.user_timeout,
+        ..ListenOptions::default()
+    };
+    socket::listen(options.address, &listen).map_err(|error| CliError::machine(error.to_string()))
+}
+
+/// Larger than every epoch of the boot before (decision D-5).
+fn epoch_first(boot_unix_ms: u64) -> u64 {
+    (boot_unix_ms / 1_000) << 20
+}
+
+/// The first signal asks everybody to leave, the second does not wait for them.
+fn watch_signals(mut asker: Asker, drain_timeout: Span) -> Result<SignalWatch, CliError> {
+    let watch = signals::watch(move |stop| {
+        let within = match stop {
+            Stop::Drain => drain_timeout,
+            Stop::Now => Span::ZERO,
+        };
+        tracing::info!(%within, "stopping: clients are asked to leave");
+        if let Err(error) = asker.ask(Command::Drain { within }) {
+            tracing::warn!(%error, "the signal was not heeded");
+        }
+    });
+    watch.map_err(|error| CliError::machine(format!("cannot watch for signals: {error}")))
 }
 
 /// The name under which this node speaks: the one given, or the host's.
@@ -42,14 +141,9 @@ fn node_name(options: &ServeOptions) -> String {
     if let Some(name) = &options.node {
         return name.clone();
     }
-    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let host = host.trim();
+    let host = process::hostname();
     let speakable = (1..=limits::NODE_BYTES_MAX).contains(&host.len());
-    if speakable && !host.chars().any(char::is_control) {
-        host.to_owned()
-    } else {
-        NODE_UNKNOWN.to_owned()
-    }
+    if speakable && !host.chars().any(char::is_control) { host } else { NODE_UNKNOWN.to_owned() }
 }
 
 /// Opens the feed of events, or says why it cannot be.
@@ -61,12 +155,11 @@ fn open_events(target: &EventsTarget, identity: Identity) -> Result<EventWriter,
 }
 
 /// The line that says that clients can come. `address` is the one that was bound, with its port.
-pub fn ready_line(options: &ServeOptions, address: SocketAddr) -> String {
-    let gateway = &options.gateway;
+fn ready_line(gateway: &GatewayConfig, events: &EventsTarget, address: SocketAddr) -> String {
     format!(
         "listening on {address} (a beat every {}, dead after {}, at most {} connections, events to \
-         {})",
-        gateway.rhythm.interval, gateway.rhythm.timeout, gateway.connections_max, options.events,
+         {events})",
+        gateway.rhythm.interval, gateway.rhythm.timeout, gateway.connections_max,
     )
 }
 
@@ -98,7 +191,7 @@ mod tests {
     fn the_ready_line_tells_the_bound_port_and_the_rhythm() {
         let address = SocketAddr::from(([127, 0, 0, 1], 45_678));
         assert_eq!(
-            ready_line(&options(), address),
+            ready_line(&options().gateway, &options().events, address),
             "listening on 127.0.0.1:45678 (a beat every 15s, dead after 35s, at most 1000000 \
              connections, events to nowhere)"
         );

@@ -4,6 +4,7 @@
 //! Never here: truth. It asks the loop and passes on what it hears.
 
 pub mod events;
+pub mod from_loop;
 pub mod limiter;
 pub mod log;
 pub mod side;

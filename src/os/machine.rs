@@ -82,6 +82,8 @@ pub struct Survey {
     pub locked_bytes_max: Option<u64>,
     /// Processors this process may use.
     pub cpus: usize,
+    /// Where the operator wants sockets to be kept; `None` leaves it to the kernel's version.
+    pub descriptors_wanted: Option<Descriptors>,
 }
 
 /// How many connections are wanted.
@@ -198,6 +200,7 @@ pub fn survey() -> Survey {
         files_max: raise_file_limit(),
         locked_bytes_max: locked_bytes_max(),
         cpus: process::cpu_count(),
+        descriptors_wanted: None,
     }
 }
 
@@ -294,6 +297,9 @@ impl Survey {
     }
 
     fn descriptors(&self) -> Descriptors {
+        if let Some(wanted) = self.descriptors_wanted {
+            return wanted;
+        }
         if self.kernel >= Some(DIRECT_SINCE) { Descriptors::Direct } else { Descriptors::Ordinary }
     }
 
@@ -411,6 +417,7 @@ mod tests {
             files_max: 20_000,
             locked_bytes_max: None,
             cpus: 2,
+            descriptors_wanted: None,
         }
     }
 

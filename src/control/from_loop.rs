@@ -1,0 +1,131 @@
+//! The side thread's ear at the loop's door.
+
+use std::collections::VecDeque;
+
+use crate::base::event::{CloseReason, Record};
+use crate::base::time::{Moment, Span, WallAnchor};
+use crate::control::side::{Source, Supply};
+use crate::gateway::Stats;
+use crate::os::clock::Clock;
+use crate::server::mailbox::{Heard, News, Reader};
+
+/// Hears from the loop: records are passed on, and how things are goes to the log.
+pub struct FromLoop {
+    reader: Reader,
+    clock: Clock,
+    wall: WallAnchor,
+    news: Vec<News>,
+    /// Records heard and not yet passed on.
+    records: VecDeque<Record>,
+    stats: Stats,
+}
+
+impl FromLoop {
+    /// Hears what `reader` hears.
+    pub fn new(reader: Reader, clock: Clock) -> Self {
+        Self {
+            reader,
+            clock,
+            wall: clock.wall(),
+            news: Vec::new(),
+            records: VecDeque::new(),
+            stats: Stats::default(),
+        }
+    }
+}
+
+impl Source for FromLoop {
+    fn take_records(&mut self, limit: usize, into: &mut Vec<Record>) -> Supply {
+        let heard = self.reader.take(limit, &mut self.news);
+        for news in self.news.drain(..) {
+            match news {
+                News::Event(record) => self.records.push_back(record),
+                News::Wall(wall) => self.wall = wall,
+                News::Stats(stats) => {
+                    log_endings(&self.stats, &stats);
+                    self.stats = *stats;
+                }
+                // Whoever asked has given up.
+                News::Reply { .. } => {}
+            }
+        }
+        into.extend(self.records.drain(..));
+        match heard {
+            Heard::Open => Supply::Open,
+            Heard::Ended => Supply::Ended,
+        }
+    }
+
+    fn wait(&mut self, at_most: Span) {
+        self.reader.wait(at_most);
+    }
+
+    fn pause(&mut self, span: Span) {
+        let until = self.clock.now() + span;
+        while self.clock.now() < until && !self.reader.has_ended() {
+            self.reader.pause(until.since(self.clock.now()));
+        }
+    }
+
+    fn now(&mut self) -> Moment {
+        self.clock.now()
+    }
+
+    fn wall(&mut self) -> WallAnchor {
+        self.wall
+    }
+}
+
+/// One line for each reason that ended connections since the last report, which is about a second
+/// ago: however many there were, and whatever they sent.
+fn log_endings(before: &Stats, after: &Stats) {
+    for reason in CloseReason::ALL {
+        let count = after.ended(reason) - before.ended(reason);
+        let peer_last = after.endings[reason.index()].peer_last;
+        let Some(peer_last) = peer_last.filter(|_| count > 0) else { continue };
+        let code = reason.code();
+        if is_worth_a_warning(reason) {
+            tracing::warn!(count, %reason, code, %peer_last, "connections ended");
+        } else {
+            tracing::debug!(count, %reason, code, %peer_last, "connections ended");
+        }
+    }
+    let faults = after.accept_faults - before.accept_faults;
+    if faults > 0 {
+        tracing::warn!(
+            faults,
+            "connections cannot be accepted: no file descriptor or no memory is left; raise the \
+             file limit or lower --max-connections"
+        );
+    }
+}
+
+/// Whether an operator wants to know: comings and goings are in the events, these are not.
+fn is_worth_a_warning(reason: CloseReason) -> bool {
+    match reason {
+        CloseReason::Bye
+        | CloseReason::Drain
+        | CloseReason::Replaced
+        | CloseReason::ClosedByPeer
+        | CloseReason::Reset
+        | CloseReason::HeartbeatTimeout
+        | CloseReason::TcpTimeout
+        | CloseReason::NetworkFault
+        | CloseReason::Kicked => false,
+        CloseReason::BadToken
+        | CloseReason::Busy
+        | CloseReason::SlowConsumer
+        | CloseReason::Flood
+        | CloseReason::AlreadyConnected
+        | CloseReason::BadPreface
+        | CloseReason::FrameTooLong
+        | CloseReason::UnexpectedFrame
+        | CloseReason::Malformed
+        | CloseReason::HandshakeTimeout
+        | CloseReason::FrameTimeout
+        | CloseReason::UnsupportedVersion
+        | CloseReason::BadClientId
+        | CloseReason::UnknownCriticalFrame
+        | CloseReason::ServerError => true,
+    }
+}
