@@ -5,6 +5,7 @@
 
 pub mod clock;
 pub mod machine;
+pub mod pause;
 pub mod process;
 pub mod random;
 pub mod ring;
