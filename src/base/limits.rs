@@ -68,6 +68,10 @@ pub const LINGER_TIMEOUT: Span = Span::from_secs(2);
 pub const DRAIN_TIMEOUT: Span = Span::from_secs(5);
 /// Window within which clients are asked to come back after a drain.
 pub const RECONNECT_WINDOW: (Span, Span) = (Span::from_secs(1), Span::from_secs(10));
+/// What a client waits at most before its first attempt to come back.
+pub const COME_BACK_BASE: Span = Span::from_secs(1);
+/// What a client waits at most before any attempt to come back.
+pub const COME_BACK_CAP: Span = Span::from_secs(60);
 /// Before accepting again after the machine refused a descriptor or memory.
 pub const ACCEPT_PAUSE: Span = Span::from_millis(100);
 
