@@ -118,7 +118,7 @@ fn listen(options: &ListenerOptions) -> Result<Listener, CliError> {
 
 /// Larger than every epoch of the boot before (decision D-5).
 fn epoch_first(boot_unix_ms: u64) -> u64 {
-    (boot_unix_ms / 1_000) << 20
+    boot_unix_ms << 11
 }
 
 /// The first signal asks everybody to leave, the second does not wait for them.
