@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::base::config::{Mode, Rhythm};
+use crate::base::config::{GatewayConfig, Mode, Rhythm};
 use crate::base::event::CloseReason;
 use crate::base::io::{Chunk, CloseHow};
 use crate::base::limits;
@@ -18,6 +18,7 @@ pub(crate) struct Connection {
     /// Since when a frame is incomplete. Bytes that complete nothing prove no life.
     pub(crate) partial_since: Option<Moment>,
     pub(crate) receive: Receive,
+    pub(crate) look: Look,
 }
 
 /// The life of a connection.
@@ -64,9 +65,18 @@ pub(crate) enum Watch {
     /// Nothing: the deadline stands.
     Calm,
     /// It was sent a PING because nothing came for an interval.
-    Pinged,
-    /// Its deadline passed and the last look is under way.
-    Looking,
+    Pinged {
+        /// When it is judged. Later than its deadline only when we pinged too late to be answered
+        /// by then.
+        until: Moment,
+    },
+}
+
+/// Whether a last look is under way: a deadline passed, and the verdict waits for what it finds.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Look {
+    None,
+    UnderWay,
 }
 
 /// What a leaving connection waits for.
@@ -96,19 +106,40 @@ impl Connection {
             outbox: Outbox::default(),
             partial_since: None,
             receive: Receive::Over,
+            look: Look::None,
         }
     }
 
-    /// When something has to be done about a client that is online, if nothing more is heard of it:
-    /// the deadline of its session, or of the frame it has begun.
-    pub(crate) fn next_deadline(&self, frame_timeout: Span) -> Option<Moment> {
-        let State::Live(session) = &self.state else { return None };
-        let frame = self.frame_deadline(frame_timeout).into_iter();
-        frame.chain([session.deadline()]).min()
+    /// When something has to be done about whoever has not left yet, if nothing more is heard of
+    /// it: the deadline of its handshake or session, or of the frame it has begun.
+    pub(crate) fn next_deadline(&self, config: &GatewayConfig) -> Option<Moment> {
+        match &self.state {
+            State::Greeting { since, .. } => Some(*since + config.handshake_timeout),
+            State::Live(session) => {
+                let frame = self.frame_deadline(config.frame_timeout).into_iter();
+                frame.chain([session.deadline()]).min()
+            }
+            State::Leaving { .. } | State::Closing => None,
+        }
+    }
+
+    /// Which deadline passed, if one did: what the verdict will be, if the last look finds nothing.
+    pub(crate) fn overdue(&self, config: &GatewayConfig, now: Moment) -> Option<CloseReason> {
+        match &self.state {
+            State::Greeting { since, .. } => {
+                (*since + config.handshake_timeout <= now).then_some(CloseReason::HandshakeTimeout)
+            }
+            State::Live(session) if session.is_overdue(now) => Some(CloseReason::HeartbeatTimeout),
+            State::Live(_) => self
+                .frame_deadline(config.frame_timeout)
+                .filter(|deadline| *deadline <= now)
+                .map(|_| CloseReason::FrameTimeout),
+            State::Leaving { .. } | State::Closing => None,
+        }
     }
 
     /// When the frame that was begun, if one was, has to be complete.
-    pub(crate) fn frame_deadline(&self, frame_timeout: Span) -> Option<Moment> {
+    fn frame_deadline(&self, frame_timeout: Span) -> Option<Moment> {
         self.partial_since.map(|since| since + frame_timeout)
     }
 
@@ -122,13 +153,39 @@ impl Connection {
 }
 
 impl Session {
+    /// Last beat + timeout.
+    pub(crate) fn dead_at(&self) -> Moment {
+        self.last_beat + self.rhythm.timeout
+    }
+
     /// When something has to be done about this client if nothing more is heard of it.
     pub(crate) fn deadline(&self) -> Moment {
-        let dead_at = self.last_beat + self.rhythm.timeout;
         match self.watch {
             Watch::Calm if self.mode.server_pings() => self.last_beat + self.rhythm.interval,
-            Watch::Calm | Watch::Pinged | Watch::Looking => dead_at,
+            Watch::Calm => self.dead_at(),
+            Watch::Pinged { until } => until,
         }
+    }
+
+    /// Whether it is time to ping this client.
+    pub(crate) fn is_to_be_pinged(&self, now: Moment) -> bool {
+        match self.watch {
+            Watch::Calm => self.mode.server_pings() && self.deadline() <= now,
+            Watch::Pinged { .. } => false,
+        }
+    }
+
+    /// Notes that a PING goes out now. Whoever is pinged late, because we were, has at least half
+    /// of the usual time to answer.
+    pub(crate) fn on_pinged(&mut self, now: Moment) {
+        let usual = self.rhythm.timeout.minus(self.rhythm.interval);
+        let until = self.dead_at().max(now + usual.divided_by(2));
+        self.watch = Watch::Pinged { until };
+    }
+
+    /// Whether this client was silent for its whole timeout, and pinged if the mode asks for that.
+    fn is_overdue(&self, now: Moment) -> bool {
+        self.deadline() <= now && self.dead_at() <= now && !self.is_to_be_pinged(now)
     }
 }
 

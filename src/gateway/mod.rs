@@ -34,10 +34,10 @@ use std::net::SocketAddr;
 use crate::base::config::GatewayConfig;
 use crate::base::event::{CloseReason, Event, Record};
 use crate::base::ids::ConnId;
-use crate::base::io::{Completion, IoFault, Op, ReceiveEnd, SocketHandle};
+use crate::base::io::{CloseHow, Completion, IoFault, Op, ReceiveEnd, SocketHandle};
 use crate::base::limits;
 use crate::base::time::{Moment, Span, WallAnchor};
-use crate::gateway::connection::{ChunkPool, Connection, Receive, State, WaitsFor};
+use crate::gateway::connection::{ChunkPool, Connection, Look, Receive, State, WaitsFor};
 use crate::gateway::events::Ledger;
 use crate::tracker::{Progress, Tracker, TrackerConfig};
 
@@ -217,14 +217,12 @@ impl Gateway {
             assert!(connection.deframer.memory_bytes() <= 2 * partial_max);
             let is_watched = self.tracker.deadline(conn).is_some();
             match &connection.state {
-                State::Live(session) => {
-                    let looking = session.watch == connection::Watch::Looking;
-                    assert!(is_watched || looking, "{conn}: nobody lives for ever");
-                    assert_eq!(connection.receive, Receive::Armed, "the live are heard");
+                State::Greeting { .. } | State::Live(_) => {
+                    let is_looked_at = connection.look == Look::UnderWay;
+                    assert!(is_watched != is_looked_at, "{conn}: nobody stays for ever");
+                    assert_eq!(connection.receive, Receive::Armed, "whoever is here is heard");
                 }
-                State::Greeting { .. } | State::Leaving { .. } => {
-                    assert!(is_watched, "{conn}: nobody stays for ever");
-                }
+                State::Leaving { .. } => assert!(is_watched, "{conn}: nobody leaves for ever"),
                 State::Closing => {}
             }
         }
@@ -328,7 +326,7 @@ impl Gateway {
             State::Leaving { waits_for, .. } => {
                 let how = match waits_for {
                     WaitsFor::Sent(how) => how,
-                    WaitsFor::Peer => crate::base::io::CloseHow::Finish,
+                    WaitsFor::Peer => CloseHow::Finish,
                 };
                 self.close(conn, how);
             }

@@ -7,7 +7,7 @@ use crate::base::io::Op;
 use crate::base::limits;
 use crate::base::time::{Moment, Span};
 use crate::gateway::Gateway;
-use crate::gateway::connection::{Receive, Session, State, Watch};
+use crate::gateway::connection::{Look, Receive, Session, State, Watch};
 use crate::tracker::NameError;
 use crate::wire::message::{Message, Reply};
 use crate::wire::native::{self, Inbound};
@@ -61,15 +61,15 @@ impl Gateway {
         if connection.deframer.is_partial() {
             connection.partial_since.get_or_insert(now);
         }
-        let deadline = connection.next_deadline(self.config.frame_timeout);
+        let deadline = connection.next_deadline(&self.config);
         match &connection.state {
             State::Greeting { received_bytes, .. } => {
                 if *received_bytes > limits::HANDSHAKE_BYTES_MAX {
                     self.end(conn, CloseReason::FrameTooLong, now);
                 }
             }
-            State::Live(session) => {
-                if session.watch != Watch::Looking
+            State::Live(_) => {
+                if connection.look == Look::None
                     && let Some(deadline) = deadline
                 {
                     self.tracker.touch(conn, deadline);
@@ -87,10 +87,7 @@ impl Gateway {
             State::Greeting { .. } => true,
             State::Live(session) => {
                 session.last_beat = now;
-                session.watch = match session.watch {
-                    Watch::Calm | Watch::Pinged => Watch::Calm,
-                    Watch::Looking => Watch::Looking,
-                };
+                session.watch = Watch::Calm;
                 false
             }
             State::Leaving { .. } | State::Closing => return Next::Ended,

@@ -5,10 +5,13 @@
     reason = "a test picks out the operation it looks for, whatever others there are"
 )]
 
-use super::*;
-use crate::base::config::{Mode, Rhythm};
-use crate::base::ids::ClientId;
-use crate::base::io::{Chunk, CloseHow, Found};
+use crate::base::config::{GatewayConfig, Mode, Rhythm};
+use crate::base::event::{CloseReason, Event, Record};
+use crate::base::ids::{ClientId, ConnId};
+use crate::base::io::{Chunk, CloseHow, Completion, Found, IoFault, Op, ReceiveEnd, SocketHandle};
+use crate::base::limits;
+use crate::base::time::{Moment, Span};
+use crate::gateway::{Command, Gateway, Reply};
 use crate::wire::message::{Message, Reply as PingReply};
 use crate::wire::native::{self, Deframer, Inbound};
 
@@ -153,6 +156,11 @@ impl Stage {
 
     fn looks_at(&mut self, conn: ConnId) -> bool {
         self.takes(|op| matches!(op, Op::Look { conn: of } if *of == conn))
+    }
+
+    fn sees_nothing(&mut self, conn: ConnId) {
+        assert!(self.looks_at(conn));
+        self.complete(Completion::Looked { conn, found: Found::Nothing });
     }
 
     fn closes(&mut self, conn: ConnId) -> Option<CloseHow> {
@@ -416,6 +424,7 @@ fn nobody_dawdles() {
     let conn = stage.connect();
     stage.receive(conn, b"\xb7HWP");
     stage.pass(Span::from_millis(10_010));
+    stage.sees_nothing(conn);
     assert!(stage.hear(conn)[0].contains("code: 404"), "the handshake has a deadline");
 
     let conn = stage.login("anna");
@@ -425,6 +434,7 @@ fn nobody_dawdles() {
     }
     stage.receive(conn, &[0]);
     stage.pass(Span::from_millis(1_010));
+    stage.sees_nothing(conn);
     assert!(
         stage.hear(conn)[0].contains("code: 405"),
         "a frame has a deadline from its first byte"
@@ -452,6 +462,7 @@ fn a_stream_cut_within_every_frame_is_no_dawdling() {
     }
     assert_eq!(stage.gateway.stats().online, 1, "each frame was complete within a second");
     stage.pass(Span::from_millis(10_010));
+    stage.sees_nothing(conn);
     assert_eq!(stage.gateway.stats().ended(CloseReason::FrameTimeout), 1);
 }
 
@@ -464,6 +475,7 @@ fn a_look_does_not_forget_the_deadline_of_a_frame() {
     stage.receive(conn, &[3, 1, 0, 0, 3]);
     stage.complete(Completion::Looked { conn, found: Found::Nothing });
     stage.pass(Span::from_millis(10_010));
+    stage.sees_nothing(conn);
     assert_eq!(stage.gateway.stats().ended(CloseReason::FrameTimeout), 1);
 }
 
@@ -480,6 +492,38 @@ fn a_server_that_pings_does_so_after_an_interval_of_silence() {
     assert!(stage.looks_at(conn), "dead after the timeout, counted from the last frame");
     stage.complete(Completion::Looked { conn, found: Found::Nothing });
     assert!(stage.events().last().is_some_and(|event| event.ends_with("heartbeat_timeout")));
+}
+
+#[test]
+fn nobody_is_judged_who_was_not_pinged_in_time_to_answer() {
+    let mut stage = Stage::new(GatewayConfig { mode: Mode::Server, ..config() });
+    let conn = stage.login("anna");
+    stage.pass(Span::from_secs(60)); // we stood still past both the ping and the deadline
+    assert!(!stage.looks_at(conn));
+    assert!(stage.hear(conn)[0].contains("AtOnce"));
+    stage.pass(Span::from_millis(9_990));
+    assert!(!stage.looks_at(conn), "half of the usual twenty seconds");
+    stage.pass(Span::from_millis(20));
+    stage.sees_nothing(conn);
+    assert!(stage.events().last().is_some_and(|event| event.ends_with("heartbeat_timeout")));
+}
+
+#[test]
+fn whoever_is_slow_before_hello_or_within_a_frame_gets_a_last_look_too() {
+    let mut stage = Stage::new(config());
+    let newcomer = stage.connect();
+    let dawdler = stage.login("anna");
+    stage.receive(dawdler, &[3]);
+    stage.pass(Span::from_millis(10_010));
+    for conn in [newcomer, dawdler] {
+        assert!(stage.looks_at(conn));
+        stage.complete(Completion::Looked { conn, found: Found::Bytes });
+    }
+    stage.hello(newcomer, "bert", "", 0);
+    stage.receive(dawdler, &[0, 0, 0]);
+    stage.pass(Span::from_secs(1));
+    assert_eq!(stage.gateway.stats().online, 2);
+    assert_eq!(stage.gateway.stats().rescued, 2);
 }
 
 #[test]
