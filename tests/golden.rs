@@ -1,5 +1,5 @@
-//! Holds the code to the page: `src/manual/protocol.md` shows the bytes of every frame, and this test
-//! reads them there. Neither can change without the other.
+//! Holds the code to the page: `src/manual/protocol.md` shows the bytes of every frame, and this
+//! test reads them there. Neither can change without the other.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

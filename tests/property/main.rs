@@ -1,4 +1,4 @@
-//! What holds for any input, tried with many. Each property is a function that the fuzzers call too.
+//! What holds for any input, tried with many. Each property is a function; fuzzers call it too.
 
 mod tracker;
 mod wheel;

@@ -111,6 +111,7 @@ mod tests {
     use heartwheel::wire::native::{MAGIC, kind};
     use proptest::collection::vec;
     use proptest::prelude::*;
+    use std::path::Path;
 
     /// The parts of which a message is made, owned.
     #[derive(Clone, Debug)]
@@ -209,6 +210,26 @@ mod tests {
         ];
         let preface = prop_oneof![Just(vec![]), Just([&MAGIC[..], &[1, 1, 0, 0]].concat())];
         (preface, vec(part, 0..8)).prop_map(|(preface, parts)| [preface, parts.concat()].concat())
+    }
+
+    /// The seeds of a fuzz target.
+    fn seeds(target: &str) -> Vec<Vec<u8>> {
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+        let files = std::fs::read_dir(corpus).unwrap();
+        let seeds: Vec<_> =
+            files.map(|file| std::fs::read(file.unwrap().path()).unwrap()).collect();
+        assert!(!seeds.is_empty(), "{target} has no seeds");
+        seeds
+    }
+
+    #[test]
+    fn the_seeds_of_the_fuzzers_hold() {
+        for seed in seeds("frame") {
+            decode_any_bytes(&seed);
+        }
+        for seed in seeds("stream") {
+            any_split_gives_the_same(&seed);
+        }
     }
 
     proptest! {
