@@ -14,8 +14,8 @@ use crate::wire::message::AckWanted;
 
 /// A client that blocks the thread that asks it.
 ///
-/// It beats, answers and reconnects only inside [`wait`](Self::wait), so wait often: more often than
-/// the interval.
+/// It beats, answers and reconnects only inside [`wait`](Self::wait), so wait often: more often
+/// than the interval.
 ///
 /// ```no_run
 /// use heartwheel::base::ids::ClientId;
@@ -254,8 +254,8 @@ mod tests {
         stream.write_all(&out).unwrap();
     }
 
-    /// Serves one connection: welcomes, answers so many beats, then says `last`. What it heard until
-    /// the client closed.
+    /// Serves one connection: welcomes, answers so many beats, then says `last`. What it heard
+    /// until the client closed.
     fn serve(listener: &TcpListener, beats: usize, last: &Message<'_>) -> Vec<String> {
         let (mut stream, _) = listener.accept().unwrap();
         let (mut deframer, mut heard) = (Deframer::server_side(), Vec::new());

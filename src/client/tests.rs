@@ -44,18 +44,22 @@ struct Pair {
     news: Vec<(u64, News)>,
 }
 
-const WELCOME: Message<'static> = Message::Welcome {
-    version: 1,
-    mode: Mode::Client,
-    resumed: false,
-    epoch: 9,
-    interval_ms: 1_000,
-    timeout_ms: 3_500,
-    first_beat_ms: 300,
-    payload_max: 1_024,
-    server_unix_ms: 0,
-    resume: b"again",
-};
+const WELCOME: Message<'static> = welcome(Mode::Client, 300, false);
+
+const fn welcome(mode: Mode, first_beat_ms: u32, resumed: bool) -> Message<'static> {
+    Message::Welcome {
+        version: 1,
+        mode,
+        resumed,
+        epoch: 9,
+        interval_ms: 1_000,
+        timeout_ms: 3_500,
+        first_beat_ms,
+        payload_max: 1_024,
+        server_unix_ms: 0,
+        resume: b"again",
+    }
+}
 
 impl Pair {
     fn new(seed: u64) -> Self {
@@ -199,7 +203,7 @@ const WELCOME_MS: u64 = 60;
 fn beats_come_after_the_first_beat_and_then_in_step() {
     let mut pair = Pair::new(1);
     pair.drive(5_000);
-    let arrival = WELCOME_MS + 20;
+    let arrival = WELCOME_MS + LATENCY.as_millis();
     assert_eq!(pair.heard_at("Hello"), [40]);
     assert_eq!(
         pair.heard_at("Ping"),
@@ -364,6 +368,46 @@ fn codes_say_whether_to_come_back() {
 }
 
 #[test]
+fn a_window_that_ends_before_it_begins_is_its_beginning() {
+    let mut pair = Pair::new(1);
+    pair.drive(100);
+    pair.say(&Message::Goaway {
+        code: CloseReason::Drain.code(),
+        reconnect_min_ms: 2_000,
+        reconnect_max_ms: 1_000,
+        address: "",
+        text: "",
+    });
+    pair.drive(5_000);
+    assert_eq!(pair.connects[1].0, 120 + 2_000);
+}
+
+#[test]
+fn numbers_go_on_in_a_resumed_session_and_begin_anew_in_a_new_one() {
+    for (resumed, next_seq) in [(true, 3), (false, 1)] {
+        let mut pair = Pair::new(1);
+        pair.drive(100);
+        pair.say(&Message::Data { seq: 7, ack: AckWanted::No, topic: "", body: b"" });
+        pair.drive(130);
+        assert_eq!(pair.client.try_send("", b"", AckWanted::No), Ok(1));
+        assert_eq!(pair.client.try_send("", b"", AckWanted::No), Ok(2));
+        pair.welcome = welcome(Mode::Client, 300, resumed);
+        pair.client.on_disconnected(pair.now);
+        pair.drive(3_000);
+        let (_, hello) = pair.heard.iter().rfind(|(_, said)| said.starts_with("Hello")).unwrap();
+        assert!(hello.contains("last_seq: 7"), "{hello}");
+        assert_eq!(pair.client.try_send("", b"", AckWanted::No), Ok(next_seq));
+    }
+}
+
+#[test]
+fn the_first_beat_is_never_later_than_an_interval() {
+    let mut pair = Pair::with(Manners::Good, welcome(Mode::Client, 60_000, false), 1);
+    pair.drive(2_000);
+    assert_eq!(pair.heard_at("Ping"), [WELCOME_MS + 1_000 + 20]);
+}
+
+#[test]
 fn losses_are_followed_by_full_jitter_that_doubles_to_the_cap() {
     let mut longest_ms = [0; 10];
     let mut shortest_ms = [u64::MAX; 10];
@@ -510,23 +554,7 @@ fn what_cannot_be_sent_is_refused_whole() {
 
 #[test]
 fn when_the_server_pings_the_client_only_asks_after_two_silent_intervals() {
-    let Message::Welcome { version, resumed, epoch, payload_max, server_unix_ms, resume, .. } =
-        WELCOME
-    else {
-        unreachable!("it is a WELCOME")
-    };
-    let welcome = Message::Welcome {
-        version,
-        mode: Mode::Server,
-        resumed,
-        epoch,
-        interval_ms: 1_000,
-        timeout_ms: 3_500,
-        first_beat_ms: 300,
-        payload_max,
-        server_unix_ms,
-        resume,
-    };
+    let welcome = welcome(Mode::Server, 300, false);
     let mut pair = Pair::with(Manners::Good, welcome, 1);
     pair.drive(1_000);
     pair.say(&Message::Ping { reply: Reply::Wanted, payload: b"" });

@@ -662,6 +662,12 @@ mod tests {
             heard(Deframer::client_side(), &[&grown]),
             [format!("{:?}", Inbound::Message(message))]
         );
+        let both = [kind::PING, flag::NO_REPLY | flag::PROBE, 0, 0];
+        let probe = Message::Ping { reply: Reply::AtOnce, payload: &[] };
+        assert_eq!(
+            heard(Deframer::client_side(), &[&both]),
+            [format!("{:?}", Inbound::Message(probe))]
+        );
         let unknown = [0x7F, 0, 0, 1, 0];
         assert_eq!(
             heard(Deframer::client_side(), &[&unknown]),
