@@ -27,7 +27,10 @@ pub enum CliError {
         cause: io::Error,
     },
     /// A file cannot be opened for writing. Exit code 1.
-    #[error("cannot write {}: {cause}; name a file in a directory that may be written", path.display())]
+    #[error(
+        "cannot write {}: {cause}; name a file in a directory that may be written",
+        path.display()
+    )]
     FileUnwritable {
         /// Which file.
         path: PathBuf,

@@ -392,7 +392,8 @@ mod tests {
             (
                 "text for a number",
                 "max-connections = \"many\"",
-                "heartwheel.toml:1: max-connections is a text; expected a whole number without quotes",
+                "heartwheel.toml:1: max-connections is a text; expected a whole number without \
+                 quotes",
             ),
             (
                 "number for a word",
@@ -447,7 +448,10 @@ mod tests {
         /// Whatever stands in a file, the answer is one line or a configuration, and never a panic.
         #[test]
         fn any_text_is_read_or_refused_in_one_line(
-            lines in proptest::collection::vec("([a-z-]{0,12}|tick|max-connections|keepalive) ?=? ?.{0,12}", 0..4),
+            lines in proptest::collection::vec(
+                "([a-z-]{0,12}|tick|max-connections|keepalive) ?=? ?.{0,12}",
+                0..4,
+            ),
         ) {
             if let Err(line) = joined(&[], &[], Some(&lines.join("\n"))) {
                 proptest::prop_assert!(!line.chars().any(char::is_control), "{}", line);

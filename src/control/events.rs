@@ -300,7 +300,11 @@ mod tests {
     fn every_event_is_one_line_with_its_evidence() {
         assert_eq!(
             line(&online(7, "device-1")),
-            r#"{"event":"online","node":"north","boot":3,"seq":7,"at_unix_ms":1700000001500,"client":"device-1","epoch":9,"conn":"4.2","remote":"127.0.0.1:5000","interval_ms":15000,"timeout_ms":35000}"#
+            concat!(
+                r#"{"event":"online","node":"north","boot":3,"seq":7,"at_unix_ms":1700000001500,"#,
+                r#""client":"device-1","epoch":9,"conn":"4.2","remote":"127.0.0.1:5000","#,
+                r#""interval_ms":15000,"timeout_ms":35000}"#
+            )
         );
         let event = Event::Offline {
             client: ClientId::new("device-1").expect("a client id"),
@@ -313,7 +317,12 @@ mod tests {
         let record = Record { seq: 8, at: Moment::from_millis(36_503), event };
         assert_eq!(
             line(&record),
-            r#"{"event":"offline","node":"north","boot":3,"seq":8,"at_unix_ms":1700000036503,"client":"device-1","epoch":9,"conn":"4.2","remote":"[::1]:5000","reason":"heartbeat_timeout","code":202,"last_beat_unix_ms":1700000001500,"silence_ms":35003}"#
+            concat!(
+                r#"{"event":"offline","node":"north","boot":3,"seq":8,"at_unix_ms":1700000036503,"#,
+                r#""client":"device-1","epoch":9,"conn":"4.2","remote":"[::1]:5000","#,
+                r#""reason":"heartbeat_timeout","code":202,"last_beat_unix_ms":1700000001500,"#,
+                r#""silence_ms":35003}"#
+            )
         );
         let version = env!("CARGO_PKG_VERSION");
         for (event, word) in [(Event::Started, "started"), (Event::Stopped, "stopped")] {
@@ -321,7 +330,11 @@ mod tests {
             assert_eq!(
                 line(&record),
                 format!(
-                    r#"{{"event":"{word}","node":"north","boot":3,"seq":1,"at_unix_ms":1700000000000,"version":"{version}"}}"#
+                    concat!(
+                        r#"{{"event":"{}","node":"north","boot":3,"seq":1,"#,
+                        r#""at_unix_ms":1700000000000,"version":"{}"}}"#
+                    ),
+                    word, version
                 )
             );
         }

@@ -162,7 +162,8 @@ fn lost_line(lines: u64, format: LogFormat) -> String {
         LogFormat::Human => format!("{lines} lines of the log were lost: too many at once\n"),
         LogFormat::Json => {
             format!(
-                "{{\"level\":\"WARN\",\"message\":\"lines of the log were lost\",\"lines\":{lines}}}\n"
+                "{{\"level\":\"WARN\",\"message\":\"lines of the log were lost\",\
+                 \"lines\":{lines}}}\n"
             )
         }
     }

@@ -1,4 +1,4 @@
-//! What the side thread does: takes records from the loop and writes them, until the loop has ended.
+//! What the side thread does: takes records from the loop and writes them, until the loop ends.
 
 use std::io;
 use std::sync::mpsc::{Receiver, sync_channel};
