@@ -16,7 +16,8 @@ pub trait Source {
     /// Appends at most `limit` records to `into`.
     ///
     /// [`Supply::Ended`] promises that nothing will be added any more; there may still be something
-    /// left to take. Whoever asks with a `limit` of zero only wants to know that.
+    /// left to take, and from then on every call appends at least one record as long as any is
+    /// left. Whoever asks with a `limit` of zero only wants to know whether it has ended.
     fn take_records(&mut self, limit: usize, into: &mut Vec<Record>) -> Supply;
 
     /// Sleeps until there is something to take, the loop has ended, or `at_most` is over. May
