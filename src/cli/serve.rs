@@ -74,12 +74,13 @@ pub fn serve(options: &ServeOptions) -> Result<(), CliError> {
     let outcome = run_to_the_end(server);
     signals.end();
     // What was told is written even when the ring failed.
-    let written = events_outcome(&options.events, side.finish(limits::SIDE_PATIENCE));
-    outcome.and(written)
+    let side = side.finish(limits::SIDE_PATIENCE);
+    let untold = outcome?;
+    events_outcome(&options.events, side, untold)
 }
 
 /// Turns the loop until it is drained, and closes the door to it.
-fn run_to_the_end(mut server: Server) -> Result<(), CliError> {
+fn run_to_the_end(mut server: Server) -> Result<usize, CliError> {
     server.run().map_err(|error| CliError::machine(format!("the loop ended: {error}")))
 }
 
@@ -164,14 +165,19 @@ fn ready_line(gateway: &GatewayConfig, events: &EventsTarget, address: SocketAdd
 }
 
 /// What the side thread's end means for the exit code. `None`: it did not end in time.
-pub fn events_outcome(target: &EventsTarget, outcome: Option<Outcome>) -> Result<(), CliError> {
+pub fn events_outcome(
+    target: &EventsTarget,
+    outcome: Option<Outcome>,
+    untold: usize,
+) -> Result<(), CliError> {
+    let lost = |records: usize, cause: String| {
+        let target = target.to_string();
+        Err(CliError::EventsLost { records: records as u64, target, cause })
+    };
     match outcome {
-        Some(Outcome::Complete) => Ok(()),
-        Some(Outcome::Unwritten { records, cause }) => Err(CliError::EventsLost {
-            records: records as u64,
-            target: target.to_string(),
-            cause: cause.to_string(),
-        }),
+        Some(Outcome::Complete) if untold == 0 => Ok(()),
+        Some(Outcome::Complete) => lost(untold, "they could not be taken in time".to_owned()),
+        Some(Outcome::Unwritten { records, cause }) => lost(records + untold, cause.to_string()),
         None => Err(CliError::machine(format!(
             "{target} takes no more events; the last ones are lost with this process"
         ))),
@@ -209,12 +215,13 @@ mod tests {
     #[test]
     fn lost_events_are_a_failure_and_their_number_is_told() {
         let target = EventsTarget::Stdout;
-        assert!(events_outcome(&target, Some(Outcome::Complete)).is_ok());
+        assert!(events_outcome(&target, Some(Outcome::Complete), 0).is_ok());
         let cause = std::io::Error::from(std::io::ErrorKind::StorageFull);
-        let lost = events_outcome(&target, Some(Outcome::Unwritten { records: 3, cause }));
+        let lost = events_outcome(&target, Some(Outcome::Unwritten { records: 2, cause }), 1);
         let line = lost.expect_err("three are lost").line();
         assert!(line.starts_with("3 events could not be written to standard output: "), "{line}");
-        assert!(events_outcome(&target, None).is_err());
+        assert!(events_outcome(&target, None, 0).is_err());
+        assert!(events_outcome(&target, Some(Outcome::Complete), 1).is_err());
     }
 
     #[test]

@@ -1,7 +1,5 @@
 //! The side thread's ear at the loop's door.
 
-use std::collections::VecDeque;
-
 use crate::base::event::{CloseReason, Record};
 use crate::base::time::{Moment, Span, WallAnchor};
 use crate::control::side::{Source, Supply};
@@ -15,44 +13,41 @@ pub struct FromLoop {
     clock: Clock,
     wall: WallAnchor,
     news: Vec<News>,
-    /// Records heard and not yet passed on.
-    records: VecDeque<Record>,
     stats: Stats,
 }
 
 impl FromLoop {
     /// Hears what `reader` hears.
     pub fn new(reader: Reader, clock: Clock) -> Self {
-        Self {
-            reader,
-            clock,
-            wall: clock.wall(),
-            news: Vec::new(),
-            records: VecDeque::new(),
-            stats: Stats::default(),
-        }
+        Self { reader, clock, wall: clock.wall(), news: Vec::new(), stats: Stats::default() }
     }
 }
 
 impl Source for FromLoop {
     fn take_records(&mut self, limit: usize, into: &mut Vec<Record>) -> Supply {
-        let heard = self.reader.take(limit, &mut self.news);
-        for news in self.news.drain(..) {
-            match news {
-                News::Event(record) => self.records.push_back(record),
-                News::Wall(wall) => self.wall = wall,
-                News::Stats(stats) => {
-                    log_endings(&self.stats, &stats);
-                    self.stats = *stats;
+        // Other news takes no room: whoever gets no record may believe that there was none.
+        let taken_before = into.len();
+        loop {
+            let heard = self.reader.take(limit, &mut self.news);
+            let was_silent = self.news.is_empty();
+            for news in self.news.drain(..) {
+                match news {
+                    News::Event(record) => into.push(record),
+                    News::Wall(wall) => self.wall = wall,
+                    News::Stats(stats) => {
+                        log_endings(&self.stats, &stats);
+                        self.stats = *stats;
+                    }
+                    // Whoever asked has given up.
+                    News::Reply { .. } => {}
                 }
-                // Whoever asked has given up.
-                News::Reply { .. } => {}
             }
-        }
-        into.extend(self.records.drain(..));
-        match heard {
-            Heard::Open => Supply::Open,
-            Heard::Ended => Supply::Ended,
+            if was_silent || into.len() > taken_before {
+                return match heard {
+                    Heard::Open => Supply::Open,
+                    Heard::Ended => Supply::Ended,
+                };
+            }
         }
     }
 
@@ -127,5 +122,29 @@ fn is_worth_a_warning(reason: CloseReason) -> bool {
         | CloseReason::BadClientId
         | CloseReason::UnknownCriticalFrame
         | CloseReason::ServerError => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::event::Event;
+    use crate::os::wake::Waker;
+    use crate::server::mailbox;
+
+    #[test]
+    fn other_news_is_not_taken_for_the_end_of_the_records() {
+        let (mut inside, _asker, reader) = mailbox::open(Waker::new().expect("an eventfd"));
+        for _ in 0..10 {
+            inside.tell(News::Wall(WallAnchor { unix_millis_at_zero: 7 }));
+            inside.tell(News::Stats(Box::default()));
+        }
+        inside.tell(News::Event(Record { seq: 1, at: Moment::ZERO, event: Event::Started }));
+        drop(inside);
+        let mut source = FromLoop::new(reader, Clock::new());
+        let mut records = Vec::new();
+        assert_eq!(source.take_records(2, &mut records), Supply::Ended);
+        assert_eq!(records.len(), 1);
+        assert_eq!(source.wall().unix_millis_at_zero, 7);
     }
 }

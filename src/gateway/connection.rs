@@ -33,8 +33,6 @@ pub(crate) enum State {
     Greeting {
         /// When it was accepted.
         since: Moment,
-        /// Bytes received so far.
-        received_bytes: usize,
     },
     /// A client is online by this connection.
     Live(Session),
@@ -114,7 +112,7 @@ impl Connection {
     /// it: the deadline of its handshake or session, or of the frame it has begun.
     pub(crate) fn next_deadline(&self, config: &GatewayConfig) -> Option<Moment> {
         match &self.state {
-            State::Greeting { since, .. } => Some(*since + config.handshake_timeout),
+            State::Greeting { since } => Some(*since + config.handshake_timeout),
             State::Live(session) => {
                 let frame = self.frame_deadline(config.frame_timeout).into_iter();
                 frame.chain([session.deadline()]).min()
@@ -126,7 +124,7 @@ impl Connection {
     /// Which deadline passed, if one did: what the verdict will be, if the last look finds nothing.
     pub(crate) fn overdue(&self, config: &GatewayConfig, now: Moment) -> Option<CloseReason> {
         match &self.state {
-            State::Greeting { since, .. } => {
+            State::Greeting { since } => {
                 (*since + config.handshake_timeout <= now).then_some(CloseReason::HandshakeTimeout)
             }
             State::Live(session) if session.is_overdue(now) => Some(CloseReason::HeartbeatTimeout),

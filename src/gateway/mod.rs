@@ -256,7 +256,7 @@ impl Gateway {
     fn on_accepted(&mut self, socket: SocketHandle, peer: SocketAddr, now: Moment) {
         self.accepting.outstanding = self.accepting.outstanding.saturating_sub(1);
         self.stats.accepted += 1;
-        let state = State::Greeting { since: now, received_bytes: 0 };
+        let state = State::Greeting { since: now };
         let deadline = now + self.config.handshake_timeout;
         let Ok(conn) = self.tracker.admit(Connection::new(peer, state), deadline) else {
             self.ops.push(Op::Discard { socket });

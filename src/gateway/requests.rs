@@ -4,7 +4,6 @@ use crate::base::config::{Preset, Rhythm, UserTimeout};
 use crate::base::event::{CloseReason, Event};
 use crate::base::ids::{ClientId, ConnId};
 use crate::base::io::Op;
-use crate::base::limits;
 use crate::base::time::{Moment, Span};
 use crate::gateway::Gateway;
 use crate::gateway::connection::{Look, Receive, Session, State, Watch};
@@ -28,9 +27,8 @@ impl Gateway {
             self.stats.stale += 1;
             return;
         };
-        match &mut connection.state {
-            State::Greeting { received_bytes, .. } => *received_bytes += bytes.len(),
-            State::Live(_) => {}
+        match &connection.state {
+            State::Greeting { .. } | State::Live(_) => {}
             State::Leaving { .. } | State::Closing => return,
         }
         let mut deframer = std::mem::take(&mut connection.deframer);
@@ -63,11 +61,6 @@ impl Gateway {
         }
         let deadline = connection.next_deadline(&self.config);
         match &connection.state {
-            State::Greeting { received_bytes, .. } => {
-                if *received_bytes > limits::HANDSHAKE_BYTES_MAX {
-                    self.end(conn, CloseReason::FrameTooLong, now);
-                }
-            }
             State::Live(_) => {
                 if connection.look == Look::None
                     && let Some(deadline) = deadline
@@ -76,7 +69,8 @@ impl Gateway {
                 }
                 self.send_waiting(conn);
             }
-            State::Leaving { .. } | State::Closing => {}
+            // Nothing is said before HELLO, and its deadline stands.
+            State::Greeting { .. } | State::Leaving { .. } | State::Closing => {}
         }
     }
 
@@ -96,7 +90,10 @@ impl Gateway {
             Inbound::Preface(_) => Next::Listen,
             Inbound::Skipped { .. } => {
                 self.stats.frames_received += 1;
-                Next::Listen
+                match is_greeting {
+                    true => self.refuse(conn, CloseReason::UnexpectedFrame, now),
+                    false => Next::Listen,
+                }
             }
             Inbound::Message(message) => {
                 self.stats.frames_received += 1;

@@ -5,6 +5,8 @@
 
 pub mod mailbox;
 
+use std::collections::VecDeque;
+
 use crate::base::config::GatewayConfig;
 use crate::base::event::Record;
 use crate::base::io::Op;
@@ -26,7 +28,10 @@ pub struct Server {
     mailbox: Inside,
     ops: Vec<Op>,
     records: Vec<Record>,
+    replies: VecDeque<News>,
     report_due: Moment,
+    /// When the end no longer waits for the side thread; set when everybody has left.
+    gives_up_at: Option<Moment>,
 }
 
 /// Whether there is a next turn.
@@ -34,8 +39,11 @@ pub struct Server {
 pub enum Turn {
     /// There is.
     Goes,
-    /// Everybody has left after a drain, and everything was told.
-    Over,
+    /// Everybody has left after a drain, and everything was told, or the side thread takes nothing.
+    Over {
+        /// Events that the side thread did not take in time.
+        untold: usize,
+    },
 }
 
 /// Whether everything that the kernel had was taken.
@@ -72,18 +80,24 @@ impl Server {
             mailbox,
             ops: Vec::new(),
             records: Vec::new(),
+            replies: VecDeque::new(),
             report_due: Moment::ZERO,
+            gives_up_at: None,
         };
         Ok((server, asker, reader))
     }
 
-    /// Turns until a drain is over.
+    /// Turns until a drain is over, and says how many events the side thread did not take in time.
     ///
     /// # Errors
     /// When the ring itself fails, which no peer can cause.
-    pub fn run(&mut self) -> Result<(), RingError> {
-        while self.turn()? == Turn::Goes {}
-        Ok(())
+    pub fn run(&mut self) -> Result<usize, RingError> {
+        loop {
+            match self.turn()? {
+                Turn::Goes => {}
+                Turn::Over { untold } => return Ok(untold),
+            }
+        }
     }
 
     /// One pass: submit, wait, drain completions, advance time, take commands.
@@ -100,11 +114,18 @@ impl Server {
         }
         self.take_questions();
         self.tell();
-        if self.gateway.is_drained() {
-            self.report();
+        Ok(if self.gateway.is_drained() { self.finish(now) } else { Turn::Goes })
+    }
+
+    /// Everybody has left: the rest is told, but a side thread that hangs is not waited for.
+    fn finish(&mut self, now: Moment) -> Turn {
+        let gives_up_at = *self.gives_up_at.get_or_insert(now + limits::SIDE_PATIENCE);
+        let untold = self.gateway.events_waiting();
+        if untold > 0 && now < gives_up_at {
+            return Turn::Goes;
         }
-        let is_over = self.gateway.is_drained() && self.gateway.events_waiting() == 0;
-        Ok(if is_over { Turn::Over } else { Turn::Goes })
+        self.report();
+        Turn::Over { untold }
     }
 
     /// The gateway, for looking at.
@@ -158,15 +179,15 @@ impl Server {
         Ok(Input::LeftOver)
     }
 
+    /// Questions are heeded even when there is no room for their answers, which wait then.
     fn take_questions(&mut self) {
         for _ in 0..limits::TURN_COMMANDS_MAX {
-            // A question whose answer would have no room waits.
-            if self.mailbox.room() == 0 {
+            if self.replies.len() >= limits::COMMAND_QUEUE_MAX {
                 break;
             }
             let Some((ticket, command)) = self.mailbox.next_question() else { break };
             let reply = self.gateway.on_command(command, self.clock.now());
-            self.mailbox.tell(News::Reply { ticket, reply });
+            self.replies.push_back(News::Reply { ticket, reply });
         }
     }
 
@@ -187,6 +208,11 @@ impl Server {
         if now >= self.report_due {
             self.report();
             self.report_due = now + limits::SLEEP_MAX;
+        }
+        while self.mailbox.room() > 0
+            && let Some(reply) = self.replies.pop_front()
+        {
+            self.mailbox.tell(reply);
         }
         let room = match self.mailbox.has_reader() {
             true => self.mailbox.room().min(limits::TURN_EVENTS_MAX),

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// A running `heartwheel serve` on a port of its own.
 pub(crate) struct Gate {
     child: Child,
+    unread: Option<ChildStdout>,
     pub(crate) address: SocketAddr,
     events: Receiver<Value>,
     logs: Receiver<String>,
@@ -25,6 +26,23 @@ pub(crate) struct Gate {
 impl Gate {
     /// Starts it with events on standard output, and waits until it listens.
     pub(crate) fn start(arguments: &[&str]) -> Self {
+        let mut gate = Self::start_unread(arguments);
+        let stdout = gate.unread.take().expect("piped");
+        let (event_in, events) = channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                let event = serde_json::from_str(&line).unwrap_or(Value::String(line));
+                if event_in.send(event).is_err() {
+                    return;
+                }
+            }
+        });
+        gate.events = events;
+        gate
+    }
+
+    /// The same, but nobody reads the events.
+    pub(crate) fn start_unread(arguments: &[&str]) -> Self {
         let events: &[&str] =
             if arguments.contains(&"--events") { &[] } else { &["--events", "-"] };
         let mut child = Command::new(env!("CARGO_BIN_EXE_heartwheel"))
@@ -36,21 +54,12 @@ impl Gate {
             .stderr(Stdio::piped())
             .spawn()
             .expect("the binary starts");
-        let stdout = child.stdout.take().expect("piped");
-        let (event_in, events) = channel();
-        std::thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                let event = serde_json::from_str(&line).unwrap_or(Value::String(line));
-                if event_in.send(event).is_err() {
-                    return;
-                }
-            }
-        });
         let logs = lines_of(child.stderr.take().expect("piped"));
         let mut gate = Self {
+            unread: child.stdout.take(),
             child,
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
-            events,
+            events: channel().1,
             logs,
             logged: Vec::new(),
         };

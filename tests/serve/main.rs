@@ -333,6 +333,18 @@ fn events_go_to_a_file_and_a_restart_appends() {
 }
 
 #[test]
+fn a_feed_that_nobody_reads_does_not_hold_up_the_end() {
+    let mut gate = Gate::start_unread(&["--drain-timeout", "1s"]);
+    // More events than the pipe, the side thread and the queue to it hold together.
+    for number in 0..10_000 {
+        drop(Caller::login(gate.address, &format!("client-{number}")));
+    }
+    gate.signal("TERM");
+    assert_eq!(gate.wait().code(), Some(1), "events were lost, and that is a failure");
+    gate.wait_for_log("heartwheel: ");
+}
+
+#[test]
 fn the_python_client_written_from_the_manual_gets_along() {
     let gate = Gate::start(&[]);
     let output = Command::new("python3")
