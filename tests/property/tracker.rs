@@ -288,8 +288,9 @@ mod tests {
     fn the_tracker_agrees_on_every_seed() {
         let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/tracker");
         let mut read = 0;
-        for seed in std::fs::read_dir(seeds).unwrap() {
-            agrees_with_naive_bytes(&std::fs::read(seed.unwrap().path()).unwrap());
+        for seed in std::fs::read_dir(seeds).expect("the seeds are in the repository") {
+            let path = seed.expect("a directory entry").path();
+            agrees_with_naive_bytes(&std::fs::read(path).expect("a readable seed"));
             read += 1;
         }
         assert!(read > 0, "no seeds in {seeds}");

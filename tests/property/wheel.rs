@@ -182,8 +182,9 @@ mod tests {
     fn the_wheel_agrees_on_every_seed() {
         let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/wheel");
         let mut read = 0;
-        for seed in std::fs::read_dir(seeds).unwrap() {
-            agrees_with_naive_bytes(&std::fs::read(seed.unwrap().path()).unwrap());
+        for seed in std::fs::read_dir(seeds).expect("the seeds are in the repository") {
+            let path = seed.expect("a directory entry").path();
+            agrees_with_naive_bytes(&std::fs::read(path).expect("a readable seed"));
             read += 1;
         }
         assert!(read > 0, "no seeds in {seeds}");
