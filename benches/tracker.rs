@@ -138,10 +138,10 @@ fn name(client: u32) -> String {
     format!("device-{client:08}")
 }
 
-/// Ours, where the connection is known: what the gateway does with a beat.
+/// Ours, where the connection is known: what the gateway does with a beat. The id comes with the
+/// kernel's completion, so it is not looked up here either: slots are given in order.
 struct ByConnection {
     tracker: Tracker<u64>,
-    conns: Vec<Option<ConnId>>,
     expired: Vec<ConnId>,
 }
 
@@ -149,25 +149,22 @@ impl Deadlines for ByConnection {
     const NAME: &'static str = "heartwheel_by_connection";
 
     fn new(clients: u32) -> Self {
-        let conns = vec![None; clients as usize];
-        Self { tracker: tracker(clients), conns, expired: Vec::new() }
+        let (tracker, ids) = filled(clients);
+        assert!((0..clients).zip(ids).all(|(client, conn)| conn == conn_id(client)));
+        Self { tracker, expired: Vec::new() }
     }
 
     fn beat(&mut self, client: u32, deadline: u64) {
-        match self.conns[client as usize] {
-            Some(conn) => self.tracker.touch(conn, moment(deadline)),
-            None => {
-                let conn = self.tracker.admit(0, moment(deadline)).expect("there is room");
-                let client_id = ClientId::new(&name(client)).expect("fits");
-                self.tracker.name(conn, client_id).expect("it is free");
-                self.conns[client as usize] = Some(conn);
-            }
-        }
+        self.tracker.touch(conn_id(client), moment(deadline));
     }
 
     fn tick(&mut self, now: u64) -> usize {
         expire_all(&mut self.tracker, &mut self.expired, now)
     }
+}
+
+fn conn_id(client: u32) -> ConnId {
+    ConnId { slot: client, generation: 0 }
 }
 
 /// Ours, where only the name is known: what `Presence` does with a beat.

@@ -12,7 +12,7 @@ use heartwheel::base::limits::EXPIRE_BATCH_MAX;
 use heartwheel::tracker::{Progress, Tick, Wheel};
 
 use rivals::{BareStore, Deadlines, HashWheel, HeartWheel, MapScan, TokioDelayQueue, Tree};
-use rivals::{TIMEOUT_TICKS, Workload, mass_expiry, own_time};
+use rivals::{TIMEOUT_TICKS, Workload, mass_expiry_nanos, own_time};
 
 /// How large the measured things are: whole, or just large enough to see that they run.
 struct Scale {
@@ -91,8 +91,8 @@ fn idle(criterion: &mut Criterion) {
 fn pauses(scale: &Scale) {
     let Scale { pause_clients: clients, pause_ticks: ticks, .. } = *scale;
     println!("\n{clients} clients, {ticks} ticks after all connected");
-    let columns = ["99.9 % of ticks", "longest tick", "death of all, each"];
-    println!("{:<32} {:>16} {:>16} {:>20}", "", columns[0], columns[1], columns[2]);
+    let columns = ["99.9 % of ticks", "longest tick", "death of all, ns each"];
+    println!("{:<32} {:>16} {:>16} {:>22}", "", columns[0], columns[1], columns[2]);
     pause::<HeartWheel>(clients, ticks);
     pause::<MapScan>(clients, ticks);
     pause::<Tree>(clients, ticks);
@@ -106,8 +106,8 @@ fn pause<D: Deadlines>(clients: u32, ticks: u64) {
     workload.connect(&mut deadlines);
     let took = workload.ticks(&mut deadlines, ticks);
     let (usual, longest) = (took[took.len() * 999 / 1_000], took[took.len() - 1]);
-    let death = mass_expiry::<D>(clients);
-    println!("{:<32} {usual:>16?} {longest:>16?} {death:>20?}", D::NAME);
+    let death = mass_expiry_nanos::<D>(clients);
+    println!("{:<32} {usual:>16?} {longest:>16?} {death:>22.1}", D::NAME);
 }
 
 /// The longest call when everybody dies and is handed out in slices.
