@@ -1,3 +1,112 @@
-//! Placeholder until the first measurement.
+//! One beat there and back with the kernel in between: eight bytes over loopback, by the driver.
 
-fn main() {}
+#![allow(missing_docs, reason = "the macros of criterion make undocumented functions")]
+
+use std::hint::black_box;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use heartwheel::base::ids::ConnId;
+use heartwheel::base::io::{Chunk, Completion, Op};
+use heartwheel::os::ring::{Descriptors, Driver, DriverConfig, More, RingSizes};
+use heartwheel::os::socket::{ListenOptions, listen};
+
+const CONN: ConnId = ConnId { slot: 0, generation: 1 };
+
+/// A server that says everything twice.
+struct Echo {
+    driver: Driver,
+    ops: Vec<Op>,
+    chunk: Chunk,
+    sent: usize,
+}
+
+impl Echo {
+    fn new(descriptors: Descriptors) -> (Self, TcpStream) {
+        let address = "127.0.0.1:0".parse().expect("an address");
+        let listener = listen(address, &ListenOptions::default()).expect("a free port");
+        let address = listener.local_address();
+        let driver = Driver::new(DriverConfig {
+            connections_max: 16,
+            descriptors,
+            listener: Some(listener),
+            sizes: RingSizes::new(16, 16),
+        })
+        .expect("io_uring");
+        let ops = vec![Op::Accept { count: 1 }];
+        let mut echo = Self { driver, ops, chunk: Chunk::new(), sent: 0 };
+        let peer = TcpStream::connect(address).expect("it listens");
+        peer.set_nodelay(true).expect("a TCP socket");
+        while echo.driver.connections() == 0 {
+            echo.turn();
+        }
+        (echo, peer)
+    }
+
+    /// One turn of a loop like the server's.
+    fn turn(&mut self) {
+        self.driver.submit(&mut self.ops);
+        self.driver.wait(None).expect("io_uring");
+        loop {
+            let Self { driver, ops, chunk, sent } = self;
+            let drained = driver
+                .drain(1_024, |completion| match completion {
+                    Completion::Accepted { socket, .. } => {
+                        ops.push(Op::Adopt { socket, conn: CONN });
+                        ops.push(Op::Receive { conn: CONN });
+                    }
+                    Completion::Received { conn, bytes } => {
+                        let mut answer = std::mem::take(chunk);
+                        answer.clear();
+                        answer.buffer().extend_from_slice(bytes);
+                        ops.push(Op::Send { conn, chunk: answer });
+                    }
+                    Completion::Sent { chunk: home, .. } => {
+                        *chunk = home;
+                        *sent += 1;
+                    }
+                    other @ (Completion::AcceptFailed { .. }
+                    | Completion::Connected { .. }
+                    | Completion::ConnectFailed { .. }
+                    | Completion::ReceiveEnded { .. }
+                    | Completion::Looked { .. }
+                    | Completion::Closed { .. }) => panic!("{other:?}"),
+                })
+                .expect("io_uring");
+            self.driver.submit(&mut self.ops);
+            if drained.more == More::Nothing {
+                break;
+            }
+        }
+    }
+
+    fn answer_one(&mut self) {
+        let before = self.sent;
+        while self.sent == before {
+            self.turn();
+        }
+    }
+}
+
+fn ring_echo(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("ring_echo");
+    for (name, descriptors) in
+        [("direct", Descriptors::Direct), ("ordinary", Descriptors::Ordinary)]
+    {
+        let (mut echo, mut peer) = Echo::new(descriptors);
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                peer.write_all(black_box(b"12345678")).expect("connected");
+                echo.answer_one();
+                let mut answer = [0; 8];
+                peer.read_exact(&mut answer).expect("connected");
+                answer
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, ring_echo);
+criterion_main!(benches);

@@ -21,8 +21,8 @@ const TABLE_FILES_MAX: u64 = 1 << 20;
 const FILES_RESERVE: u64 = 128;
 /// Descriptors of one ring: itself and its bell.
 const FILES_PER_RING: u64 = 2;
-/// Memory that the kernel locks for one ring of many; measured 0.25 MB, with some to spare.
-const RING_LOCKED_BYTES: u64 = 384 * 1_024;
+/// Memory that the kernel locks for one ring of many; 35 fitted into 8 MiB.
+const RING_LOCKED_BYTES: u64 = 256 * 1_024;
 /// Before this kernel, one long-lived operation on a direct descriptor kept every slot that was
 /// closed after it from being freed.
 const DIRECT_SINCE: KernelVersion = KernelVersion { major: 6, minor: 13 };
@@ -465,7 +465,7 @@ mod tests {
             (1_000_000, 20_000, 51),
             (262_080, 1_024, 256),
             (1_000_000, 1_048_576, 1),
-            (419_936, 20_000, 21),
+            (639_936, 20_000, 32),
         ];
         for ((name, machine), expected) in names.into_iter().zip(machines).zip(expected) {
             let plan = machine.plan(Wanted::UpTo(1_000_000)).unwrap();
@@ -484,7 +484,7 @@ mod tests {
             "50000 connections are more than this machine allows, which is 19808; raise the limit \
              of open files (ulimit -n, LimitNOFILE= in systemd)"
         );
-        let poor = Survey { locked_bytes_max: Some(1 << 20), ..machine() };
+        let poor = Survey { locked_bytes_max: Some(512 << 10), ..machine() };
         let error = poor.plan(Wanted::Exactly(50_000)).unwrap_err();
         assert!(error.to_string().contains("locked memory"), "{error}");
     }

@@ -201,7 +201,8 @@ pub(super) fn fault_of_growth(error: &RingError) -> IoFault {
     }
 }
 
-/// Reads what the kernel wrote; an unspecified address when it is of no family that we listen on.
+/// Reads what the kernel wrote. An IPv4 peer of an IPv6 listener has its IPv4 address; a peer of no
+/// family that we listen on has an unspecified one.
 fn address_of(peer: &PeerAddress) -> SocketAddr {
     let [f0, f1, p0, p1, rest @ ..] = peer.bytes;
     let port = u16::from_be_bytes([p0, p1]);
@@ -212,13 +213,13 @@ fn address_of(peer: &PeerAddress) -> SocketAddr {
         }
         libc::AF_INET6 => {
             let [flow0, flow1, flow2, flow3, address @ .., s0, s1, s2, s3] = rest;
-            let address: [u8; 16] = address;
-            SocketAddr::V6(SocketAddrV6::new(
-                Ipv6Addr::from(address),
-                port,
-                u32::from_be_bytes([flow0, flow1, flow2, flow3]),
-                u32::from_ne_bytes([s0, s1, s2, s3]),
-            ))
+            let address = Ipv6Addr::from(address);
+            if let Some(v4) = address.to_ipv4_mapped() {
+                return SocketAddr::from((v4, port));
+            }
+            let flow = u32::from_be_bytes([flow0, flow1, flow2, flow3]);
+            let scope = u32::from_ne_bytes([s0, s1, s2, s3]);
+            SocketAddr::V6(SocketAddrV6::new(address, port, flow, scope))
         }
         _ => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
     }
@@ -240,5 +241,7 @@ mod tests {
         peer.bytes[2..4].copy_from_slice(&[0x1f, 0x90]);
         peer.bytes[23] = 1;
         assert_eq!(address_of(&peer), "[::1]:8080".parse().unwrap());
+        peer.bytes[18..24].copy_from_slice(&[0xff, 0xff, 192, 0, 2, 7]);
+        assert_eq!(address_of(&peer), "192.0.2.7:8080".parse().unwrap());
     }
 }

@@ -58,6 +58,7 @@ impl Driver {
             ring.enter(want, Sleep::No)?;
         }
         let ready = ring.ready();
+        let exhausted = looked && ready < want && ring.unsubmitted() == 0;
         let mut batch = std::mem::take(&mut self.scratch);
         ring.take_completions(budget, &mut batch);
         let overflowed = ring.has_overflowed();
@@ -73,8 +74,7 @@ impl Driver {
         let completions = batch.len();
         batch.clear();
         self.scratch = batch;
-        let exhausted = looked && ready < want && !overflowed;
-        let more = if exhausted { More::Nothing } else { More::Maybe };
+        let more = if exhausted && !overflowed { More::Nothing } else { More::Maybe };
         Ok(Drained { completions, more })
     }
 

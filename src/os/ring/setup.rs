@@ -166,16 +166,20 @@ impl Ring {
 
     /// Submits everything and sleeps until `want` completions are there or the time is over. Runs
     /// the kernel's deferred work for up to `want` connections, and for at least 20.
+    ///
+    /// Where there is so much to submit that its completions would not fit, some of it stays
+    /// unsubmitted, and there is no sleep.
     pub(super) fn enter(&mut self, want: u32, sleep: Sleep) -> Result<(), RingError> {
         while !self.backlog.is_empty() {
             self.fill_queue();
             if self.backlog.is_empty() {
                 break;
             }
-            let before = self.backlog.len() + self.uring.submission().len();
+            let before = self.unsubmitted();
             self.enter_once(0, Sleep::Forever)?;
-            if self.uring.submission().len() + self.backlog.len() == before {
-                return Ok(()); // the completion queue is full: to be emptied first
+            let is_half_full = self.ready() > self.uring.completion().capacity() / 2;
+            if is_half_full || self.unsubmitted() == before {
+                return Ok(()); // completions are to be taken before more of them come
             }
         }
         self.enter_once(want, sleep)
