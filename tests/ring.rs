@@ -3,224 +3,24 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 #![allow(clippy::wildcard_enum_match_arm, reason = "a test waits for one thing of many")]
 
+#[path = "ring/rig.rs"]
+mod rig;
+
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use heartwheel::base::ids::ConnId;
 use heartwheel::base::io::{
-    Chunk, CloseHow, Completion, Connect, Found, IoFault, Op, ReceiveEnd, SocketHandle,
+    Chunk, CloseHow, Connect, Found, IoFault, Op, ReceiveEnd, SocketHandle,
 };
 use heartwheel::base::time::Span;
 use heartwheel::os::ring::{Descriptors, Driver, DriverConfig, More, RingSizes};
 use heartwheel::os::socket::{KeepAlive, ListenOptions, listen};
+use rig::{PATIENCE, Rig, Seen};
 use rustix::net::sockopt;
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
-
-/// Longer than anything here takes, also on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// A completion that owns what it says.
-#[derive(Clone, Debug, Eq, PartialEq)]
-enum Seen {
-    Accepted(SocketHandle, SocketAddr),
-    AcceptFailed(IoFault),
-    Connected(u32, SocketHandle),
-    ConnectFailed(u32, IoFault),
-    Received(ConnId, Vec<u8>),
-    ReceiveEnded(ConnId, ReceiveEnd),
-    Sent(ConnId, usize, Result<usize, IoFault>),
-    Looked(ConnId, Found),
-    Closed(ConnId),
-}
-
-impl Seen {
-    fn of(completion: Completion<'_>) -> Self {
-        match completion {
-            Completion::Accepted { socket, peer } => Self::Accepted(socket, peer),
-            Completion::AcceptFailed { fault } => Self::AcceptFailed(fault),
-            Completion::Connected { ticket, socket } => Self::Connected(ticket, socket),
-            Completion::ConnectFailed { ticket, fault } => Self::ConnectFailed(ticket, fault),
-            Completion::Received { conn, bytes } => Self::Received(conn, bytes.to_vec()),
-            Completion::ReceiveEnded { conn, end } => Self::ReceiveEnded(conn, end),
-            Completion::Sent { conn, chunk, result } => Self::Sent(conn, chunk.len(), result),
-            Completion::Looked { conn, found } => Self::Looked(conn, found),
-            Completion::Closed { conn } => Self::Closed(conn),
-        }
-    }
-}
-
-/// A driver and what it said.
-struct Rig {
-    driver: Driver,
-    address: SocketAddr,
-    seen: Vec<Seen>,
-    next_slot: u32,
-}
-
-impl Rig {
-    fn new(descriptors: Descriptors, sizes: RingSizes, connections_max: u32) -> Self {
-        Self::with_options(descriptors, sizes, connections_max, &ListenOptions::default())
-    }
-
-    fn with_options(
-        descriptors: Descriptors,
-        sizes: RingSizes,
-        connections_max: u32,
-        options: &ListenOptions,
-    ) -> Self {
-        let listener = listen("127.0.0.1:0".parse().unwrap(), options).unwrap();
-        let address = listener.local_address();
-        let config = DriverConfig { connections_max, descriptors, listener: Some(listener), sizes };
-        let driver = Driver::new(config).unwrap();
-        Self { driver, address, seen: Vec::new(), next_slot: 0 }
-    }
-
-    fn ask(&mut self, op: Op) {
-        self.driver.submit(&mut vec![op]);
-    }
-
-    /// One turn: waits at most so long, then drains all there is.
-    fn turn(&mut self, longest: Duration) {
-        self.driver.wait(Some(longest.into())).unwrap();
-        self.drain();
-    }
-
-    fn drain(&mut self) {
-        loop {
-            let seen = &mut self.seen;
-            let drained =
-                self.driver.drain(1_024, |completion| seen.push(Seen::of(completion))).unwrap();
-            self.driver.check();
-            if drained.more == More::Nothing {
-                break;
-            }
-        }
-    }
-
-    /// Turns until one of what was seen is wanted, and takes it.
-    fn until<T>(&mut self, what: &str, wanted: impl Fn(&Seen) -> Option<T>) -> T {
-        let start = Instant::now();
-        loop {
-            let found = self.seen.iter().enumerate().find_map(|(i, seen)| Some((i, wanted(seen)?)));
-            if let Some((index, found)) = found {
-                self.seen.remove(index);
-                return found;
-            }
-            assert!(start.elapsed() < PATIENCE, "no {what}; seen: {:?}", self.seen);
-            self.turn(Duration::from_millis(20));
-        }
-    }
-
-    /// Takes one connection from the listener.
-    fn accept(&mut self) -> ConnId {
-        self.ask(Op::Accept { count: 1 });
-        self.accepted()
-    }
-
-    /// The connection that an accept asked for earlier brings.
-    fn accepted(&mut self) -> ConnId {
-        let socket = self.accepted_socket().0;
-        self.adopt(socket)
-    }
-
-    fn accepted_socket(&mut self) -> (SocketHandle, SocketAddr) {
-        self.until("accepted", |seen| match seen {
-            Seen::Accepted(socket, from) => Some((*socket, *from)),
-            _ => None,
-        })
-    }
-
-    fn adopt(&mut self, socket: SocketHandle) -> ConnId {
-        let conn = ConnId { slot: self.next_slot, generation: 7 };
-        self.next_slot += 1;
-        self.ask(Op::Adopt { socket, conn });
-        conn
-    }
-
-    /// A peer and our side of it, receiving.
-    fn pair(&mut self) -> (TcpStream, ConnId) {
-        let peer = self.peer();
-        let conn = self.accept();
-        self.ask(Op::Receive { conn });
-        (peer, conn)
-    }
-
-    fn peer(&self) -> TcpStream {
-        let peer = TcpStream::connect(self.address).unwrap();
-        peer.set_read_timeout(Some(PATIENCE)).unwrap();
-        peer
-    }
-
-    /// Turns until so many bytes came, arming the receive again where the kernel ended it.
-    fn received(&mut self, conn: ConnId, count_bytes: usize) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        while bytes.len() < count_bytes {
-            let piece = self.until("bytes", |seen| match seen {
-                Seen::Received(of, bytes) if *of == conn => Some(bytes.clone()),
-                Seen::ReceiveEnded(of, ReceiveEnd::Starved | ReceiveEnd::Interrupted)
-                    if *of == conn =>
-                {
-                    Some(Vec::new())
-                }
-                _ => None,
-            });
-            if piece.is_empty() {
-                self.ask(Op::Receive { conn });
-            }
-            bytes.extend(piece);
-        }
-        bytes
-    }
-
-    fn ended(&mut self, conn: ConnId) -> ReceiveEnd {
-        self.until("end of receive", |seen| match seen {
-            Seen::ReceiveEnded(of, end) if *of == conn => Some(*end),
-            _ => None,
-        })
-    }
-
-    fn send(&mut self, conn: ConnId, bytes: &[u8]) -> Result<usize, IoFault> {
-        self.ask(Op::Send { conn, chunk: Chunk::from(bytes.to_vec()) });
-        self.sent(conn)
-    }
-
-    fn sent(&mut self, conn: ConnId) -> Result<usize, IoFault> {
-        self.until("sent", |seen| match seen {
-            Seen::Sent(of, _, result) if *of == conn => Some(*result),
-            _ => None,
-        })
-    }
-
-    fn look(&mut self, conn: ConnId) -> Found {
-        self.ask(Op::Look { conn });
-        self.until("looked", |seen| match seen {
-            Seen::Looked(of, found) if *of == conn => Some(*found),
-            _ => None,
-        })
-    }
-
-    fn close(&mut self, conn: ConnId, how: CloseHow) {
-        self.ask(Op::Close { conn, how });
-        self.closed(conn);
-    }
-
-    fn closed(&mut self, conn: ConnId) {
-        self.until("closed", |seen| (*seen == Seen::Closed(conn)).then_some(()));
-    }
-
-    /// Every buffer is with the kernel again and nothing is under way but what is asked for.
-    fn assert_quiet(&mut self, in_flight: usize) {
-        self.turn(Duration::ZERO);
-        assert!(self.seen.is_empty(), "{:?}", self.seen);
-        let stats = self.driver.stats();
-        assert_eq!(stats.in_flight, in_flight);
-        if let Some(with_kernel) = stats.buffers_with_kernel {
-            assert_eq!(with_kernel, stats.buffers, "every buffer is home");
-        }
-    }
-}
 
 fn both(test: impl Fn(Descriptors)) {
     for descriptors in [Descriptors::Direct, Descriptors::Ordinary] {
@@ -863,11 +663,81 @@ fn a_user_timeout_is_set_on_one_connection() {
     });
 }
 
+#[test]
+fn a_gathering_sleep_lasts_its_window() {
+    both(|descriptors| {
+        let mut rig = Rig::new(descriptors, sizes(), 4);
+        let (mut peer, conn) = rig.pair();
+        rig.turn(Duration::ZERO);
+        let window = Duration::from_millis(50);
+        for gathering in [false, true] {
+            rig.driver.gather(if gathering { window.into() } else { Span::ZERO });
+            peer.write_all(b"early").unwrap();
+            let start = Instant::now();
+            rig.driver.wait(Some(PATIENCE.into())).unwrap();
+            let slept = start.elapsed();
+            assert!(slept < PATIENCE / 2, "{slept:?}");
+            if gathering && rig.driver.stats().gathers {
+                assert!(slept >= window, "{slept:?}");
+            }
+            assert_eq!(rig.received(conn, 5), b"early");
+        }
+    });
+}
+
+#[test]
+fn addresses_of_the_sixth_version_will_do() {
+    both(|descriptors| {
+        let Ok(listener) = listen("[::1]:0".parse().unwrap(), &ListenOptions::default()) else {
+            return; // a machine without them
+        };
+        let target = listener.local_address();
+        let config = DriverConfig {
+            connections_max: 4,
+            descriptors,
+            listener: Some(listener),
+            sizes: sizes(),
+        };
+        let driver = Driver::new(config).unwrap();
+        let mut rig = Rig { driver, address: target, seen: Vec::new(), next_slot: 0 };
+        rig.ask(Op::Accept { count: 1 });
+        rig.ask(Op::Connect(Box::new(Connect { ticket: 1, source: None, target })));
+        let (_, from) = rig.accepted_socket();
+        assert_eq!(from.ip(), target.ip());
+        rig.until("connected", |seen| matches!(seen, Seen::Connected(1, _)).then_some(()));
+    });
+}
+
 /// Another descriptor of a socket that a driver holds as an ordinary one.
 fn duplicate(handle: SocketHandle) -> OwnedFd {
     let this = pidfd_open(getpid(), PidfdFlags::empty()).unwrap();
     let number = i32::try_from(handle.0 & 0xffff_ffff).unwrap();
     pidfd_getfd(this, number, PidfdGetfdFlags::empty()).unwrap()
+}
+
+#[test]
+fn a_driver_that_is_dropped_keeps_no_descriptor() {
+    both(|descriptors| {
+        let several = RingSizes { files_per_ring: 100, ..sizes() };
+        let mut rig = Rig::new(descriptors, several, 1_000);
+        let peers: Vec<_> = (0..800).map(|_| rig.peer()).collect();
+        rig.ask(Op::Accept { count: 800 });
+        let conns: Vec<_> = (0..700).map(|_| rig.accepted()).collect();
+        for conn in &conns[..300] {
+            rig.ask(Op::Receive { conn: *conn });
+        }
+        rig.turn(Duration::ZERO);
+        for conn in &conns[200..500] {
+            rig.ask(Op::Close { conn: *conn, how: CloseHow::Finish });
+        }
+        // Now there is some of everything: held, receiving, closing, accepted and not adopted.
+        drop(rig);
+        // A descriptor that is still open anywhere would keep its peer waiting.
+        for mut peer in peers {
+            let ended = peer.read_to_end(&mut Vec::new());
+            assert!(ended.is_ok_and(|count| count == 0));
+        }
+    });
 }
 
 #[test]
@@ -878,7 +748,8 @@ fn many_drivers_come_and_go_on_one_thread() {
             let (mut peer, conn) = rig.pair();
             peer.write_all(b"hello").unwrap();
             assert_eq!(rig.received(conn, 5), b"hello");
-            drop(rig); // with a connection held, a receive armed and a blocked peer
+            drop(rig); // with a connection held and its receive armed
+            assert_eq!(peer.read_to_end(&mut Vec::new()).unwrap(), 0);
         }
     });
 }

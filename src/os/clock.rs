@@ -2,7 +2,7 @@
 
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::base::time::{Moment, WallAnchor};
+use crate::base::time::{Moment, Span, WallAnchor};
 
 /// The monotonic clock of this machine.
 ///
@@ -20,6 +20,11 @@ impl Clock {
     /// What it is now. About 25 ns, without entering the kernel.
     pub fn now(self) -> Moment {
         Moment::from_nanos(nanos_of(ClockId::Monotonic))
+    }
+
+    /// Sleeps. For side threads; the loop sleeps in its driver.
+    pub fn sleep(self, span: Span) {
+        std::thread::sleep(span.into());
     }
 
     /// What the wall clock says, tied to this clock.

@@ -131,6 +131,9 @@ impl Driver {
         }
         self.stats.accepted += 1;
         let socket = Socket { ring, file: cqe.result.unsigned_abs() };
+        if self.descriptors == Descriptors::Ordinary {
+            self.files.adopt(socket.file);
+        }
         let peer = address_of(&waiting.peer.get());
         each(Completion::Accepted { socket: handle_of(socket), peer });
     }

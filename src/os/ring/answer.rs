@@ -140,7 +140,7 @@ impl Driver {
                 self.stats.starved += 1;
                 ReceiveEnd::Starved
             }
-            result if result > 0 || result == -libc::ECANCELED => {
+            result if result > 0 || says_try_again(result) => {
                 self.stats.interrupted += 1;
                 ReceiveEnd::Interrupted
             }
@@ -152,7 +152,11 @@ impl Driver {
         let (conn, audience) = self.flight.find(token).expect("a send ends before its socket");
         self.flight.end(conn, Operation::Send);
         let chunk = self.flight.take_chunk(conn);
-        let result = usize::try_from(cqe.result).map_err(|_| fault_of_result(cqe.result));
+        let result = match usize::try_from(cqe.result) {
+            Ok(count_bytes) => Ok(count_bytes),
+            Err(_) if says_try_again(cqe.result) => Ok(0),
+            Err(_) => Err(fault_of_result(cqe.result)),
+        };
         each(Completion::Sent { conn, chunk, result });
         if audience == Audience::Closing {
             self.close_when_ready(conn);
@@ -212,4 +216,9 @@ impl Driver {
         };
         self.listen_to(kind, which, bell);
     }
+}
+
+/// Whether an operation ended for reasons that say nothing about its connection.
+const fn says_try_again(result: i32) -> bool {
+    result == -libc::EAGAIN || result == -libc::EINTR
 }

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use io_uring::opcode;
 use rustix::io::Errno;
@@ -134,7 +134,7 @@ impl Driver {
         let attempt = &mut self.connects.attempts[key];
         match self.descriptors {
             Descriptors::Ordinary => {
-                attempt.file = socket.into_raw_fd().unsigned_abs();
+                attempt.file = self.files.keep(socket);
                 self.push_connect(key);
             }
             Descriptors::Direct => {

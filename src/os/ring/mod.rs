@@ -21,6 +21,7 @@ mod answer;
 mod buffers;
 mod connect;
 mod fault;
+mod files;
 mod flight;
 mod room;
 mod setup;
@@ -41,12 +42,18 @@ use crate::base::time::Span;
 use crate::os::ring::accept::Accepts;
 use crate::os::ring::answer::Immediate;
 use crate::os::ring::connect::Connects;
+use crate::os::ring::files::Files;
 use crate::os::ring::flight::{Flight, Operation, Socket};
 use crate::os::ring::room::Room;
 use crate::os::ring::setup::{Bell, Cqe, Ring, Sleep};
 use crate::os::ring::token::{Kind, Token};
 use crate::os::socket::Listener;
 use crate::os::wake::Waker;
+
+/// Drains at the end of a driver.
+const LAST_DRAINS_MAX: usize = 1_000;
+/// Completions that end a gathering sleep before its window is over.
+const GATHERED_ENOUGH: u32 = 256;
 
 /// Where sockets are kept.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -183,6 +190,8 @@ pub struct DriverStats {
     pub in_flight: usize,
     /// Now: accepts waiting in the kernel.
     pub accepts_waiting: usize,
+    /// Now: whether sleeps gather completions, as asked for and as far as the kernel can.
+    pub gathers: bool,
     /// All receive buffers.
     pub buffers: usize,
     /// Now: receive buffers that the kernel has, by its own account; `None` before kernel 6.8.
@@ -195,6 +204,7 @@ pub struct Driver {
     // The rings are closed before anything that the kernel may read or write is freed: fields are
     // dropped in this order.
     rings: Vec<Ring>,
+    files: Files,
     flight: Flight,
     accepts: Accepts,
     connects: Connects,
@@ -222,6 +232,7 @@ impl Driver {
         let waker = Waker::new().map_err(|source| RingError::Bell { source })?;
         let mut driver = Self {
             rings: vec![ring],
+            files: Files::default(),
             flight: Flight::default(),
             accepts: Accepts::new(listener),
             connects: Connects::default(),
@@ -257,16 +268,24 @@ impl Driver {
             return Ok(());
         }
         let sleep = longest.map_or(Sleep::Forever, Sleep::AtMost);
+        let want = if self.rings[0].gathers() { GATHERED_ENOUGH } else { 1 };
         if self.rings.len() == 1 {
-            return self.rings[0].enter(1, sleep);
+            return self.rings[0].enter(want, sleep);
         }
         if self.settle_further_rings()? == Settled::Quiet {
-            self.rings[0].enter(1, sleep)?;
+            self.rings[0].enter(want, sleep)?;
         }
         for ring in &mut self.rings[1..] {
             ring.silence_bell();
         }
         Ok(())
+    }
+
+    /// Lets a sleep that something ends last for `window` all the same, so that one turn serves what
+    /// comes in that time: fewer turns, and later answers by up to `window`. Zero, as at first:
+    /// wake at once. Kernels before 6.12 wake at once always.
+    pub fn gather(&mut self, window: Span) {
+        self.rings[0].gather(window);
     }
 
     /// Enters without sleeping, and hands over what is there, at most `budget` completions.
@@ -322,6 +341,7 @@ impl Driver {
                 .sum(),
             in_flight: self.flight.under_way(),
             accepts_waiting: self.accepts.armed(),
+            gathers: self.rings[0].gathers(),
             buffers: self.rings.iter().map(|ring| usize::from(ring.buffers_ref().count())).sum(),
             buffers_with_kernel: with_kernel
                 .map(|counts| counts.into_iter().map(usize::from).sum()),
@@ -444,8 +464,7 @@ impl Driver {
             CloseHow::Finish => {}
             CloseHow::Abort => self.make_close_a_reset(socket, conn),
         }
-        let entry = self.close_entry(socket);
-        self.push(socket.ring, entry, Token::of(Kind::Close, conn));
+        self.push_close(socket, Token::of(Kind::Close, conn));
     }
 
     fn make_close_a_reset(&mut self, socket: Socket, conn: ConnId) {
@@ -469,15 +488,18 @@ impl Driver {
     }
 
     fn discard(&mut self, socket: Socket) {
-        let entry = self.close_entry(socket);
-        self.push(socket.ring, entry, Token::new(Kind::Discard, 0, socket.file));
+        self.push_close(socket, Token::new(Kind::Discard, 0, socket.file));
     }
 
-    fn close_entry(&self, socket: Socket) -> squeue::Entry {
-        match self.target(socket) {
+    fn push_close(&mut self, socket: Socket, token: Token) {
+        let entry = match self.target(socket) {
             Target::Fixed(file) => opcode::Close::new(file).build(),
-            Target::Fd(file) => opcode::Close::new(file).build(),
-        }
+            Target::Fd(file) => {
+                self.files.let_go(socket.file);
+                opcode::Close::new(file).build()
+            }
+        };
+        self.push(socket.ring, entry, token);
     }
 
     /// Lets the first ring hear a bell.
@@ -543,6 +565,21 @@ impl Driver {
         let which = u32::try_from(index).expect("limits keep the rings few");
         self.listen_to(Kind::Bell, which, bell);
         Ok(index)
+    }
+}
+
+impl Drop for Driver {
+    /// Submits what was asked for and takes what was given: descriptors are in both. Bounded, for
+    /// peers may keep it busy; then the kernel ends what is left together with the ring.
+    fn drop(&mut self) {
+        self.stop_accepting();
+        for _ in 0..LAST_DRAINS_MAX {
+            let Ok(drained) = self.drain(limits::REAP_BATCH_MAX, |_| {}) else { return };
+            let unsubmitted = self.rings.iter_mut().any(|ring| ring.unsubmitted() > 0);
+            if drained.more == More::Nothing && !unsubmitted {
+                return;
+            }
+        }
     }
 }
 

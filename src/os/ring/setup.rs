@@ -43,6 +43,8 @@ pub(super) struct Ring {
     backlog: VecDeque<squeue::Entry>,
     registered: Option<u32>,
     wait_flags: u32,
+    /// Microseconds that a sleep lasts at least, unless enough comes to be worth waking for.
+    gather_micros: u32,
     pub(super) files_free: u32,
     pub(super) files_max: u32,
     pub(super) enters: u64,
@@ -86,6 +88,7 @@ impl Ring {
             backlog: VecDeque::new(),
             registered: None,
             wait_flags,
+            gather_micros: 0,
             files_free: files,
             files_max: files,
             enters: 0,
@@ -107,6 +110,18 @@ impl Ring {
     /// Rings no bell: the thread is awake and looks by itself.
     pub(super) fn silence_bell(&mut self) {
         self.uring.completion().disable_eventfd();
+    }
+
+    /// Lets every sleep for more than one completion last so long, where the kernel can (6.12).
+    pub(super) fn gather(&mut self, window: Span) {
+        if self.uring.params().is_feature_min_timeout() {
+            self.gather_micros = u32::try_from(window.as_micros()).unwrap_or(u32::MAX);
+        }
+    }
+
+    /// Whether sleeps gather completions.
+    pub(super) const fn gathers(&self) -> bool {
+        self.gather_micros > 0
     }
 
     /// The buffers of this ring.
@@ -221,7 +236,7 @@ impl Ring {
         let argument = EnterArgument {
             sigmask: 0,
             sigmask_bytes: 0,
-            min_wait_micros: 0,
+            min_wait_micros: if want > 1 { self.gather_micros } else { 0 },
             time: time.as_ref().map_or(std::ptr::null(), std::ptr::from_ref),
         };
         let mut flags = ENTER_GETEVENTS | ENTER_EXT_ARG | self.wait_flags;

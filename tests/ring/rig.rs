@@ -1,0 +1,216 @@
+//! A driver under test, and everything it said.
+#![allow(unreachable_pub, reason = "a module of a test is reached by that test only")]
+
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use heartwheel::base::ids::ConnId;
+use heartwheel::base::io::{
+    Chunk, CloseHow, Completion, Found, IoFault, Op, ReceiveEnd, SocketHandle,
+};
+use heartwheel::os::ring::{Descriptors, Driver, DriverConfig, More, RingSizes};
+use heartwheel::os::socket::{ListenOptions, listen};
+
+/// Longer than anything here takes, also on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A completion that owns what it says.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Seen {
+    Accepted(SocketHandle, SocketAddr),
+    AcceptFailed(IoFault),
+    Connected(u32, SocketHandle),
+    ConnectFailed(u32, IoFault),
+    Received(ConnId, Vec<u8>),
+    ReceiveEnded(ConnId, ReceiveEnd),
+    Sent(ConnId, usize, Result<usize, IoFault>),
+    Looked(ConnId, Found),
+    Closed(ConnId),
+}
+
+impl Seen {
+    pub fn of(completion: Completion<'_>) -> Self {
+        match completion {
+            Completion::Accepted { socket, peer } => Self::Accepted(socket, peer),
+            Completion::AcceptFailed { fault } => Self::AcceptFailed(fault),
+            Completion::Connected { ticket, socket } => Self::Connected(ticket, socket),
+            Completion::ConnectFailed { ticket, fault } => Self::ConnectFailed(ticket, fault),
+            Completion::Received { conn, bytes } => Self::Received(conn, bytes.to_vec()),
+            Completion::ReceiveEnded { conn, end } => Self::ReceiveEnded(conn, end),
+            Completion::Sent { conn, chunk, result } => Self::Sent(conn, chunk.len(), result),
+            Completion::Looked { conn, found } => Self::Looked(conn, found),
+            Completion::Closed { conn } => Self::Closed(conn),
+        }
+    }
+}
+
+/// A driver and what it said.
+pub struct Rig {
+    pub driver: Driver,
+    pub address: SocketAddr,
+    pub seen: Vec<Seen>,
+    pub next_slot: u32,
+}
+
+impl Rig {
+    pub fn new(descriptors: Descriptors, sizes: RingSizes, connections_max: u32) -> Self {
+        Self::with_options(descriptors, sizes, connections_max, &ListenOptions::default())
+    }
+
+    pub fn with_options(
+        descriptors: Descriptors,
+        sizes: RingSizes,
+        connections_max: u32,
+        options: &ListenOptions,
+    ) -> Self {
+        let listener = listen("127.0.0.1:0".parse().unwrap(), options).unwrap();
+        let address = listener.local_address();
+        let config = DriverConfig { connections_max, descriptors, listener: Some(listener), sizes };
+        let driver = Driver::new(config).unwrap();
+        Self { driver, address, seen: Vec::new(), next_slot: 0 }
+    }
+
+    pub fn ask(&mut self, op: Op) {
+        self.driver.submit(&mut vec![op]);
+    }
+
+    /// One turn: waits at most so long, then drains all there is.
+    pub fn turn(&mut self, longest: Duration) {
+        self.driver.wait(Some(longest.into())).unwrap();
+        self.drain();
+    }
+
+    pub fn drain(&mut self) {
+        loop {
+            let seen = &mut self.seen;
+            let drained =
+                self.driver.drain(1_024, |completion| seen.push(Seen::of(completion))).unwrap();
+            self.driver.check();
+            if drained.more == More::Nothing {
+                break;
+            }
+        }
+    }
+
+    /// Turns until one of what was seen is wanted, and takes it.
+    pub fn until<T>(&mut self, what: &str, wanted: impl Fn(&Seen) -> Option<T>) -> T {
+        let start = Instant::now();
+        loop {
+            let found = self.seen.iter().enumerate().find_map(|(i, seen)| Some((i, wanted(seen)?)));
+            if let Some((index, found)) = found {
+                self.seen.remove(index);
+                return found;
+            }
+            assert!(start.elapsed() < PATIENCE, "no {what}; seen: {:?}", self.seen);
+            self.turn(Duration::from_millis(20));
+        }
+    }
+
+    /// Takes one connection from the listener.
+    pub fn accept(&mut self) -> ConnId {
+        self.ask(Op::Accept { count: 1 });
+        self.accepted()
+    }
+
+    /// The connection that an accept asked for earlier brings.
+    pub fn accepted(&mut self) -> ConnId {
+        let socket = self.accepted_socket().0;
+        self.adopt(socket)
+    }
+
+    pub fn accepted_socket(&mut self) -> (SocketHandle, SocketAddr) {
+        self.until("accepted", |seen| match seen {
+            Seen::Accepted(socket, from) => Some((*socket, *from)),
+            _ => None,
+        })
+    }
+
+    pub fn adopt(&mut self, socket: SocketHandle) -> ConnId {
+        let conn = ConnId { slot: self.next_slot, generation: 7 };
+        self.next_slot += 1;
+        self.ask(Op::Adopt { socket, conn });
+        conn
+    }
+
+    /// A peer and our side of it, receiving.
+    pub fn pair(&mut self) -> (TcpStream, ConnId) {
+        let peer = self.peer();
+        let conn = self.accept();
+        self.ask(Op::Receive { conn });
+        (peer, conn)
+    }
+
+    pub fn peer(&self) -> TcpStream {
+        let peer = TcpStream::connect(self.address).unwrap();
+        peer.set_read_timeout(Some(PATIENCE)).unwrap();
+        peer
+    }
+
+    /// Turns until so many bytes came, arming the receive again where the kernel ended it.
+    pub fn received(&mut self, conn: ConnId, count_bytes: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while bytes.len() < count_bytes {
+            let piece = self.until("bytes", |seen| match seen {
+                Seen::Received(of, bytes) if *of == conn => Some(bytes.clone()),
+                Seen::ReceiveEnded(of, ReceiveEnd::Starved | ReceiveEnd::Interrupted)
+                    if *of == conn =>
+                {
+                    Some(Vec::new())
+                }
+                _ => None,
+            });
+            if piece.is_empty() {
+                self.ask(Op::Receive { conn });
+            }
+            bytes.extend(piece);
+        }
+        bytes
+    }
+
+    pub fn ended(&mut self, conn: ConnId) -> ReceiveEnd {
+        self.until("end of receive", |seen| match seen {
+            Seen::ReceiveEnded(of, end) if *of == conn => Some(*end),
+            _ => None,
+        })
+    }
+
+    pub fn send(&mut self, conn: ConnId, bytes: &[u8]) -> Result<usize, IoFault> {
+        self.ask(Op::Send { conn, chunk: Chunk::from(bytes.to_vec()) });
+        self.sent(conn)
+    }
+
+    pub fn sent(&mut self, conn: ConnId) -> Result<usize, IoFault> {
+        self.until("sent", |seen| match seen {
+            Seen::Sent(of, _, result) if *of == conn => Some(*result),
+            _ => None,
+        })
+    }
+
+    pub fn look(&mut self, conn: ConnId) -> Found {
+        self.ask(Op::Look { conn });
+        self.until("looked", |seen| match seen {
+            Seen::Looked(of, found) if *of == conn => Some(*found),
+            _ => None,
+        })
+    }
+
+    pub fn close(&mut self, conn: ConnId, how: CloseHow) {
+        self.ask(Op::Close { conn, how });
+        self.closed(conn);
+    }
+
+    pub fn closed(&mut self, conn: ConnId) {
+        self.until("closed", |seen| (*seen == Seen::Closed(conn)).then_some(()));
+    }
+
+    /// Every buffer is with the kernel again and nothing is under way but what is asked for.
+    pub fn assert_quiet(&mut self, in_flight: usize) {
+        self.turn(Duration::ZERO);
+        assert!(self.seen.is_empty(), "{:?}", self.seen);
+        let stats = self.driver.stats();
+        assert_eq!(stats.in_flight, in_flight);
+        if let Some(with_kernel) = stats.buffers_with_kernel {
+            assert_eq!(with_kernel, stats.buffers, "every buffer is home");
+        }
+    }
+}
