@@ -14,7 +14,7 @@ use crate::os::ring::fault::fault_of_result;
 use crate::os::ring::flight::Socket;
 use crate::os::ring::room::Room;
 use crate::os::ring::setup::Cqe;
-use crate::os::ring::token::{Kind, Token};
+use crate::os::ring::token::{GENERATION_MASK, Kind, Token};
 use crate::os::ring::{Descriptors, Driver, RingError, handle_of};
 use crate::os::socket::Listener;
 
@@ -154,7 +154,7 @@ impl Driver {
         self.accepts.owed -= 1;
         self.rings[usize::from(ring)].files_free -= 1;
         self.accepts.generation = self.accepts.generation.wrapping_add(1);
-        let generation = self.accepts.generation & super::token::GENERATION_MASK;
+        let generation = self.accepts.generation & GENERATION_MASK;
         let peer = Room::new(PeerAddress { bytes: [0; 28], length: 28 });
         let place = peer.as_ptr();
         let key = self.accepts.waiting.insert(Waiting { ring, generation, peer });
