@@ -180,6 +180,24 @@ pub const NODE_BYTES_MAX: usize = 64;
 /// Largest file of keys that is read.
 pub const CONFIG_BYTES_MAX: u64 = 1_024 * 1_024;
 
+// --- the load bench ------------------------------------------------------------------------------
+
+/// Pretend clients of one process.
+pub const LOAD_CLIENTS_MAX: u32 = 1_000_000;
+/// Pretend clients of one source address: towards one server it has about 28,000 ports.
+pub const LOAD_CLIENTS_PER_SOURCE: u32 = 25_000;
+/// Pretend clients connecting at once. More would overflow the server's backlog, and a SYN that is
+/// dropped there comes again a second later.
+pub const LOAD_CONNECTS_MAX: u32 = 512;
+/// Alarms of pretend clients taken in one turn.
+pub const LOAD_ALARMS_MAX: usize = 4_096;
+/// From the last verdict that is due to the end of the run.
+pub const LOAD_VERDICT_MARGIN: Span = Span::from_secs(1);
+/// After the end of the run, for the answers to the last beats.
+pub const LOAD_SETTLE_MAX: Span = Span::from_secs(1);
+/// After that, for saying goodbye and closing.
+pub const LOAD_LEAVE_MAX: Span = Span::from_secs(5);
+
 // how the limits hang together; a wrong edit above does not compile
 const _: () = {
     // A HELLO with every field at its longest still leaves room for a token of 512 bytes.
@@ -211,4 +229,7 @@ const _: () = {
     assert!(RING_CQ_ENTRIES >= 2 * RING_SQ_ENTRIES);
     assert!(RECEIVE_BUFFERS.is_power_of_two());
     assert!(RECEIVE_BUFFERS_MANY.is_power_of_two());
+    assert!(LOAD_CLIENTS_MAX <= CONNECTIONS_LIMIT);
+    assert!(LOAD_CLIENTS_MAX / LOAD_CLIENTS_PER_SOURCE < 255); // one byte of 127.x.y.z
+    assert!((LOAD_CONNECTS_MAX as i32) < BACKLOG_MAX);
 };

@@ -2,3 +2,7 @@
 //!
 //! May import: base, wire, os.
 //! Never here: gateway, tracker. The load bench knows us only by what is on the wire.
+
+pub mod histogram;
+pub mod plan;
+pub mod timers;
