@@ -1,0 +1,1078 @@
+//! One pretend client: what it says and when, and what becomes of it. Pure, and told the time.
+
+use crate::base::config::{Mode, Rhythm};
+use crate::base::event::CloseReason;
+use crate::base::io::{CloseHow, IoFault};
+use crate::base::limits;
+use crate::base::time::{Moment, Span};
+use crate::load::plan::{Draw, Part, Plan};
+use crate::wire::message::{Message, Reply};
+use crate::wire::native::{self, Deframer, Inbound};
+
+/// The alarm of whoever needs none.
+const NEVER: Moment = Moment::from_nanos(u64::MAX);
+/// Of the time between interval and timeout, a late client leaves this many percent unused.
+const LATE_PERCENT: (u64, u64) = (20, 80);
+/// A client that comes and goes stays and is away for about an interval, but no longer than this
+/// part of the run, so that it comes and goes in a short run too.
+const FLAP_PART_OF_RUN: u64 = 8;
+
+/// One pretend client.
+///
+/// ```text
+///  Away ──► Connecting ──► Greeting ──► Live ──► Parting ──► Away | Gone
+///                                        │ ▲
+///                                        ▼ │ (revived)
+///                                       Silent ──► Judged ──► Gone
+/// ```
+///
+/// There are many of them, so it is small: 128 bytes, and none on the heap while no frame is torn.
+#[derive(Debug)]
+pub struct Client {
+    deframer: Deframer,
+    state: State,
+    unsaid: Unsaid,
+    /// When it last handed something complete to the kernel: its last beat, as the server sees it,
+    /// or a little earlier.
+    spoke_at: Moment,
+    interval_ms: u32,
+    timeout_ms: u32,
+    index: u32,
+    /// Random choices made so far.
+    draws: u32,
+    /// PINGs not yet answered on this connection.
+    awaited: u16,
+    part: Part,
+}
+
+/// Where it is. `NEVER` stands for no alarm.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum State {
+    /// Not connected; connects at that moment.
+    Away { back_at: Moment },
+    /// Connect asked for.
+    Connecting,
+    /// HELLO is said or about to be, WELCOME not yet heard.
+    Greeting,
+    /// In. Does what its part asks at `act_at`.
+    Live { next_beat: Moment, act_at: Moment },
+    /// Says nothing more, and leaves the socket open.
+    Silent,
+    /// Was silent, and the server has noticed: waits for the server to close.
+    Judged,
+    /// On its way out; whatever comes now is of no interest.
+    Parting,
+    /// Was here, or never could be, and does not come back by itself.
+    Gone,
+}
+
+/// What it has to say as soon as the last send is over.
+#[derive(Clone, Copy, Debug, Default)]
+struct Unsaid {
+    /// A beat that was to be sent at this moment; `Moment::ZERO` for none.
+    beat: Moment,
+    answer: Option<Answer>,
+    hello: bool,
+    bye: bool,
+}
+
+/// Payload of a PONG. The latest PING is answered; nobody needs the answers to those before it.
+#[derive(Clone, Copy, Debug)]
+struct Answer {
+    payload: [u8; limits::PING_BYTES_MAX],
+    len: u8,
+}
+
+/// What everybody knows.
+#[derive(Clone, Copy, Debug)]
+pub struct Script<'a> {
+    /// Who does what.
+    pub plan: &'a Plan,
+    /// When the run ends.
+    pub end: Moment,
+    /// The rhythm that the server granted last, to whomever.
+    pub granted: Option<Rhythm>,
+}
+
+/// What fell due.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Due {
+    /// Nothing; the alarm was early.
+    Nothing,
+    /// It wants to connect.
+    Connect,
+    /// It has something to say.
+    Say,
+    /// A beat fell due while the one before is not even sent; this one is left out.
+    SkipBeat,
+    /// It fell silent.
+    FallSilent,
+    /// It leaves without a word.
+    Close(CloseHow),
+}
+
+/// What it heard.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Heard {
+    /// It is in.
+    Welcomed {
+        /// What was granted.
+        granted: Rhythm,
+        /// Who sends the beats.
+        mode: Mode,
+        /// From HELLO to WELCOME.
+        took: Span,
+    },
+    /// The answer to a beat.
+    Pong {
+        /// From the moment when the PING was to be sent, not from when it was.
+        rtt: Span,
+    },
+    /// It has something to say.
+    Say,
+    /// The server ends this connection.
+    Ended(Sign, Ending),
+}
+
+/// The first sign that the server ends a connection.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Sign {
+    /// GOAWAY or ERROR with a reason known here.
+    Told(CloseReason),
+    /// GOAWAY or ERROR with another code.
+    ToldUnknown,
+    /// What came is not the protocol.
+    Garbled(CloseReason),
+    /// FIN.
+    Eof,
+    /// The connection broke.
+    Fault(IoFault),
+}
+
+/// What it means that the server ended the connection.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Ending {
+    /// It had not been welcomed.
+    Refused,
+    /// It was silent, and so long after its deadline the server noticed.
+    Detected {
+        /// From last beat + timeout to the first sign.
+        late: Span,
+    },
+    /// It was silent, and the server did not wait for the deadline.
+    DetectedEarly {
+        /// From the first sign to last beat + timeout.
+        early: Span,
+    },
+    /// It was alive and had beaten in time.
+    FalseOffline,
+    /// It was alive but had not beaten in time: the load bench's fault, not the server's.
+    Overslept,
+    /// It was alive, and the server gave a reason that has nothing to do with beats.
+    SentAway,
+    /// It does not read, and the server lost patience.
+    SlowReader,
+    /// It was leaving anyway, or this was counted before.
+    NoMatter,
+}
+
+/// What was written.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Written {
+    /// PINGs that want a PONG.
+    pub pings: u32,
+    /// Answers to the server's PINGs.
+    pub pongs: u32,
+}
+
+/// Where a client is, for whoever looks from outside.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Presence {
+    /// Not connected.
+    Away,
+    /// Not yet welcomed.
+    Coming,
+    /// In, and beating.
+    Live,
+    /// In, and silent; its last beat, and when it must be noticed.
+    Silent {
+        /// Last beat + timeout.
+        deadline: Moment,
+    },
+    /// On its way out.
+    Leaving,
+}
+
+impl Client {
+    /// Client number `index`, not connected and with no wish to be.
+    pub fn new(index: u32, part: Part) -> Self {
+        Self {
+            deframer: Deframer::client_side(),
+            state: State::Away { back_at: NEVER },
+            unsaid: Unsaid::default(),
+            spoke_at: Moment::ZERO,
+            interval_ms: 0,
+            timeout_ms: 0,
+            index,
+            draws: 0,
+            awaited: 0,
+            part,
+        }
+    }
+
+    /// Its part.
+    pub fn part(&self) -> Part {
+        self.part
+    }
+
+    /// PINGs of this connection that were not answered yet; of one that reads.
+    pub fn awaited(&self) -> u16 {
+        self.awaited
+    }
+
+    /// Where it is.
+    pub fn presence(&self) -> Presence {
+        match self.state {
+            State::Away { .. } | State::Gone => Presence::Away,
+            State::Connecting | State::Greeting => Presence::Coming,
+            State::Live { .. } => Presence::Live,
+            State::Silent => Presence::Silent { deadline: self.deadline() },
+            State::Judged | State::Parting => Presence::Leaving,
+        }
+    }
+
+    /// When [`on_time`](Self::on_time) is to be called, if ever.
+    pub fn next_due(&self) -> Option<Moment> {
+        let due = match self.state {
+            State::Away { back_at } => back_at,
+            State::Live { next_beat, act_at } => next_beat.min(act_at),
+            State::Connecting
+            | State::Greeting
+            | State::Silent
+            | State::Judged
+            | State::Parting
+            | State::Gone => NEVER,
+        };
+        (due != NEVER).then_some(due)
+    }
+
+    /// Does the earliest thing that is due; call again while something still is.
+    pub fn on_time(&mut self, script: Script<'_>, now: Moment) -> Due {
+        match self.state {
+            State::Away { back_at } if back_at <= now => {
+                self.state = State::Connecting;
+                Due::Connect
+            }
+            State::Live { next_beat, act_at } if act_at <= now && act_at <= next_beat => {
+                self.act(script)
+            }
+            State::Live { next_beat, act_at } if next_beat <= now => {
+                let next_beat_after = next_beat + self.gap(script.plan);
+                self.state = State::Live { next_beat: next_beat_after, act_at };
+                if self.unsaid.beat != Moment::ZERO {
+                    return Due::SkipBeat;
+                }
+                self.unsaid.beat = next_beat;
+                Due::Say
+            }
+            State::Away { .. }
+            | State::Live { .. }
+            | State::Connecting
+            | State::Greeting
+            | State::Silent
+            | State::Judged
+            | State::Parting
+            | State::Gone => Due::Nothing,
+        }
+    }
+
+    /// It shall connect now.
+    pub fn on_connecting(&mut self) {
+        self.state = State::Connecting;
+    }
+
+    /// The connection is open; it has HELLO to say.
+    pub fn on_connected(&mut self, script: Script<'_>, now: Moment) {
+        self.deframer = Deframer::client_side();
+        self.awaited = 0;
+        self.unsaid = Unsaid { hello: true, ..Unsaid::default() };
+        self.state = match self.part {
+            // It will not hear WELCOME, and takes the rhythm that others were granted.
+            Part::SlowReader => {
+                let wish = script.plan.options().interval.max(limits::INTERVAL_WISH_MIN);
+                self.interval_ms =
+                    script.granted.map_or(wish, |rhythm| rhythm.interval).as_millis_u32();
+                State::Live { next_beat: now + self.interval(), act_at: NEVER }
+            }
+            Part::Steady | Part::Silent | Part::Reset | Part::Leave | Part::Flap | Part::Late => {
+                State::Greeting
+            }
+        };
+    }
+
+    /// The connection could not be opened.
+    pub fn on_connect_failed(&mut self, plan: &Plan, now: Moment) {
+        self.rest(plan, now);
+    }
+
+    /// Bytes came in.
+    pub fn on_bytes(
+        &mut self,
+        script: Script<'_>,
+        mut bytes: &[u8],
+        now: Moment,
+        mut heard: impl FnMut(Heard),
+    ) {
+        let mut deframer = std::mem::take(&mut self.deframer);
+        loop {
+            match deframer.next(&mut bytes, limits::PAYLOAD_BYTES_LIMIT) {
+                Ok(None) => break,
+                Ok(Some(Inbound::Message(message))) => {
+                    if let Some(news) = self.on_message(script, message, now) {
+                        heard(news);
+                    }
+                }
+                Ok(Some(Inbound::Preface(_) | Inbound::Skipped { .. })) => {}
+                Err(error) => {
+                    let sign = Sign::Garbled(error.reason());
+                    heard(Heard::Ended(sign, self.on_ended(sign, now)));
+                    break;
+                }
+            }
+        }
+        self.deframer = deframer;
+    }
+
+    /// The server ends the connection; `sign` says how that was seen.
+    ///
+    /// What it means is told once: later signs of the same end are [`Ending::NoMatter`].
+    pub fn on_ended(&mut self, sign: Sign, now: Moment) -> Ending {
+        let ending = self.judge(sign, now);
+        self.unsaid = Unsaid::default();
+        self.state = match self.state {
+            State::Silent => State::Judged,
+            State::Away { .. }
+            | State::Connecting
+            | State::Greeting
+            | State::Live { .. }
+            | State::Parting
+            | State::Judged
+            | State::Gone => State::Parting,
+        };
+        ending
+    }
+
+    /// The connection is closed.
+    pub fn on_closed(&mut self, plan: &Plan, now: Moment) {
+        self.deframer = Deframer::client_side();
+        self.unsaid = Unsaid::default();
+        self.awaited = 0;
+        self.rest(plan, now);
+    }
+
+    /// Whether [`write`](Self::write) would write something.
+    pub fn has_something_to_say(&self) -> bool {
+        let Unsaid { beat, answer, hello, bye } = &self.unsaid;
+        *hello || *bye || answer.is_some() || *beat != Moment::ZERO
+    }
+
+    /// Whether it is on its way out and has said all it wanted: time to close.
+    pub fn wants_to_close(&self) -> bool {
+        self.state == State::Parting && !self.has_something_to_say()
+    }
+
+    /// Appends everything it has to say to `out`.
+    pub fn write(&mut self, plan: &Plan, now: Moment, out: &mut Vec<u8>) -> Written {
+        let Unsaid { beat, answer, hello, bye } = std::mem::take(&mut self.unsaid);
+        let mut written = Written::default();
+        if hello {
+            self.write_hello(plan, out);
+        }
+        if let Some(answer) = &answer {
+            let payload = &answer.payload[..usize::from(answer.len)];
+            native::encode(&Message::Pong { payload }, out);
+            written.pongs = 1;
+        }
+        if beat != Moment::ZERO {
+            let payload = &beat.as_nanos().to_be_bytes();
+            native::encode(&Message::Ping { reply: Reply::Wanted, payload }, out);
+            if self.part != Part::SlowReader {
+                self.awaited = self.awaited.saturating_add(1);
+            }
+            written.pings = 1;
+        }
+        if bye {
+            native::encode(&Message::Bye { code: CloseReason::Bye.code() }, out);
+        }
+        self.spoke_at = now;
+        written
+    }
+
+    /// Falls silent, as if its part asked for it now. Whether there was anybody to silence.
+    pub fn silence(&mut self) -> bool {
+        match self.state {
+            State::Live { .. } => {
+                self.fall_silent();
+                true
+            }
+            State::Away { .. }
+            | State::Connecting
+            | State::Greeting
+            | State::Silent
+            | State::Judged
+            | State::Parting
+            | State::Gone => false,
+        }
+    }
+
+    /// Beats again, or comes back, and is steady from now on. Whether it was silent or away.
+    pub fn revive(&mut self, now: Moment) -> bool {
+        let state = match self.state {
+            State::Silent => State::Live { next_beat: now, act_at: NEVER },
+            State::Away { .. } | State::Gone => State::Away { back_at: now },
+            State::Connecting
+            | State::Greeting
+            | State::Live { .. }
+            | State::Judged
+            | State::Parting => return false,
+        };
+        self.state = state;
+        self.part = Part::Steady;
+        true
+    }
+
+    /// The run is over: it says BYE if it is in, and beats no more. How to close it, if it has
+    /// nothing to say.
+    pub fn dismiss(&mut self) -> Due {
+        self.unsaid.beat = Moment::ZERO;
+        match self.state {
+            State::Live { .. } => {
+                self.unsaid.bye = true;
+                self.state = State::Parting;
+                Due::Say
+            }
+            State::Greeting | State::Silent | State::Judged => {
+                self.unsaid = Unsaid::default();
+                self.state = State::Parting;
+                Due::Close(CloseHow::Abort)
+            }
+            State::Away { .. } | State::Connecting => {
+                self.state = State::Gone;
+                Due::Nothing
+            }
+            State::Parting | State::Gone => Due::Nothing,
+        }
+    }
+}
+
+/// What it does.
+impl Client {
+    fn on_message(
+        &mut self,
+        script: Script<'_>,
+        message: Message<'_>,
+        now: Moment,
+    ) -> Option<Heard> {
+        match message {
+            Message::Welcome { mode, interval_ms, timeout_ms, first_beat_ms, .. } => {
+                if self.state != State::Greeting {
+                    return None;
+                }
+                self.set_rhythm(interval_ms, timeout_ms);
+                let took = now.since(self.spoke_at);
+                self.state = self.settle_in(script, mode, first_beat_ms, now);
+                let granted = Rhythm { interval: self.interval(), timeout: self.timeout() };
+                Some(Heard::Welcomed { granted, mode, took })
+            }
+            Message::Ping { reply, payload } => match reply {
+                Reply::Wanted | Reply::AtOnce => self.answer(payload),
+                Reply::NotWanted => None,
+            },
+            Message::Pong { payload } => self.on_pong(payload, now),
+            Message::Beat { interval_ms, timeout_ms } => {
+                self.set_rhythm(interval_ms, timeout_ms);
+                None
+            }
+            Message::Goaway { code, .. } | Message::Error { code, .. } => {
+                let sign = CloseReason::from_code(code).map_or(Sign::ToldUnknown, Sign::Told);
+                Some(Heard::Ended(sign, self.on_ended(sign, now)))
+            }
+            // The load bench sends no messages of an application, and asks for none.
+            Message::Data { .. }
+            | Message::Ack { .. }
+            | Message::Hello { .. }
+            | Message::Bye { .. } => None,
+        }
+    }
+
+    fn on_pong(&mut self, payload: &[u8], now: Moment) -> Option<Heard> {
+        let intended = Moment::from_nanos(u64::from_be_bytes(payload.try_into().ok()?));
+        if self.awaited == 0 || intended > now {
+            return None;
+        }
+        self.awaited -= 1;
+        Some(Heard::Pong { rtt: now.since(intended) })
+    }
+
+    /// The dead and the leaving do not answer.
+    fn answer(&mut self, payload: &[u8]) -> Option<Heard> {
+        match self.state {
+            State::Greeting | State::Live { .. } => {}
+            State::Away { .. }
+            | State::Connecting
+            | State::Silent
+            | State::Judged
+            | State::Parting
+            | State::Gone => return None,
+        }
+        let mut answer = Answer { payload: [0; limits::PING_BYTES_MAX], len: 0 };
+        let space = answer.payload.get_mut(..payload.len())?;
+        space.copy_from_slice(payload);
+        answer.len = u8::try_from(payload.len()).ok()?;
+        self.unsaid.answer = Some(answer);
+        Some(Heard::Say)
+    }
+
+    /// In from now on: when the first beat is, and when its part asks for more.
+    fn settle_in(
+        &mut self,
+        script: Script<'_>,
+        mode: Mode,
+        first_beat_ms: u32,
+        now: Moment,
+    ) -> State {
+        let first_beat = now + Span::from_millis(u64::from(first_beat_ms));
+        let next_beat = match mode {
+            Mode::Client | Mode::Either => first_beat,
+            Mode::Server => NEVER,
+        };
+        let act_at = self.act_at(script, first_beat + Span::from_nanos(1));
+        State::Live { next_beat, act_at }
+    }
+
+    /// When its part asks for something, not before `earliest`.
+    fn act_at(&mut self, script: Script<'_>, earliest: Moment) -> Moment {
+        let latest_for = |verdict_takes: Span| {
+            let before_end = verdict_takes + limits::LOAD_VERDICT_MARGIN;
+            Moment::ZERO + script.end.since(Moment::ZERO).minus(before_end)
+        };
+        match self.part {
+            Part::Silent => {
+                let latest = latest_for(self.timeout());
+                script.plan.moment_between(self.next_draw(), earliest, latest)
+            }
+            Part::Reset | Part::Leave => {
+                script.plan.moment_between(self.next_draw(), earliest, latest_for(Span::ZERO))
+            }
+            Part::Flap => {
+                let stay = self.flap_time(script.plan);
+                let (min, max) = (stay.divided_by(2), stay.times(3).divided_by(2));
+                earliest + script.plan.span_between(self.next_draw(), min, max)
+            }
+            Part::Steady | Part::SlowReader | Part::Late => NEVER,
+        }
+    }
+
+    fn act(&mut self, script: Script<'_>) -> Due {
+        match self.part {
+            Part::Silent => {
+                self.fall_silent();
+                Due::FallSilent
+            }
+            Part::Reset => self.part_without_a_word(CloseHow::Abort),
+            Part::Leave => self.part_with_bye(),
+            Part::Flap => match script.plan.choice(self.next_draw(), 3) {
+                0 => self.part_without_a_word(CloseHow::Abort),
+                1 => self.part_without_a_word(CloseHow::Finish),
+                _ => self.part_with_bye(),
+            },
+            Part::Steady | Part::SlowReader | Part::Late => {
+                unreachable!("act_at gives these parts no moment")
+            }
+        }
+    }
+
+    fn fall_silent(&mut self) {
+        self.unsaid = Unsaid::default();
+        self.state = State::Silent;
+    }
+
+    fn part_with_bye(&mut self) -> Due {
+        self.unsaid.bye = true;
+        self.state = State::Parting;
+        Due::Say
+    }
+
+    fn part_without_a_word(&mut self, how: CloseHow) -> Due {
+        self.unsaid = Unsaid::default();
+        self.state = State::Parting;
+        Due::Close(how)
+    }
+
+    /// Not connected any more: who comes and goes comes back.
+    fn rest(&mut self, plan: &Plan, now: Moment) {
+        self.state = match (self.part, self.state) {
+            (_, State::Gone) => State::Gone,
+            (Part::Flap, _) => {
+                let away = self.flap_time(plan);
+                let away = plan.span_between(self.next_draw(), away.divided_by(4), away);
+                State::Away { back_at: now + away }
+            }
+            (
+                Part::Steady
+                | Part::Silent
+                | Part::Reset
+                | Part::Leave
+                | Part::SlowReader
+                | Part::Late,
+                _,
+            ) => State::Gone,
+        };
+    }
+
+    fn judge(&self, sign: Sign, now: Moment) -> Ending {
+        match self.state {
+            State::Greeting => Ending::Refused,
+            State::Silent if now < self.deadline() => {
+                Ending::DetectedEarly { early: self.deadline().since(now) }
+            }
+            State::Silent => Ending::Detected { late: now.since(self.deadline()) },
+            State::Live { .. } if self.part == Part::SlowReader => Ending::SlowReader,
+            State::Live { .. } if is_about_life(sign) => {
+                if now >= self.deadline() {
+                    Ending::Overslept
+                } else {
+                    Ending::FalseOffline
+                }
+            }
+            State::Live { .. } => Ending::SentAway,
+            State::Away { .. }
+            | State::Connecting
+            | State::Judged
+            | State::Parting
+            | State::Gone => Ending::NoMatter,
+        }
+    }
+
+    fn write_hello(&self, plan: &Plan, out: &mut Vec<u8>) {
+        native::encode_preface(native::VERSIONS, out);
+        let mut client_id = String::new();
+        plan.write_client_id(self.index, &mut client_id);
+        let hello = Message::Hello {
+            wanted_interval_ms: plan.options().interval.as_millis_u32(),
+            client_id: &client_id,
+            class: "",
+            token: b"",
+            resume: b"",
+            last_seq: 0,
+        };
+        native::encode(&hello, out);
+    }
+
+    /// From one beat to the next.
+    fn gap(&mut self, plan: &Plan) -> Span {
+        match self.part {
+            Part::Late => {
+                let patience = self.timeout().minus(self.interval());
+                let (least, most) = LATE_PERCENT;
+                let min = self.interval() + patience.times(least).divided_by(100);
+                let max = self.interval() + patience.times(most).divided_by(100);
+                plan.span_between(self.next_draw(), min, max)
+            }
+            Part::Steady
+            | Part::Silent
+            | Part::Reset
+            | Part::Leave
+            | Part::Flap
+            | Part::SlowReader => self.interval(),
+        }
+    }
+
+    fn flap_time(&self, plan: &Plan) -> Span {
+        let interval =
+            if self.interval_ms == 0 { plan.options().interval } else { self.interval() };
+        interval.min(plan.options().run_time.divided_by(FLAP_PART_OF_RUN))
+    }
+
+    /// A server that says 0 would have us beat without a pause.
+    fn set_rhythm(&mut self, interval_ms: u32, timeout_ms: u32) {
+        self.interval_ms = interval_ms.max(limits::INTERVAL_MIN.as_millis_u32());
+        self.timeout_ms = timeout_ms;
+    }
+
+    fn interval(&self) -> Span {
+        Span::from_millis(u64::from(self.interval_ms))
+    }
+
+    fn timeout(&self) -> Span {
+        Span::from_millis(u64::from(self.timeout_ms))
+    }
+
+    fn deadline(&self) -> Moment {
+        self.spoke_at + self.timeout()
+    }
+
+    fn next_draw(&mut self) -> Draw {
+        let draw = Draw { index: self.index, nth: self.draws };
+        self.draws = self.draws.wrapping_add(1);
+        draw
+    }
+}
+
+/// Whether a living client that ends with this sign was taken for dead, as far as one can tell.
+fn is_about_life(sign: Sign) -> bool {
+    match sign {
+        // 2xx: the network, and the heartbeat's verdict.
+        Sign::Told(reason) => reason.code() / 100 == 2,
+        Sign::Eof | Sign::Fault(_) => true,
+        Sign::ToldUnknown | Sign::Garbled(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::plan::{LoadOptions, Parts};
+
+    const INTERVAL: Span = Span::from_secs(2);
+    const TIMEOUT: Span = Span::from_secs(7);
+    const RUN: Span = Span::from_secs(60);
+
+    struct Stage {
+        plan: Plan,
+        client: Client,
+        said: Vec<u8>,
+        written: Written,
+    }
+
+    impl Stage {
+        fn with(part: Part) -> Self {
+            let options = LoadOptions {
+                target: "127.0.0.1:7070".parse().unwrap(),
+                clients: 1,
+                interval: INTERVAL,
+                run_time: RUN,
+                connects_per_s: 1_000,
+                parts: Parts::default(),
+                seed: 1,
+                id_prefix: "c".into(),
+                source_key: 0,
+            };
+            Self {
+                plan: Plan::new(options).unwrap(),
+                client: Client::new(0, part),
+                said: Vec::new(),
+                written: Written::default(),
+            }
+        }
+
+        /// Connected, and its HELLO said, at moment zero.
+        fn greeting(part: Part) -> Self {
+            let mut stage = Self::with(part);
+            stage.client.on_connecting();
+            stage.client.on_connected(script(&stage.plan), at(0));
+            stage.say(at(0));
+            stage
+        }
+
+        /// Welcomed at 10 ms, to beat first at 110 ms.
+        fn live(part: Part) -> Self {
+            let mut stage = Self::greeting(part);
+            stage.hear(&[welcome(Mode::Client)], at(10));
+            stage
+        }
+
+        fn say(&mut self, now: Moment) {
+            self.said.clear();
+            self.written = Written::default();
+            if self.client.has_something_to_say() {
+                self.written = self.client.write(&self.plan, now, &mut self.said);
+            }
+        }
+
+        fn hear(&mut self, messages: &[Message<'_>], now: Moment) -> Vec<Heard> {
+            let mut bytes = Vec::new();
+            for message in messages {
+                native::encode(message, &mut bytes);
+            }
+            let mut heard = Vec::new();
+            self.client.on_bytes(script(&self.plan), &bytes, now, |news| heard.push(news));
+            heard
+        }
+
+        /// Lives until `end`, and returns what fell due, each with its moment.
+        fn live_until(&mut self, end: Moment) -> Vec<(Moment, Due)> {
+            let mut happened = Vec::new();
+            while let Some(due) = self.client.next_due().filter(|due| *due <= end) {
+                happened.push((due, self.client.on_time(script(&self.plan), due)));
+                self.say(due);
+            }
+            happened
+        }
+    }
+
+    fn script(plan: &Plan) -> Script<'_> {
+        Script { plan, end: Moment::ZERO + RUN, granted: None }
+    }
+
+    fn at(millis: u64) -> Moment {
+        Moment::from_millis(millis)
+    }
+
+    fn welcome(mode: Mode) -> Message<'static> {
+        Message::Welcome {
+            version: 1,
+            mode,
+            resumed: false,
+            epoch: 1,
+            interval_ms: INTERVAL.as_millis_u32(),
+            timeout_ms: TIMEOUT.as_millis_u32(),
+            first_beat_ms: 100,
+            payload_max: 1_024,
+            server_unix_ms: 0,
+            resume: b"",
+        }
+    }
+
+    fn goaway(reason: CloseReason) -> Message<'static> {
+        Message::Goaway {
+            code: reason.code(),
+            reconnect_min_ms: 0,
+            reconnect_max_ms: 0,
+            address: "",
+            text: "",
+        }
+    }
+
+    #[test]
+    fn a_client_is_small() {
+        assert!(size_of::<Client>() <= 128, "{}", size_of::<Client>());
+    }
+
+    #[test]
+    fn it_says_hello_and_is_welcomed() {
+        let mut stage = Stage::greeting(Part::Steady);
+        let mut server = Deframer::server_side();
+        let mut said = stage.said.as_slice();
+        let preface = server.next(&mut said, limits::HELLO_PAYLOAD_BYTES_MAX).unwrap();
+        assert!(matches!(preface, Some(Inbound::Preface(_))));
+        let hello = server.next(&mut said, limits::HELLO_PAYLOAD_BYTES_MAX).unwrap();
+        let Some(Inbound::Message(Message::Hello { client_id, wanted_interval_ms, .. })) = hello
+        else {
+            panic!("{hello:?}");
+        };
+        assert_eq!((client_id, wanted_interval_ms), ("c1", 2_000));
+        let heard = stage.hear(&[welcome(Mode::Client)], at(10));
+        let granted = Rhythm { interval: INTERVAL, timeout: TIMEOUT };
+        let took = Span::from_millis(10);
+        assert_eq!(heard, [Heard::Welcomed { granted, mode: Mode::Client, took }]);
+        assert_eq!(stage.client.presence(), Presence::Live);
+    }
+
+    #[test]
+    fn it_beats_first_when_told_to_and_then_at_every_interval() {
+        let mut stage = Stage::live(Part::Steady);
+        let beats = stage.live_until(at(6_200));
+        let expected = [110, 2_110, 4_110, 6_110].map(|millis| (at(millis), Due::Say));
+        assert_eq!(beats, expected);
+        assert_eq!(stage.client.awaited(), 4);
+    }
+
+    #[test]
+    fn the_round_trip_begins_when_the_beat_should_have_been_sent() {
+        let mut stage = Stage::live(Part::Steady);
+        assert_eq!(stage.client.on_time(script(&stage.plan), at(500)), Due::Say);
+        stage.say(at(600));
+        let payload = at(110).as_nanos().to_be_bytes();
+        let heard = stage.hear(&[Message::Pong { payload: &payload }], at(650));
+        assert_eq!(heard, [Heard::Pong { rtt: Span::from_millis(540) }]);
+        assert_eq!(stage.client.awaited(), 0);
+        let again = stage.hear(&[Message::Pong { payload: &payload }], at(660));
+        assert_eq!(again, [], "an answer that nobody waits for is none");
+    }
+
+    #[test]
+    fn a_beat_that_cannot_even_be_queued_is_left_out() {
+        let mut stage = Stage::live(Part::Steady);
+        assert_eq!(stage.client.on_time(script(&stage.plan), at(2_200)), Due::Say);
+        assert_eq!(stage.client.on_time(script(&stage.plan), at(2_200)), Due::SkipBeat);
+        assert_eq!(stage.client.on_time(script(&stage.plan), at(2_200)), Due::Nothing);
+        stage.say(at(2_200));
+        assert_eq!(stage.written, Written { pings: 1, pongs: 0 });
+    }
+
+    #[test]
+    fn pings_of_the_server_are_answered_with_their_bytes() {
+        for (name, reply, said) in [
+            ("ping", Reply::Wanted, true),
+            ("probe", Reply::AtOnce, true),
+            ("no reply", Reply::NotWanted, false),
+        ] {
+            let mut stage = Stage::live(Part::Steady);
+            stage.hear(&[Message::Ping { reply, payload: b"there?" }], at(50));
+            stage.say(at(50));
+            let mut expected = Vec::new();
+            if said {
+                native::encode(&Message::Pong { payload: b"there?" }, &mut expected);
+            }
+            assert_eq!(stage.said, expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn where_the_server_pings_the_client_does_not_beat() {
+        let mut stage = Stage::greeting(Part::Steady);
+        stage.hear(&[welcome(Mode::Server)], at(10));
+        assert_eq!(stage.client.next_due(), None);
+    }
+
+    #[test]
+    fn the_silent_beat_once_and_fall_silent_early_enough_for_the_verdict() {
+        let mut stage = Stage::live(Part::Silent);
+        let happened = stage.live_until(Moment::ZERO + RUN);
+        let (silent_at, last) = *happened.last().unwrap();
+        assert_eq!(last, Due::FallSilent);
+        assert_eq!(happened[0], (at(110), Due::Say));
+        let verdict_at = silent_at + TIMEOUT + limits::LOAD_VERDICT_MARGIN;
+        assert!(verdict_at <= Moment::ZERO + RUN, "{silent_at:?}");
+        let heard = stage.hear(&[Message::Ping { reply: Reply::AtOnce, payload: b"" }], silent_at);
+        assert_eq!(heard, [], "the dead do not answer");
+        assert_eq!(stage.client.next_due(), None);
+    }
+
+    #[test]
+    fn detection_counts_from_the_deadline_to_the_first_sign() {
+        let millis = Span::from_millis;
+        let word = Sign::Told(CloseReason::HeartbeatTimeout);
+        for (name, after_last_beat, sign, ending) in [
+            ("fin", 7_012, Sign::Eof, Ending::Detected { late: millis(12) }),
+            ("reset", 7_000, Sign::Fault(IoFault::Reset), Ending::Detected { late: millis(0) }),
+            ("word", 7_001, word, Ending::Detected { late: millis(1) }),
+            ("early", 6_999, Sign::Eof, Ending::DetectedEarly { early: millis(1) }),
+        ] {
+            let mut stage = Stage::live(Part::Silent);
+            let happened = stage.live_until(Moment::ZERO + RUN);
+            let last_beat = happened[happened.len() - 2].0;
+            let noticed = last_beat + millis(after_last_beat);
+            assert_eq!(stage.client.on_ended(sign, noticed), ending, "{name}");
+            assert_eq!(stage.client.on_ended(Sign::Eof, noticed), Ending::NoMatter, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_living_client_that_is_ended_is_a_false_offline_unless_it_overslept() {
+        let mut stage = Stage::live(Part::Steady);
+        stage.live_until(at(110));
+        let eof = Sign::Eof;
+        for (name, sign, millis, ending) in [
+            ("cut", eof, 7_109, Ending::FalseOffline),
+            ("judged", Sign::Told(CloseReason::HeartbeatTimeout), 200, Ending::FalseOffline),
+            ("own fault", eof, 7_110, Ending::Overslept),
+            ("drained", Sign::Told(CloseReason::Drain), 200, Ending::SentAway),
+            ("nonsense", Sign::Garbled(CloseReason::Malformed), 200, Ending::SentAway),
+        ] {
+            assert_eq!(stage.client.judge(sign, at(millis)), ending, "{name}");
+        }
+        let early = Stage::greeting(Part::Steady).client.on_ended(eof, at(1));
+        assert_eq!(early, Ending::Refused);
+    }
+
+    #[test]
+    fn who_is_told_to_go_closes_first() {
+        let mut stage = Stage::live(Part::Steady);
+        let heard = stage.hear(&[goaway(CloseReason::Drain)], at(50));
+        let sign = Sign::Told(CloseReason::Drain);
+        assert_eq!(heard, [Heard::Ended(sign, Ending::SentAway)]);
+        assert!(stage.client.wants_to_close());
+        stage.client.on_closed(&stage.plan, at(60));
+        assert_eq!(stage.client.presence(), Presence::Away);
+        assert_eq!(stage.client.next_due(), None, "it does not come back by itself");
+    }
+
+    #[test]
+    fn the_late_beat_between_interval_and_timeout() {
+        let mut stage = Stage::live(Part::Late);
+        let beats = stage.live_until(Moment::ZERO + RUN);
+        assert!(beats.len() > 5);
+        for pair in beats.windows(2) {
+            let gap = pair[1].0.since(pair[0].0);
+            assert!(gap > INTERVAL, "{gap} is not late");
+            assert!(gap < TIMEOUT, "{gap} is too late");
+        }
+    }
+
+    #[test]
+    fn leaving_is_a_bye_and_then_a_close() {
+        let mut stage = Stage::live(Part::Leave);
+        let happened = stage.live_until(Moment::ZERO + RUN);
+        assert_eq!(happened.last().unwrap().1, Due::Say);
+        let mut bye = Vec::new();
+        native::encode(&Message::Bye { code: 100 }, &mut bye);
+        assert_eq!(stage.said, bye);
+        assert!(stage.client.wants_to_close());
+        assert_eq!(stage.client.on_ended(Sign::Eof, at(60_000)), Ending::NoMatter);
+    }
+
+    #[test]
+    fn who_comes_and_goes_comes_back_until_the_end() {
+        let mut stage = Stage::live(Part::Flap);
+        let mut goings = 0;
+        let mut now = at(10);
+        while now < Moment::ZERO + RUN {
+            let (gone_at, _) = *stage.live_until(Moment::ZERO + RUN.times(2)).last().unwrap();
+            stage.client.on_closed(&stage.plan, gone_at);
+            goings += 1;
+            now = stage.client.next_due().expect("it comes back");
+            assert!(now > gone_at);
+            assert_eq!(stage.client.on_time(script(&stage.plan), now), Due::Connect);
+            stage.client.on_connected(script(&stage.plan), now);
+            stage.say(now);
+            stage.hear(&[welcome(Mode::Client)], now);
+        }
+        assert!(goings >= 5, "{goings}");
+    }
+
+    #[test]
+    fn a_slow_reader_beats_without_having_heard_welcome() {
+        let stage = &mut Stage::greeting(Part::SlowReader);
+        assert_eq!(stage.live_until(at(4_000)), [(at(2_000), Due::Say), (at(4_000), Due::Say)]);
+        assert_eq!(stage.client.on_ended(Sign::Eof, at(4_001)), Ending::SlowReader);
+    }
+
+    #[test]
+    fn the_silenced_can_be_revived() {
+        let mut stage = Stage::live(Part::Steady);
+        assert!(stage.client.silence());
+        assert!(!stage.client.silence());
+        let deadline = at(0) + TIMEOUT;
+        assert_eq!(stage.client.presence(), Presence::Silent { deadline });
+        assert!(stage.client.revive(at(500)));
+        assert_eq!(stage.live_until(at(500)), [(at(500), Due::Say)]);
+        stage.client.on_closed(&stage.plan, at(600));
+        assert!(stage.client.revive(at(700)));
+        assert_eq!(stage.client.on_time(script(&stage.plan), at(700)), Due::Connect);
+    }
+
+    #[test]
+    fn a_server_that_grants_no_time_at_all_does_not_make_us_spin() {
+        let mut stage = Stage::greeting(Part::Steady);
+        let mut hurry = welcome(Mode::Client);
+        if let Message::Welcome { interval_ms, .. } = &mut hurry {
+            *interval_ms = 0;
+        }
+        stage.hear(&[hurry], at(10));
+        let beats = stage.live_until(at(1_110));
+        assert_eq!(beats.len(), 21, "one each 50 ms");
+    }
+
+    #[test]
+    fn bytes_that_are_not_the_protocol_end_it() {
+        let mut stage = Stage::live(Part::Steady);
+        let mut heard = Vec::new();
+        let bytes = [native::kind::WELCOME, 0, 0, 1, 0xFF];
+        stage.client.on_bytes(script(&stage.plan), &bytes, at(20), |news| heard.push(news));
+        let sign = Sign::Garbled(CloseReason::Malformed);
+        assert_eq!(heard, [Heard::Ended(sign, Ending::SentAway)]);
+        assert!(stage.client.wants_to_close());
+    }
+}
