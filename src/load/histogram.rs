@@ -47,6 +47,11 @@ impl Latencies {
         self.micros.saturating_record(span.as_micros());
     }
 
+    /// How many were counted.
+    pub fn count(&self) -> u64 {
+        self.micros.len()
+    }
+
     /// What is told about all of them.
     pub fn summary(&self) -> Summary {
         if self.micros.is_empty() {

@@ -2,8 +2,18 @@
 //!
 //! May import: base, wire, os.
 //! Never here: gateway, tracker. The load bench knows us only by what is on the wire.
+//!
+//! ```text
+//! plan        who does what and when, from the options and a seed
+//! client      one pretend client: what it says, hears, and what its ending means      pure
+//! fleet       all of them: sockets, alarms, the course of a run                        pure
+//! timers      one alarm for each client
+//! tally       what is counted, with histogram
+//! ```
 
 pub mod client;
+pub mod fleet;
 pub mod histogram;
 pub mod plan;
+pub mod tally;
 pub mod timers;

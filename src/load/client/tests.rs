@@ -1,0 +1,345 @@
+//! One client's life, told moment by moment.
+
+use super::*;
+use crate::load::plan::{LoadOptions, Parts};
+
+const INTERVAL: Span = Span::from_secs(2);
+const TIMEOUT: Span = Span::from_secs(7);
+const RUN: Span = Span::from_secs(60);
+
+struct Stage {
+    plan: Plan,
+    client: Client,
+    said: Vec<u8>,
+    written: Written,
+}
+
+impl Stage {
+    fn with(part: Part) -> Self {
+        let options = LoadOptions {
+            target: "127.0.0.1:7070".parse().unwrap(),
+            clients: 1,
+            interval: INTERVAL,
+            run_time: RUN,
+            connects_per_s: 1_000,
+            parts: Parts::default(),
+            seed: 1,
+            id_prefix: "c".into(),
+            source_key: 0,
+        };
+        Self {
+            plan: Plan::new(options).unwrap(),
+            client: Client::new(0, part),
+            said: Vec::new(),
+            written: Written::default(),
+        }
+    }
+
+    /// Connected, and its HELLO said, at moment zero.
+    fn greeting(part: Part) -> Self {
+        let mut stage = Self::with(part);
+        stage.client.on_connecting();
+        stage.client.on_connected(script(&stage.plan), at(0));
+        stage.say(at(0));
+        stage
+    }
+
+    /// Welcomed at 10 ms, to beat first at 110 ms.
+    fn live(part: Part) -> Self {
+        let mut stage = Self::greeting(part);
+        stage.hear(&[welcome(Mode::Client)], at(10));
+        stage
+    }
+
+    fn say(&mut self, now: Moment) {
+        self.said.clear();
+        self.written = Written::default();
+        if self.client.has_something_to_say() {
+            self.written = self.client.write(&self.plan, now, &mut self.said);
+        }
+    }
+
+    fn hear(&mut self, messages: &[Message<'_>], now: Moment) -> Vec<Heard> {
+        let mut bytes = Vec::new();
+        for message in messages {
+            native::encode(message, &mut bytes);
+        }
+        let mut heard = Vec::new();
+        self.client.on_bytes(script(&self.plan), &bytes, now, |news| heard.push(news));
+        heard
+    }
+
+    /// Lives until `end`, and returns what fell due, each with its moment.
+    fn live_until(&mut self, end: Moment) -> Vec<(Moment, Due)> {
+        let mut happened = Vec::new();
+        while let Some(due) = self.client.next_due().filter(|due| *due <= end) {
+            happened.push((due, self.client.on_time(script(&self.plan), due)));
+            self.say(due);
+        }
+        happened
+    }
+}
+
+fn script(plan: &Plan) -> Script<'_> {
+    Script { plan, end: Moment::ZERO + RUN, granted: None }
+}
+
+fn at(millis: u64) -> Moment {
+    Moment::from_millis(millis)
+}
+
+fn welcome(mode: Mode) -> Message<'static> {
+    Message::Welcome {
+        version: 1,
+        mode,
+        resumed: false,
+        epoch: 1,
+        interval_ms: INTERVAL.as_millis_u32(),
+        timeout_ms: TIMEOUT.as_millis_u32(),
+        first_beat_ms: 100,
+        payload_max: 1_024,
+        server_unix_ms: 0,
+        resume: b"",
+    }
+}
+
+fn goaway(reason: CloseReason) -> Message<'static> {
+    Message::Goaway {
+        code: reason.code(),
+        reconnect_min_ms: 0,
+        reconnect_max_ms: 0,
+        address: "",
+        text: "",
+    }
+}
+
+#[test]
+fn a_client_is_small() {
+    assert!(size_of::<Client>() <= 128, "{}", size_of::<Client>());
+}
+
+#[test]
+fn it_says_hello_and_is_welcomed() {
+    let mut stage = Stage::greeting(Part::Steady);
+    let mut server = Deframer::server_side();
+    let mut said = stage.said.as_slice();
+    let preface = server.next(&mut said, limits::HELLO_PAYLOAD_BYTES_MAX).unwrap();
+    assert!(matches!(preface, Some(Inbound::Preface(_))));
+    let hello = server.next(&mut said, limits::HELLO_PAYLOAD_BYTES_MAX).unwrap();
+    let Some(Inbound::Message(Message::Hello { client_id, wanted_interval_ms, .. })) = hello else {
+        panic!("{hello:?}");
+    };
+    assert_eq!((client_id, wanted_interval_ms), ("c1", 2_000));
+    let heard = stage.hear(&[welcome(Mode::Client)], at(10));
+    let granted = Rhythm { interval: INTERVAL, timeout: TIMEOUT };
+    let took = Span::from_millis(10);
+    assert_eq!(heard, [Heard::Welcomed { granted, mode: Mode::Client, took }]);
+    assert_eq!(stage.client.presence(), Presence::Live);
+}
+
+#[test]
+fn it_beats_first_when_told_to_and_then_at_every_interval() {
+    let mut stage = Stage::live(Part::Steady);
+    let beats = stage.live_until(at(6_200));
+    let expected = [110, 2_110, 4_110, 6_110].map(|millis| (at(millis), Due::Say));
+    assert_eq!(beats, expected);
+    assert_eq!(stage.client.awaited(), 4);
+}
+
+#[test]
+fn the_round_trip_begins_when_the_beat_should_have_been_sent() {
+    let mut stage = Stage::live(Part::Steady);
+    assert_eq!(stage.client.on_time(script(&stage.plan), at(500)), Due::Say);
+    stage.say(at(600));
+    let payload = at(110).as_nanos().to_be_bytes();
+    let heard = stage.hear(&[Message::Pong { payload: &payload }], at(650));
+    assert_eq!(heard, [Heard::Pong { rtt: Span::from_millis(540) }]);
+    assert_eq!(stage.client.awaited(), 0);
+    let again = stage.hear(&[Message::Pong { payload: &payload }], at(660));
+    assert_eq!(again, [], "an answer that nobody waits for is none");
+}
+
+#[test]
+fn a_beat_that_cannot_even_be_queued_is_left_out() {
+    let mut stage = Stage::live(Part::Steady);
+    assert_eq!(stage.client.on_time(script(&stage.plan), at(2_200)), Due::Say);
+    assert_eq!(stage.client.on_time(script(&stage.plan), at(2_200)), Due::SkipBeat);
+    assert_eq!(stage.client.on_time(script(&stage.plan), at(2_200)), Due::Nothing);
+    stage.say(at(2_200));
+    assert_eq!(stage.written, Written { ping: Some(at(110)), pongs: 0 });
+}
+
+#[test]
+fn pings_of_the_server_are_answered_with_their_bytes() {
+    for (name, reply, said) in [
+        ("ping", Reply::Wanted, true),
+        ("probe", Reply::AtOnce, true),
+        ("no reply", Reply::NotWanted, false),
+    ] {
+        let mut stage = Stage::live(Part::Steady);
+        stage.hear(&[Message::Ping { reply, payload: b"there?" }], at(50));
+        stage.say(at(50));
+        let mut expected = Vec::new();
+        if said {
+            native::encode(&Message::Pong { payload: b"there?" }, &mut expected);
+        }
+        assert_eq!(stage.said, expected, "{name}");
+    }
+}
+
+#[test]
+fn where_the_server_pings_the_client_does_not_beat() {
+    let mut stage = Stage::greeting(Part::Steady);
+    stage.hear(&[welcome(Mode::Server)], at(10));
+    assert_eq!(stage.client.next_due(), None);
+}
+
+#[test]
+fn the_silent_beat_once_and_fall_silent_early_enough_for_the_verdict() {
+    let mut stage = Stage::live(Part::Silent);
+    let happened = stage.live_until(Moment::ZERO + RUN);
+    let (silent_at, last) = *happened.last().unwrap();
+    assert_eq!(last, Due::FallSilent);
+    assert_eq!(happened[0], (at(110), Due::Say));
+    let verdict_at = silent_at + TIMEOUT + limits::LOAD_VERDICT_MARGIN;
+    assert!(verdict_at <= Moment::ZERO + RUN, "{silent_at:?}");
+    let heard = stage.hear(&[Message::Ping { reply: Reply::AtOnce, payload: b"" }], silent_at);
+    assert_eq!(heard, [], "the dead do not answer");
+    assert_eq!(stage.client.next_due(), None);
+}
+
+#[test]
+fn detection_counts_from_the_deadline_to_the_first_sign() {
+    let millis = Span::from_millis;
+    let word = Sign::Told(CloseReason::HeartbeatTimeout);
+    for (name, after_last_beat, sign, ending) in [
+        ("fin", 7_012, Sign::Eof, Ending::Detected { late: millis(12) }),
+        ("reset", 7_000, Sign::Fault(IoFault::Reset), Ending::Detected { late: millis(0) }),
+        ("word", 7_001, word, Ending::Detected { late: millis(1) }),
+        ("early", 6_999, Sign::Eof, Ending::DetectedEarly { early: millis(1) }),
+    ] {
+        let mut stage = Stage::live(Part::Silent);
+        let happened = stage.live_until(Moment::ZERO + RUN);
+        let last_beat = happened[happened.len() - 2].0;
+        let noticed = last_beat + millis(after_last_beat);
+        assert_eq!(stage.client.on_ended(sign, noticed), ending, "{name}");
+        assert_eq!(stage.client.on_ended(Sign::Eof, noticed), Ending::NoMatter, "{name}");
+    }
+}
+
+#[test]
+fn a_living_client_that_is_ended_is_a_false_offline_unless_it_overslept() {
+    let mut stage = Stage::live(Part::Steady);
+    stage.live_until(at(110));
+    let eof = Sign::Eof;
+    for (name, sign, millis, ending) in [
+        ("cut", eof, 7_109, Ending::FalseOffline),
+        ("judged", Sign::Told(CloseReason::HeartbeatTimeout), 200, Ending::FalseOffline),
+        ("own fault", eof, 7_110, Ending::Overslept),
+        ("drained", Sign::Told(CloseReason::Drain), 200, Ending::SentAway),
+        ("nonsense", Sign::Garbled(CloseReason::Malformed), 200, Ending::SentAway),
+    ] {
+        assert_eq!(stage.client.judge(sign, at(millis)), ending, "{name}");
+    }
+    let early = Stage::greeting(Part::Steady).client.on_ended(eof, at(1));
+    assert_eq!(early, Ending::Refused);
+}
+
+#[test]
+fn who_is_told_to_go_closes_first() {
+    let mut stage = Stage::live(Part::Steady);
+    let heard = stage.hear(&[goaway(CloseReason::Drain)], at(50));
+    let sign = Sign::Told(CloseReason::Drain);
+    assert_eq!(heard, [Heard::Ended(sign, Ending::SentAway)]);
+    assert!(stage.client.wants_to_close());
+    stage.client.on_closed(&stage.plan, at(60));
+    assert_eq!(stage.client.presence(), Presence::Away);
+    assert_eq!(stage.client.next_due(), None, "it does not come back by itself");
+}
+
+#[test]
+fn the_late_beat_between_interval_and_timeout() {
+    let mut stage = Stage::live(Part::Late);
+    let beats = stage.live_until(Moment::ZERO + RUN);
+    assert!(beats.len() > 5);
+    for pair in beats.windows(2) {
+        let gap = pair[1].0.since(pair[0].0);
+        assert!(gap > INTERVAL, "{gap} is not late");
+        assert!(gap < TIMEOUT, "{gap} is too late");
+    }
+}
+
+#[test]
+fn leaving_is_a_bye_and_then_a_close() {
+    let mut stage = Stage::live(Part::Leave);
+    let happened = stage.live_until(Moment::ZERO + RUN);
+    assert_eq!(happened.last().unwrap().1, Due::Say);
+    let mut bye = Vec::new();
+    native::encode(&Message::Bye { code: 100 }, &mut bye);
+    assert_eq!(stage.said, bye);
+    assert!(stage.client.wants_to_close());
+    assert_eq!(stage.client.on_ended(Sign::Eof, at(60_000)), Ending::NoMatter);
+}
+
+#[test]
+fn who_comes_and_goes_comes_back_until_the_end() {
+    let mut stage = Stage::live(Part::Flap);
+    let mut goings = 0;
+    let mut now = at(10);
+    while now < Moment::ZERO + RUN {
+        let (gone_at, _) = *stage.live_until(Moment::ZERO + RUN.times(2)).last().unwrap();
+        stage.client.on_closed(&stage.plan, gone_at);
+        goings += 1;
+        now = stage.client.next_due().expect("it comes back");
+        assert!(now > gone_at);
+        assert_eq!(stage.client.on_time(script(&stage.plan), now), Due::Connect);
+        stage.client.on_connected(script(&stage.plan), now);
+        stage.say(now);
+        stage.hear(&[welcome(Mode::Client)], now);
+    }
+    assert!(goings >= 5, "{goings}");
+}
+
+#[test]
+fn a_slow_reader_beats_without_having_heard_welcome() {
+    let stage = &mut Stage::greeting(Part::SlowReader);
+    assert_eq!(stage.live_until(at(4_000)), [(at(2_000), Due::Say), (at(4_000), Due::Say)]);
+    assert_eq!(stage.client.on_ended(Sign::Eof, at(4_001)), Ending::SlowReader);
+}
+
+#[test]
+fn the_silenced_can_be_revived() {
+    let mut stage = Stage::live(Part::Steady);
+    assert!(stage.client.silence());
+    assert!(!stage.client.silence());
+    let deadline = at(0) + TIMEOUT;
+    assert_eq!(stage.client.presence(), Presence::Silent { deadline });
+    assert!(stage.client.revive(at(500)));
+    assert_eq!(stage.live_until(at(500)), [(at(500), Due::Say)]);
+    stage.client.on_closed(&stage.plan, at(600));
+    assert!(stage.client.revive(at(700)));
+    assert_eq!(stage.client.on_time(script(&stage.plan), at(700)), Due::Connect);
+}
+
+#[test]
+fn a_server_that_grants_no_time_at_all_does_not_make_us_spin() {
+    let mut stage = Stage::greeting(Part::Steady);
+    let mut hurry = welcome(Mode::Client);
+    if let Message::Welcome { interval_ms, .. } = &mut hurry {
+        *interval_ms = 0;
+    }
+    stage.hear(&[hurry], at(10));
+    let beats = stage.live_until(at(1_110));
+    assert_eq!(beats.len(), 21, "one each 50 ms");
+}
+
+#[test]
+fn bytes_that_are_not_the_protocol_end_it() {
+    let mut stage = Stage::live(Part::Steady);
+    let mut heard = Vec::new();
+    let bytes = [native::kind::WELCOME, 0, 0, 1, 0xFF];
+    stage.client.on_bytes(script(&stage.plan), &bytes, at(20), |news| heard.push(news));
+    let sign = Sign::Garbled(CloseReason::Malformed);
+    assert_eq!(heard, [Heard::Ended(sign, Ending::SentAway)]);
+    assert!(stage.client.wants_to_close());
+}

@@ -1,0 +1,160 @@
+//! What is counted while the fleet runs.
+
+use std::collections::BTreeMap;
+
+use crate::base::config::{Mode, Rhythm};
+use crate::base::io::IoFault;
+use crate::base::time::{Moment, Span};
+use crate::load::client::{Due, Ending, Heard, Sign, Written};
+use crate::load::histogram::Latencies;
+
+/// Counters and histograms of one run. All times are the load bench's own.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    /// Clients that were welcomed, each once; slow readers, who do not hear it, count with HELLO.
+    pub connected: u64,
+    /// Welcomes in all: more than `connected` where clients come and go.
+    pub sessions: u64,
+    /// From the first connect to the moment when the last of `connected` was in.
+    pub connecting_took: Span,
+    /// From HELLO to WELCOME.
+    pub welcome: Latencies,
+    /// What the server granted last.
+    pub granted: Option<(Rhythm, Mode)>,
+    /// PINGs handed to the kernel.
+    pub beats_sent: u64,
+    /// PONGs that answer them.
+    pub pongs_received: u64,
+    /// PONGs sent, for the server's own PINGs.
+    pub answers_sent: u64,
+    /// Beats left out because the one before could not be sent for a whole interval.
+    pub beats_skipped: u64,
+    /// When the first beat was sent.
+    pub first_beat_at: Option<Moment>,
+    /// From when a beat should have been sent to its PONG.
+    pub rtt: Latencies,
+    /// How much later than intended a beat was handed to the kernel: the bench's own lateness.
+    pub lateness: Latencies,
+    /// Clients that fell silent.
+    pub fell_silent: u64,
+    /// Silent clients that the server ended: from last beat + timeout to the first sign of it.
+    pub detection: Latencies,
+    /// Silent clients that the server ended before last beat + timeout.
+    pub detected_early: u64,
+    /// Silent clients that the server should have ended before the end of the run, and did not.
+    pub undetected: u64,
+    /// Silent clients whose verdict was not yet due, or hardly, at the end of the run.
+    pub undecided: u64,
+    /// Living clients that the server ended although they had beaten in time.
+    pub false_offline: u64,
+    /// Living clients that the server ended because this bench did not beat in time for them.
+    pub overslept: u64,
+    /// Living clients that the server ended for a reason that has nothing to do with beats.
+    pub sent_away: u64,
+    /// Clients that the server ended before it welcomed them.
+    pub refused: u64,
+    /// Slow readers that the server ended.
+    pub slow_readers_ended: u64,
+    /// Connections that clients ended with a RST or a FIN of their own.
+    pub left_without_a_word: u64,
+    /// PINGs without an answer at the end, of clients that were still in.
+    pub unanswered: u64,
+    /// Clients that were in at the end.
+    pub present_at_end: u64,
+    /// From the first connect to the end of the beats.
+    pub ran_for: Span,
+    /// How often what went wrong.
+    errors: BTreeMap<(&'static str, &'static str), u64>,
+}
+
+impl Tally {
+    /// Something fell due with a client.
+    pub fn on_due(&mut self, due: Due) {
+        match due {
+            Due::SkipBeat => self.beats_skipped += 1,
+            Due::FallSilent => self.fell_silent += 1,
+            Due::Close(_) => self.left_without_a_word += 1,
+            Due::Nothing | Due::Connect | Due::Say => {}
+        }
+    }
+
+    /// A client wrote something.
+    pub fn on_written(&mut self, written: Written, now: Moment) {
+        self.answers_sent += u64::from(written.pongs);
+        if let Some(intended) = written.ping {
+            self.beats_sent += 1;
+            self.first_beat_at.get_or_insert(now);
+            self.lateness.record(now.since(intended));
+        }
+    }
+
+    /// A client heard something.
+    pub fn on_heard(&mut self, heard: Heard) {
+        match heard {
+            Heard::Welcomed { granted, mode, took } => {
+                self.sessions += 1;
+                self.granted = Some((granted, mode));
+                self.welcome.record(took);
+            }
+            Heard::Pong { rtt } => {
+                self.pongs_received += 1;
+                self.rtt.record(rtt);
+            }
+            Heard::Say => {}
+            Heard::Ended(sign, ending) => self.on_ended(sign, ending),
+        }
+    }
+
+    /// A client was ended by the server.
+    pub fn on_ended(&mut self, sign: Sign, ending: Ending) {
+        match ending {
+            Ending::Detected { late } => return self.detection.record(late),
+            Ending::DetectedEarly { .. } => self.detected_early += 1,
+            Ending::FalseOffline => self.false_offline += 1,
+            Ending::Overslept => self.overslept += 1,
+            Ending::SentAway => self.sent_away += 1,
+            Ending::Refused => self.refused += 1,
+            Ending::SlowReader => return self.slow_readers_ended += 1,
+            Ending::NoMatter => return,
+        }
+        self.count_error("ended", sign_word(sign));
+    }
+
+    /// A connection could not be opened.
+    pub fn on_connect_failed(&mut self, fault: IoFault) {
+        self.count_error("connect", fault_word(fault));
+    }
+
+    /// How often what went wrong, by name.
+    pub fn errors(&self) -> impl Iterator<Item = (String, u64)> {
+        self.errors.iter().map(|((when, what), count)| (format!("{when}_{what}"), *count))
+    }
+
+    fn count_error(&mut self, when: &'static str, what: &'static str) {
+        *self.errors.entry((when, what)).or_default() += 1;
+    }
+}
+
+fn sign_word(sign: Sign) -> &'static str {
+    match sign {
+        Sign::Told(reason) => reason.word(),
+        Sign::ToldUnknown => "unknown_code",
+        Sign::Garbled(_) => "garbled",
+        Sign::Eof => "closed",
+        Sign::Fault(fault) => fault_word(fault),
+    }
+}
+
+fn fault_word(fault: IoFault) -> &'static str {
+    match fault {
+        IoFault::Reset => "reset",
+        IoFault::TimedOut => "timed_out",
+        IoFault::Refused => "refused",
+        IoFault::Unreachable => "unreachable",
+        IoFault::AddressUnavailable => "address_unavailable",
+        IoFault::Cancelled => "cancelled",
+        IoFault::NoDescriptors => "no_descriptors",
+        IoFault::NoMemory => "no_memory",
+        IoFault::Other(_) => "other",
+    }
+}
