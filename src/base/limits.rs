@@ -189,6 +189,8 @@ pub const LOAD_CLIENTS_PER_SOURCE: u32 = 25_000;
 /// Pretend clients connecting at once. More would overflow the server's backlog, and a SYN that is
 /// dropped there comes again a second later.
 pub const LOAD_CONNECTS_MAX: u32 = 512;
+/// How many connect in a second where no rate is given, to judge whether a run is long enough.
+pub const LOAD_CONNECTS_PER_S_GUESS: u32 = 2_000;
 /// Alarms of pretend clients taken in one turn.
 pub const LOAD_ALARMS_MAX: usize = 4_096;
 /// From the last verdict that is due to the end of the run.

@@ -179,7 +179,7 @@ pub enum Ending {
 /// What was written.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Written {
-    /// A PING that wants a PONG, and when it should have been sent.
+    /// A PING, and when it should have been sent.
     pub ping: Option<Moment>,
     /// Answers to the server's PINGs.
     pub pongs: u32,
@@ -296,17 +296,14 @@ impl Client {
         self.deframer = Deframer::client_side();
         self.awaited = 0;
         self.unsaid = Unsaid { hello: true, ..Unsaid::default() };
-        self.state = match self.part {
+        self.state = if self.part == Part::SlowReader {
             // It will not hear WELCOME, and takes the rhythm that others were granted.
-            Part::SlowReader => {
-                let wish = script.plan.options().interval.max(limits::INTERVAL_WISH_MIN);
-                self.interval_ms =
-                    script.granted.map_or(wish, |rhythm| rhythm.interval).as_millis_u32();
-                State::Live { next_beat: now + self.interval(), act_at: NEVER }
-            }
-            Part::Steady | Part::Silent | Part::Reset | Part::Leave | Part::Flap | Part::Late => {
-                State::Greeting
-            }
+            let wish = script.plan.options().interval.max(limits::INTERVAL_WISH_MIN);
+            self.interval_ms =
+                script.granted.map_or(wish, |rhythm| rhythm.interval).as_millis_u32();
+            State::Live { next_beat: now + self.interval(), act_at: NEVER }
+        } else {
+            State::Greeting
         };
     }
 
@@ -394,11 +391,7 @@ impl Client {
             written.pongs = 1;
         }
         if beat != Moment::ZERO {
-            let payload = &beat.as_nanos().to_be_bytes();
-            native::encode(&Message::Ping { reply: Reply::Wanted, payload }, out);
-            if self.part != Part::SlowReader {
-                self.awaited = self.awaited.saturating_add(1);
-            }
+            self.write_beat(beat, out);
             written.ping = Some(beat);
         }
         if bye {
@@ -569,7 +562,7 @@ impl Client {
                 let (min, max) = (stay.divided_by(2), stay.times(3).divided_by(2));
                 earliest + script.plan.span_between(self.next_draw(), min, max)
             }
-            Part::Steady | Part::SlowReader | Part::Late => NEVER,
+            Part::Steady | Part::SlowReader | Part::Late | Part::NoReply => NEVER,
         }
     }
 
@@ -586,7 +579,7 @@ impl Client {
                 1 => self.part_without_a_word(CloseHow::Finish),
                 _ => self.part_with_bye(),
             },
-            Part::Steady | Part::SlowReader | Part::Late => {
+            Part::Steady | Part::SlowReader | Part::Late | Part::NoReply => {
                 unreachable!("act_at gives these parts no moment")
             }
         }
@@ -611,22 +604,12 @@ impl Client {
 
     /// Not connected any more: who comes and goes comes back.
     fn rest(&mut self, plan: &Plan, now: Moment) {
-        self.state = match (self.part, self.state) {
-            (_, State::Gone) => State::Gone,
-            (Part::Flap, _) => {
-                let away = self.flap_time(plan);
-                let away = plan.span_between(self.next_draw(), away.divided_by(4), away);
-                State::Away { back_at: now + away }
-            }
-            (
-                Part::Steady
-                | Part::Silent
-                | Part::Reset
-                | Part::Leave
-                | Part::SlowReader
-                | Part::Late,
-                _,
-            ) => State::Gone,
+        self.state = if self.part == Part::Flap && self.state != State::Gone {
+            let away = self.flap_time(plan);
+            let away = plan.span_between(self.next_draw(), away.divided_by(4), away);
+            State::Away { back_at: now + away }
+        } else {
+            State::Gone
         };
     }
 
@@ -669,23 +652,26 @@ impl Client {
         native::encode(&hello, out);
     }
 
+    /// The PING carries the moment when it should have been sent, for the round trip.
+    fn write_beat(&mut self, intended: Moment, out: &mut Vec<u8>) {
+        let payload = &intended.as_nanos().to_be_bytes();
+        let reply = if self.part == Part::NoReply { Reply::NotWanted } else { Reply::Wanted };
+        native::encode(&Message::Ping { reply, payload }, out);
+        if reply == Reply::Wanted && self.part != Part::SlowReader {
+            self.awaited = self.awaited.saturating_add(1);
+        }
+    }
+
     /// From one beat to the next.
     fn gap(&mut self, plan: &Plan) -> Span {
-        match self.part {
-            Part::Late => {
-                let patience = self.timeout().minus(self.interval());
-                let (least, most) = LATE_PERCENT;
-                let min = self.interval() + patience.times(least).divided_by(100);
-                let max = self.interval() + patience.times(most).divided_by(100);
-                plan.span_between(self.next_draw(), min, max)
-            }
-            Part::Steady
-            | Part::Silent
-            | Part::Reset
-            | Part::Leave
-            | Part::Flap
-            | Part::SlowReader => self.interval(),
+        if self.part != Part::Late {
+            return self.interval();
         }
+        let patience = self.timeout().minus(self.interval());
+        let (least, most) = LATE_PERCENT;
+        let min = self.interval() + patience.times(least).divided_by(100);
+        let max = self.interval() + patience.times(most).divided_by(100);
+        plan.span_between(self.next_draw(), min, max)
     }
 
     fn flap_time(&self, plan: &Plan) -> Span {

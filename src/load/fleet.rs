@@ -318,12 +318,11 @@ impl Fleet {
         self.connecting -= 1;
         self.open += 1;
         self.ops.push(Op::Adopt { socket, conn });
-        match self.clients[ticket as usize].part() {
+        if self.clients[ticket as usize].part() == Part::SlowReader {
             // Nothing is ever taken from its socket; who does not ask for bytes gets none.
-            Part::SlowReader => self.count_connected(ticket, now),
-            Part::Steady | Part::Silent | Part::Reset | Part::Leave | Part::Flap | Part::Late => {
-                self.ops.push(Op::Receive { conn })
-            }
+            self.count_connected(ticket, now);
+        } else {
+            self.ops.push(Op::Receive { conn });
         }
         let script = Script { plan: &self.plan, end: self.end, granted: self.granted };
         self.clients[ticket as usize].on_connected(script, now);

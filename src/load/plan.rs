@@ -18,8 +18,8 @@ pub struct LoadOptions {
     pub interval: Span,
     /// From the first connect to the last word.
     pub run_time: Span,
-    /// How many connect in a second.
-    pub connects_per_s: u32,
+    /// How many connect in a second; `None`: as fast as the server takes them.
+    pub connects_per_s: Option<u32>,
     /// How many of the clients do not simply stay and beat.
     pub parts: Parts,
     /// Fixes who does what, and the random moments.
@@ -46,6 +46,8 @@ pub struct Parts {
     pub slow_readers: u32,
     /// Beat late, but within the timeout.
     pub late: u32,
+    /// Beat without asking for an answer.
+    pub no_reply: u32,
 }
 
 /// The part one client plays.
@@ -65,6 +67,8 @@ pub enum Part {
     SlowReader,
     /// Beats late, but within the timeout.
     Late,
+    /// Beats without asking for an answer.
+    NoReply,
 }
 
 /// Why the options are no plan.
@@ -197,14 +201,17 @@ impl Plan {
         }
     }
 
-    /// How long connecting all of them takes at the given rate.
+    /// How long connecting all of them takes at the given rate, or at a cautious guess.
     pub fn ramp(&self) -> Span {
-        ramp(&self.options)
+        let rate = self.options.connects_per_s.unwrap_or(limits::LOAD_CONNECTS_PER_S_GUESS);
+        ramp(self.options.clients, rate)
     }
 
     /// Between two connects.
     pub fn connect_gap(&self) -> Span {
-        Span::from_secs(1).divided_by(u64::from(self.options.connects_per_s))
+        self.options
+            .connects_per_s
+            .map_or(Span::ZERO, |rate| Span::from_secs(1).divided_by(u64::from(rate)))
     }
 
     /// Whether every verdict can fall inside the run, now that the server's rhythm is known.
@@ -264,7 +271,7 @@ fn check(options: &LoadOptions) -> Result<(), PlanError> {
     if sum > u64::from(clients) {
         return Err(PlanError::Parts { parts: sum, clients });
     }
-    if connects_per_s == 0 {
+    if connects_per_s == Some(0) {
         return Err(PlanError::ConnectRate);
     }
     if interval < limits::INTERVAL_MIN || interval > limits::INTERVAL_MAX {
@@ -272,15 +279,18 @@ fn check(options: &LoadOptions) -> Result<(), PlanError> {
     }
     // The last client has the longest id.
     ClientId::validate(&format!("{}{clients}", options.id_prefix))?;
-    let needed = ramp(options);
-    if needed > run_time {
-        return Err(PlanError::TooShortToConnect { run_time, clients, connects_per_s, needed });
+    if let Some(rate) = connects_per_s {
+        let needed = ramp(clients, rate);
+        if needed > run_time {
+            let connects_per_s = rate;
+            return Err(PlanError::TooShortToConnect { run_time, clients, connects_per_s, needed });
+        }
     }
     Ok(())
 }
 
-fn ramp(options: &LoadOptions) -> Span {
-    Span::from_secs(u64::from(options.clients)).divided_by(u64::from(options.connects_per_s))
+fn ramp(clients: u32, connects_per_s: u32) -> Span {
+    Span::from_secs(u64::from(clients)).divided_by(u64::from(connects_per_s))
 }
 
 fn deal(options: &LoadOptions) -> Vec<Part> {
@@ -295,7 +305,7 @@ fn deal(options: &LoadOptions) -> Vec<Part> {
 
 impl Parts {
     /// Every part that is not steady, and how many play it.
-    pub fn listed(&self) -> [(Part, u32); 6] {
+    pub fn listed(&self) -> [(Part, u32); 7] {
         [
             (Part::Silent, self.silent),
             (Part::Reset, self.reset),
@@ -303,6 +313,7 @@ impl Parts {
             (Part::Flap, self.flap),
             (Part::SlowReader, self.slow_readers),
             (Part::Late, self.late),
+            (Part::NoReply, self.no_reply),
         ]
     }
 }
@@ -317,14 +328,15 @@ mod tests {
             clients: 1_000,
             interval: Span::from_secs(2),
             run_time: Span::from_secs(30),
-            connects_per_s: 1_000,
+            connects_per_s: Some(1_000),
             parts: Parts {
                 silent: 100,
                 reset: 10,
                 leave: 20,
                 flap: 30,
                 slow_readers: 40,
-                late: 50,
+                late: 45,
+                no_reply: 5,
             },
             seed: 3,
             id_prefix: "load-".into(),
@@ -387,7 +399,7 @@ mod tests {
             ("parts", LoadOptions { clients: 249, ..options() }, |e| {
                 matches!(e, PlanError::Parts { parts: 250, clients: 249 })
             }),
-            ("rate", LoadOptions { connects_per_s: 0, ..options() }, |e| {
+            ("rate", LoadOptions { connects_per_s: Some(0), ..options() }, |e| {
                 matches!(e, PlanError::ConnectRate)
             }),
             ("interval", LoadOptions { interval: Span::ZERO, ..options() }, |e| {
@@ -399,9 +411,11 @@ mod tests {
             ("long", LoadOptions { id_prefix: "x".repeat(125), ..options() }, |e| {
                 matches!(e, PlanError::IdPrefix(ClientIdError::TooLong { bytes: 129 }))
             }),
-            ("ramp", LoadOptions { run_time: secs(1), connects_per_s: 500, ..options() }, |e| {
-                matches!(e, PlanError::TooShortToConnect { .. })
-            }),
+            (
+                "ramp",
+                LoadOptions { run_time: secs(1), connects_per_s: Some(500), ..options() },
+                |e| matches!(e, PlanError::TooShortToConnect { .. }),
+            ),
         ];
         assert!(Plan::new(base).is_ok());
         for (name, options, is_expected) in rows {
@@ -440,7 +454,7 @@ mod tests {
     #[test]
     fn on_the_loopback_every_address_has_ports_enough() {
         let parts = Parts::default();
-        let many = LoadOptions { clients: 60_000, connects_per_s: 10_000, parts, ..options() };
+        let many = LoadOptions { clients: 60_000, connects_per_s: None, parts, ..options() };
         let plan = Plan::new(many.clone()).unwrap();
         for (index, source) in
             [(0, "127.2.3.1:0"), (24_999, "127.2.3.1:0"), (59_999, "127.2.3.3:0")]

@@ -21,7 +21,7 @@ impl Stage {
             clients: 1,
             interval: INTERVAL,
             run_time: RUN,
-            connects_per_s: 1_000,
+            connects_per_s: Some(1_000),
             parts: Parts::default(),
             seed: 1,
             id_prefix: "c".into(),
@@ -267,6 +267,17 @@ fn the_late_beat_between_interval_and_timeout() {
         assert!(gap > INTERVAL, "{gap} is not late");
         assert!(gap < TIMEOUT, "{gap} is too late");
     }
+}
+
+#[test]
+fn who_wants_no_answer_says_so_and_waits_for_none() {
+    let mut stage = Stage::live(Part::NoReply);
+    assert_eq!(stage.live_until(at(110)), [(at(110), Due::Say)]);
+    let payload = &at(110).as_nanos().to_be_bytes();
+    let mut ping = Vec::new();
+    native::encode(&Message::Ping { reply: Reply::NotWanted, payload }, &mut ping);
+    assert_eq!(stage.said, ping);
+    assert_eq!(stage.client.awaited(), 0);
 }
 
 #[test]

@@ -69,7 +69,7 @@ fn options(parts: Parts) -> LoadOptions {
         clients: 200,
         interval: INTERVAL,
         run_time: Span::from_secs(10),
-        connects_per_s: 400,
+        connects_per_s: Some(400),
         parts,
         seed: 5,
         id_prefix: "c".into(),
@@ -302,7 +302,7 @@ fn welcome() -> Message<'static> {
 }
 
 fn all_parts() -> Parts {
-    Parts { silent: 30, reset: 10, leave: 20, flap: 15, slow_readers: 5, late: 25 }
+    Parts { silent: 30, reset: 10, leave: 20, flap: 15, slow_readers: 5, late: 25, no_reply: 10 }
 }
 
 #[test]
