@@ -46,7 +46,6 @@ pub struct Fleet {
     connects_failed: u64,
     phase: Phase,
     when_idle: WhenIdle,
-    began: Moment,
     end: Moment,
     granted: Option<Rhythm>,
     trouble: Option<FleetError>,
@@ -145,11 +144,10 @@ impl Fleet {
             connects_failed: 0,
             phase: Phase::Running,
             when_idle,
-            began: now,
             end: now + plan.options().run_time,
             granted: None,
             trouble: None,
-            tally: Tally::default(),
+            tally: Tally::new(now),
             plan,
         }
     }
@@ -271,7 +269,7 @@ impl Fleet {
     /// How far it is.
     pub fn progress(&self, now: Moment) -> Progress {
         Progress {
-            elapsed: now.since(self.began),
+            elapsed: now.since(self.tally.began),
             connected: self.tally.connected,
             open: self.open,
             beats_sent: self.tally.beats_sent,
@@ -449,7 +447,7 @@ impl Fleet {
         if !line.is_counted {
             line.is_counted = true;
             self.tally.connected += 1;
-            self.tally.connecting_took = now.since(self.began);
+            self.tally.connecting_took = now.since(self.tally.began);
         }
     }
 
@@ -601,7 +599,7 @@ impl Fleet {
     /// The beats are over: the books are closed on who is still there.
     fn settle_down(&mut self, now: Moment) {
         self.phase = Phase::Settling { until: now + limits::LOAD_SETTLE_MAX };
-        self.tally.ran_for = now.since(self.began);
+        self.tally.ran_for = now.since(self.tally.began);
         for index in 0..self.plan.clients() {
             self.timers.set(index, None);
             match self.clients[index as usize].presence() {

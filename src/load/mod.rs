@@ -9,11 +9,13 @@
 //! fleet       all of them: sockets, alarms, the course of a run                        pure
 //! timers      one alarm for each client
 //! tally       what is counted, with histogram
+//! report      what is told about it: a table and JSON
 //! ```
 
 pub mod client;
 pub mod fleet;
 pub mod histogram;
 pub mod plan;
+pub mod report;
 pub mod tally;
 pub mod timers;

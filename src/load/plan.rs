@@ -71,6 +71,22 @@ pub enum Part {
     NoReply,
 }
 
+impl Part {
+    /// Its name in the report, and nearly that of its flag.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Steady => "steady",
+            Self::Silent => "silent",
+            Self::Reset => "reset",
+            Self::Leave => "leave",
+            Self::Flap => "flap",
+            Self::SlowReader => "slow_readers",
+            Self::Late => "late",
+            Self::NoReply => "no_reply",
+        }
+    }
+}
+
 /// Why the options are no plan.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum PlanError {

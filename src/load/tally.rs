@@ -29,6 +29,8 @@ pub struct Tally {
     pub answers_sent: u64,
     /// Beats left out because the one before could not be sent for a whole interval.
     pub beats_skipped: u64,
+    /// When the run began.
+    pub began: Moment,
     /// When the first beat was sent.
     pub first_beat_at: Option<Moment>,
     /// From when a beat should have been sent to its PONG.
@@ -68,6 +70,11 @@ pub struct Tally {
 }
 
 impl Tally {
+    /// Nothing counted yet; the run begins now.
+    pub fn new(began: Moment) -> Self {
+        Self { began, ..Self::default() }
+    }
+
     /// Something fell due with a client.
     pub fn on_due(&mut self, due: Due) {
         match due {
@@ -123,6 +130,12 @@ impl Tally {
     /// A connection could not be opened.
     pub fn on_connect_failed(&mut self, fault: IoFault) {
         self.count_error("connect", fault_word(fault));
+    }
+
+    /// From the first beat to the end of the run.
+    pub fn beat_for(&self) -> Span {
+        let end = self.began + self.ran_for;
+        self.first_beat_at.map_or(Span::ZERO, |first| end.since(first))
     }
 
     /// How often what went wrong, by name.
