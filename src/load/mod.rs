@@ -7,12 +7,14 @@
 //! plan        who does what and when, from the options and a seed
 //! client      one pretend client: what it says, hears, and what its ending means      pure
 //! fleet       all of them: sockets, alarms, the course of a run                        pure
+//! drive       the fleet on the real kernel
 //! timers      one alarm for each client
 //! tally       what is counted, with histogram
 //! report      what is told about it: a table and JSON
 //! ```
 
 pub mod client;
+pub mod drive;
 pub mod fleet;
 pub mod histogram;
 pub mod plan;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::base::config::Mode;
 use crate::load::plan::{LoadOptions, Parts};
-use crate::wire::message::Message;
+use crate::wire::message::{Message, Reply};
 use crate::wire::native::{self, Deframer, Inbound};
 
 const INTERVAL: Span = Span::from_millis(500);
@@ -253,6 +253,7 @@ impl World {
             peer.last_beat = now;
             match inbound {
                 Inbound::Message(Message::Hello { .. }) => native::encode(&welcome(), &mut answers),
+                Inbound::Message(Message::Ping { reply: Reply::NotWanted, .. }) => {}
                 Inbound::Message(Message::Ping { payload, .. }) => {
                     native::encode(&Message::Pong { payload }, &mut answers);
                 }
