@@ -421,7 +421,7 @@ mod tests {
         let table = report().to_string();
         for line in [
             "target         127.0.0.1:7070, for 20.0 s",
-            "granted        beat every 2000ms, dead after 7000ms; clients beat",
+            "granted        beat every 2s, dead after 7s; clients beat",
             "connected      10 of 10, 100 /s",
             "beats          100 sent, 10 /s; 100 answered",
             "round trip     p50 249  p90 289  p99 298  p999 299  max 299 us",
