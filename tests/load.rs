@@ -1,6 +1,8 @@
 //! The fleet on the real kernel, against a small server of its own: threads, std sockets, and as
 //! much of the protocol as is needed to judge the fleet.
 
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};

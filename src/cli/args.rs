@@ -223,9 +223,9 @@ pub struct LoadArgs {
     /// File for the result as JSON (default: none)
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
-    /// What the client ids begin with
-    #[arg(long, value_name = "TEXT", default_value = "load-")]
-    pub id_prefix: String,
+    /// What the client ids begin with (default: load- and the process id)
+    #[arg(long, value_name = "TEXT")]
+    pub id_prefix: Option<String>,
 
     /// Fall silent with the socket left open
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Fates")]

@@ -8,6 +8,7 @@ pub mod completions;
 pub mod config;
 pub mod error;
 pub mod layers;
+pub mod load;
 pub mod serve;
 pub mod signals;
 pub mod usage;
@@ -46,7 +47,7 @@ fn run(typed: Typed) -> Result<(), CliError> {
         Typed::Page(page) => write_stdout(page.as_bytes()),
         Typed::Command { command: Command::Serve(_), flags } => serve::run(&flags),
         Typed::Command { command: Command::Demo(_), .. } => Err(not_here("demo")),
-        Typed::Command { command: Command::Load(_), .. } => Err(not_here("load")),
+        Typed::Command { command: Command::Load(args), .. } => load::run(&args),
         Typed::Command { command: Command::Completions(args), .. } => {
             write_stdout(&completions::script(args.shell))
         }

@@ -620,7 +620,7 @@ impl Fleet {
     }
 
     fn dismiss_some(&mut self, until: Moment, next: u32, now: Moment) {
-        let budget = u32::try_from(limits::DRAIN_BATCH_MAX).unwrap_or(u32::MAX);
+        let budget = limits::DRAIN_BATCH_MAX;
         let upto = next.saturating_add(budget).min(self.plan.clients());
         self.phase = Phase::Leaving { until, next: upto };
         for index in next..upto {

@@ -1,0 +1,239 @@
+//! `load`: the load bench as a command.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::base::io::IoFault;
+use crate::base::time::Span;
+use crate::cli::args::LoadArgs;
+use crate::cli::error::CliError;
+use crate::cli::signals;
+use crate::cli::write_stdout;
+use crate::load::drive::{self, Outcome, Room, Wish};
+use crate::load::fleet::{FleetError, Progress};
+use crate::load::plan::{LoadOptions, Parts, Plan};
+use crate::load::report::{Report, Surroundings};
+use crate::os::machine::{self, Survey, Wanted};
+use crate::os::{process, random};
+
+/// Runs `load` as typed: the table goes to standard output, JSON to the file that was asked for.
+pub fn run(args: &LoadArgs) -> Result<(), CliError> {
+    let plan = Plan::new(options(args)).map_err(|error| CliError::usage(error.to_string()))?;
+    let options = plan.options().clone();
+    let survey = machine::survey();
+    let room = room(&survey, options.clients)?;
+    // Opened first: nobody wants to hear after a long run that its result has no place.
+    let json = args.json.as_deref().map(create).transpose()?;
+    let target = Target::find(&options);
+    let outcome = watch(plan, room)?;
+    let surroundings = target.surroundings(describe(&survey));
+    let report = Report::new(&options, &outcome.tally, surroundings);
+    if let (Some(mut file), Some(path)) = (json, &args.json) {
+        let written = file.write_all(report.to_json().as_bytes());
+        written.map_err(|cause| CliError::FileUnwritable { path: path.clone(), cause })?;
+    }
+    check(&outcome, &options)?;
+    write_stdout(report.to_string().as_bytes())
+}
+
+/// What was typed, as meant.
+fn options(args: &LoadArgs) -> LoadOptions {
+    LoadOptions {
+        target: args.target,
+        clients: args.clients,
+        interval: args.interval,
+        run_time: args.duration,
+        connects_per_s: args.connect_rate,
+        parts: Parts {
+            silent: args.silent,
+            reset: args.reset,
+            leave: args.leave,
+            flap: args.flap,
+            slow_readers: args.slow_readers,
+            late: args.late,
+            no_reply: args.no_reply,
+        },
+        seed: args.seed.unwrap_or_else(new_seed),
+        id_prefix: args.id_prefix.clone().unwrap_or_else(own_prefix),
+        source_key: std::process::id(),
+    }
+}
+
+/// No larger than what every reader of JSON takes without rounding.
+fn new_seed() -> u64 {
+    random::u64() >> 11
+}
+
+/// Two load benches at one server must not take each other's clients over.
+fn own_prefix() -> String {
+    format!("load-{}-", std::process::id())
+}
+
+/// What the machine gives to a fleet of this size.
+pub(crate) fn room(survey: &Survey, clients: u32) -> Result<Room, CliError> {
+    let plan = survey.plan(Wanted::Exactly(clients));
+    let plan = plan.map_err(|error| CliError::machine(error.to_string()))?;
+    Ok(Room { descriptors: plan.descriptors, files_per_ring: plan.files_per_ring })
+}
+
+fn describe(survey: &Survey) -> String {
+    let kernel = survey.kernel.map_or("unknown".to_owned(), |version| version.to_string());
+    format!("{}, {} processors, kernel {kernel}", process::cpu_model(), survey.cpus)
+}
+
+fn create(path: &Path) -> Result<File, CliError> {
+    File::create(path).map_err(|cause| CliError::FileUnwritable { path: path.into(), cause })
+}
+
+/// Runs the plan with a progress bar, until its end or a signal.
+fn watch(plan: Plan, room: Room) -> Result<Outcome, CliError> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let heeded = Arc::clone(&stop);
+    let signals = signals::watch(move |_| stop.store(true, Ordering::Relaxed))
+        .map_err(|error| CliError::machine(format!("cannot watch for signals: {error}")))?;
+    let bar = bar(plan.options().run_time);
+    let outcome = drive::run(plan, room, |progress| {
+        show(&bar, progress);
+        if heeded.load(Ordering::Relaxed) { Wish::End } else { Wish::GoOn }
+    });
+    bar.finish_and_clear();
+    signals.end();
+    outcome.map_err(|error| CliError::machine(error.to_string()))
+}
+
+/// On standard error, and only where that is a terminal.
+fn bar(run_time: Span) -> ProgressBar {
+    let bar =
+        ProgressBar::with_draw_target(Some(run_time.as_millis()), ProgressDrawTarget::stderr());
+    let style = ProgressStyle::with_template("{bar:24} {msg}").expect("the template is a constant");
+    bar.set_style(style);
+    bar
+}
+
+fn show(bar: &ProgressBar, progress: Progress) {
+    let Progress { elapsed, connected, open, beats_sent, detected, false_offline } = progress;
+    bar.set_position(elapsed.as_millis());
+    bar.set_message(format!(
+        "{:.0} s  {connected} connected, {open} open, {beats_sent} beats, {detected} detected, \
+         {false_offline} false offline",
+        elapsed.as_secs_f64(),
+    ));
+}
+
+/// Whether the run was one at all.
+fn check(outcome: &Outcome, options: &LoadOptions) -> Result<(), CliError> {
+    let target = options.target;
+    match &outcome.trouble {
+        Some(FleetError::Plan(error)) => Err(CliError::usage(format!("{error}; give more --for"))),
+        Some(FleetError::NobodyConnected { fault }) => {
+            Err(CliError::machine(format!("cannot connect to {target}: {fault}{}", remedy(*fault))))
+        }
+        None if outcome.tally.connected == 0 => Err(CliError::machine(format!(
+            "{target} takes connections but welcomed nobody; is a gateway listening there?"
+        ))),
+        None => Ok(()),
+    }
+}
+
+fn remedy(fault: IoFault) -> &'static str {
+    match fault {
+        IoFault::Refused => "; is the gateway running, and on this port?",
+        IoFault::Unreachable | IoFault::TimedOut => "; is the address right?",
+        IoFault::AddressUnavailable => {
+            "; widen net.ipv4.ip_local_port_range or start fewer clients"
+        }
+        IoFault::NoDescriptors => "; raise the limit of open files (ulimit -n)",
+        IoFault::Reset | IoFault::Cancelled | IoFault::NoMemory | IoFault::Other(_) => "",
+    }
+}
+
+/// The server's process, where it can be seen, and what it and we had used before the run.
+struct Target {
+    server: Option<(u32, Span)>,
+    own_before: Span,
+}
+
+impl Target {
+    fn find(options: &LoadOptions) -> Self {
+        // A port of another machine says nothing about who listens on it here.
+        let is_here = options.target.ip().is_loopback();
+        let pid = if is_here { process::listening_on(options.target.port()) } else { None };
+        let server = pid.and_then(|pid| Some((pid, process::cpu(pid)?)));
+        Self { server, own_before: process::own_cpu() }
+    }
+
+    /// What was used since then.
+    fn surroundings(&self, machine: String) -> Surroundings {
+        let used = |(pid, before): (u32, Span)| Some(process::cpu(pid)?.minus(before));
+        Surroundings {
+            machine,
+            server_cpu: self.server.and_then(used),
+            own_cpu: Some(process::own_cpu().minus(self.own_before)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::plan::PlanError;
+    use crate::load::tally::Tally;
+
+    fn options() -> LoadOptions {
+        LoadOptions {
+            target: "127.0.0.1:7070".parse().unwrap(),
+            clients: 10,
+            interval: Span::from_secs(1),
+            run_time: Span::from_secs(20),
+            connects_per_s: None,
+            parts: Parts::default(),
+            seed: 1,
+            id_prefix: own_prefix(),
+            source_key: 0,
+        }
+    }
+
+    #[test]
+    fn a_run_that_was_none_is_a_failure_in_one_line() {
+        let nobody = |fault| Some(FleetError::NobodyConnected { fault });
+        let short = PlanError::ConnectRate;
+        for (name, trouble, connected, code, words) in [
+            ("fine", None, 10, None, ""),
+            ("refused", nobody(IoFault::Refused), 0, Some(1), "connection refused"),
+            ("no ports", nobody(IoFault::AddressUnavailable), 0, Some(1), "ip_local_port_range"),
+            ("mute", None, 0, Some(1), "welcomed nobody"),
+            ("short", Some(FleetError::Plan(short)), 1, Some(2), "--for"),
+        ] {
+            let mut tally = Tally::default();
+            tally.connected = connected;
+            let checked = check(&Outcome { tally, trouble }, &options());
+            assert_eq!(checked.as_ref().err().map(CliError::exit_code), code, "{name}");
+            if let Err(error) = checked {
+                assert!(error.line().contains(words), "{name}: {}", error.line());
+                assert!(!error.line().contains("; ;"), "{name}: {}", error.line());
+            }
+        }
+    }
+
+    #[test]
+    fn processes_do_not_share_client_ids_by_chance() {
+        assert!(own_prefix().contains(&std::process::id().to_string()));
+    }
+
+    #[test]
+    fn the_process_behind_a_local_port_is_found_and_a_distant_one_is_not() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let here = LoadOptions { target: listener.local_addr().unwrap(), ..options() };
+        let found = Target::find(&here);
+        assert_eq!(found.server.map(|(pid, _)| pid), Some(std::process::id()));
+        assert!(found.surroundings(String::new()).server_cpu.is_some());
+        let mut target = here.target;
+        target.set_ip("192.0.2.1".parse().unwrap());
+        assert_eq!(Target::find(&LoadOptions { target, ..here }).server, None);
+    }
+}
