@@ -1,0 +1,178 @@
+//! The pretend clients: each follows its script, reads what the gateway says, and insists that it
+//! is what the protocol promises.
+
+use fastrand::Rng;
+use heartwheel::base::config::GatewayConfig;
+use heartwheel::base::event::CloseReason;
+use heartwheel::base::time::{Moment, Span};
+use heartwheel::wire::message::{Message, Reply};
+use heartwheel::wire::native::{Deframer, Inbound};
+
+use crate::faults::{happens, span_upto};
+use crate::kernel::Link;
+use crate::script::{Script, Step, Writer, encoded};
+use crate::world::is_told;
+
+pub(crate) struct Clients {
+    rng: Rng,
+    ends: Vec<End>,
+}
+
+/// The client's end of one link.
+struct End {
+    device: usize,
+    script: Script,
+    deframer: Deframer,
+    /// It is within a frame, and must not say anything else.
+    is_within_frame: bool,
+    is_welcome: bool,
+    pings_said: usize,
+    pongs_heard: usize,
+    pinged_at: Option<Moment>,
+    /// It answers pings and does as GOAWAY says.
+    is_obedient: bool,
+    last_word: Option<u16>,
+    has_vanished: bool,
+}
+
+/// Whether the gateway was awake while it waited for its last word to be taken.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Patience {
+    Kept,
+    Slept,
+}
+
+/// What a client does about what it heard.
+#[derive(Debug, Default)]
+pub(crate) struct Answers {
+    pub(crate) pongs: Vec<Span>,
+    pub(crate) leaves: Option<Span>,
+}
+
+impl Clients {
+    pub(crate) fn new(rng: Rng) -> Self {
+        Self { rng, ends: Vec::new() }
+    }
+
+    /// A device connected by a new link. Says when it acts first, if ever.
+    pub(crate) fn on_connected(
+        &mut self,
+        link: usize,
+        device: usize,
+        config: &GatewayConfig,
+    ) -> Option<Span> {
+        assert_eq!(link, self.ends.len(), "links are numbered in order");
+        let script = Writer::life(&mut self.rng, config, device);
+        let wait = script.front().map(|(wait, _)| *wait);
+        self.ends.push(End {
+            device,
+            script,
+            deframer: Deframer::client_side(),
+            is_within_frame: false,
+            is_welcome: false,
+            pings_said: 0,
+            pongs_heard: 0,
+            pinged_at: None,
+            is_obedient: !happens(&mut self.rng, 200),
+            last_word: None,
+            has_vanished: false,
+        });
+        wait
+    }
+
+    /// The next step of the script, and how long after it the one behind it comes.
+    pub(crate) fn next_step(&mut self, link: usize) -> Option<(Step, Option<Span>)> {
+        let end = &mut self.ends[link];
+        let (_, step) = end.script.pop_front()?;
+        match &step {
+            Step::Write { bytes, ends } => {
+                end.is_within_frame = ends.last().is_none_or(|(at, _)| *at != bytes.len());
+                end.pings_said += ends.len();
+            }
+            Step::Vanish => end.has_vanished = true,
+            Step::Finish | Step::Reset | Step::StopReading | Step::ConnectAgain => {}
+        }
+        Some((step, end.script.front().map(|(wait, _)| *wait)))
+    }
+
+    pub(crate) fn device(&self, link: usize) -> usize {
+        self.ends[link].device
+    }
+
+    /// When it last heard a PING.
+    pub(crate) fn pinged_at(&self, link: usize) -> Option<Moment> {
+        self.ends[link].pinged_at
+    }
+
+    /// The answer to a PING, unless it cannot be said now.
+    pub(crate) fn pong(&self, link: usize) -> Option<Vec<u8>> {
+        let end = &self.ends[link];
+        let can = !end.is_within_frame && !end.has_vanished && end.is_welcome;
+        can.then(|| encoded(&Message::Pong { payload: &[] }))
+    }
+
+    /// Bytes came. They are frames of the server's, in the order that the protocol has.
+    pub(crate) fn hear(&mut self, link: usize, bytes: &[u8], now: Moment) -> Answers {
+        let mut answers = Answers::default();
+        let end = &mut self.ends[link];
+        let mut rest = bytes;
+        loop {
+            let inbound = end.deframer.next(&mut rest, usize::from(u16::MAX));
+            let Some(inbound) = inbound.expect("the gateway speaks the protocol") else { break };
+            let Inbound::Message(message) = inbound else { panic!("the gateway said {inbound:?}") };
+            assert_eq!(end.last_word, None, "{message:?} behind the last word");
+            match message {
+                Message::Welcome { interval_ms, timeout_ms, first_beat_ms, .. } => {
+                    assert!(!end.is_welcome, "welcome twice");
+                    assert!(interval_ms < timeout_ms, "{interval_ms} of {timeout_ms}");
+                    assert!(first_beat_ms <= interval_ms, "the first beat is due too late");
+                    end.is_welcome = true;
+                }
+                Message::Ping { reply, .. } => {
+                    assert!(end.is_welcome, "a ping before WELCOME");
+                    assert_ne!(reply, Reply::NotWanted);
+                    end.pinged_at = Some(now);
+                    if end.is_obedient {
+                        answers.pongs.push(span_upto(&mut self.rng, Span::from_millis(50)));
+                    }
+                }
+                Message::Pong { .. } => {
+                    end.pongs_heard += 1;
+                    assert!(end.pongs_heard <= end.pings_said, "an answer to no question");
+                }
+                Message::Goaway { code, reconnect_min_ms, reconnect_max_ms, .. } => {
+                    assert!(reconnect_min_ms <= reconnect_max_ms);
+                    end.last_word = Some(code);
+                    if end.is_obedient {
+                        answers.leaves = Some(span_upto(&mut self.rng, Span::from_millis(500)));
+                    }
+                }
+                Message::Error { code, .. } => end.last_word = Some(code),
+                Message::Hello { .. }
+                | Message::Data { .. }
+                | Message::Ack { .. }
+                | Message::Bye { .. }
+                | Message::Beat { .. } => panic!("the gateway said {message:?}"),
+            }
+        }
+        answers
+    }
+
+    /// The gateway closed the link. Who was there and listening was told why.
+    pub(crate) fn on_closed(
+        &self,
+        link: usize,
+        reason: Option<CloseReason>,
+        wire: &Link,
+        patience: Patience,
+    ) {
+        let Some(reason) = reason else { return };
+        if let Some(word) = self.ends[link].last_word {
+            assert_eq!(word, reason.code(), "it was told another reason than the ledger");
+            return;
+        }
+        let is_there = wire.is_reading() && !wire.is_peer_gone();
+        let is_owed = is_told(reason) && is_there && patience == Patience::Kept;
+        assert!(!is_owed, "P4: link {link} ended for {reason} and was not told");
+    }
+}

@@ -1,0 +1,504 @@
+//! The naive twin with perfect knowledge: a map of who is here and until when, walked from end to
+//! end. It is told what the gateway is told, says what the ledger must say, and complains when
+//! the gateway is early, late, or says something else.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use heartwheel::base::config::GatewayConfig;
+use heartwheel::base::event::{CloseReason, Event, Record};
+use heartwheel::base::ids::ConnId;
+use heartwheel::base::io::{Found, IoFault, ReceiveEnd};
+use heartwheel::base::limits;
+use heartwheel::base::time::{Moment, Span};
+
+use crate::kernel::Begun;
+use crate::script::{Label, Wish, client_id};
+
+/// What is known of one connection, from its adoption to its `Closed`.
+#[derive(Debug)]
+pub(crate) struct Seat {
+    pub(crate) link: usize,
+    pub(crate) phase: Phase,
+    since: Moment,
+    heard_bytes: usize,
+    partial_since: Option<Moment>,
+    is_looked_at: bool,
+    /// The last look found bytes: nobody is judged before this.
+    spared_until: Moment,
+    is_closed: bool,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Phase {
+    /// Nobody yet.
+    Greeting,
+    /// A client is online.
+    Live(Presence),
+    /// It ended at this moment or before; only its close is awaited.
+    Over { since: Moment, reason: Option<CloseReason> },
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Presence {
+    pub(crate) device: usize,
+    pub(crate) epoch: u64,
+    pub(crate) last_beat: Moment,
+    pub(crate) interval: Span,
+    pub(crate) timeout: Span,
+}
+
+/// An event that the ledger must tell next.
+#[derive(Debug)]
+enum Expected {
+    Online { device: usize, conn: ConnId, wish: Wish },
+    Offline { conn: ConnId, presence: Presence, reason: CloseReason },
+}
+
+pub(crate) struct Oracle {
+    config: GatewayConfig,
+    pub(crate) seats: BTreeMap<ConnId, Seat>,
+    owners: BTreeMap<usize, ConnId>,
+    expected: VecDeque<Expected>,
+    draining_until: Option<Moment>,
+    seq_last: u64,
+    epoch_last: u64,
+    has_stopped: bool,
+    /// Who is online, from the ledger alone: the reader's view.
+    ledger_view: BTreeMap<String, u64>,
+    /// Verdicts of silence, for the summary.
+    pub(crate) verdicts: usize,
+    pub(crate) records: usize,
+}
+
+impl Oracle {
+    pub(crate) fn new(config: GatewayConfig) -> Self {
+        Self {
+            epoch_last: config.epoch_first - 1,
+            config,
+            seats: BTreeMap::new(),
+            owners: BTreeMap::new(),
+            expected: VecDeque::new(),
+            draining_until: None,
+            seq_last: 0,
+            has_stopped: false,
+            ledger_view: BTreeMap::new(),
+            verdicts: 0,
+            records: 0,
+        }
+    }
+
+    // --- what the gateway is told ----------------------------------------------------------------
+
+    /// A connection was accepted and adopted.
+    pub(crate) fn on_adopted(&mut self, conn: ConnId, link: usize, now: Moment) {
+        let is_refused = self.draining_until.is_some()
+            || self.seats.len() >= self.config.connections_max as usize;
+        let reason =
+            if self.draining_until.is_some() { CloseReason::Drain } else { CloseReason::Busy };
+        let over = Phase::Over { since: now, reason: Some(reason) };
+        let seat = Seat {
+            link,
+            phase: if is_refused { over } else { Phase::Greeting },
+            since: now,
+            heard_bytes: 0,
+            partial_since: None,
+            is_looked_at: false,
+            spared_until: Moment::ZERO,
+            is_closed: false,
+        };
+        assert!(self.seats.insert(conn, seat).is_none(), "{conn} is here already");
+    }
+
+    /// Bytes were handed over that complete these frames.
+    pub(crate) fn on_received(
+        &mut self,
+        conn: ConnId,
+        bytes: usize,
+        labels: &[Label],
+        begun: Begun,
+        now: Moment,
+    ) {
+        self.seat(conn).heard_bytes += bytes;
+        for label in labels {
+            self.on_frame(conn, label, now);
+        }
+        let seat = self.seat(conn);
+        seat.partial_since = match begun {
+            Begun::Nothing => None,
+            Begun::Anew => Some(now),
+            Begun::Still => seat.partial_since.or(Some(now)),
+        };
+        if seat.phase == Phase::Greeting && seat.heard_bytes > limits::HANDSHAKE_BYTES_MAX {
+            self.end(conn, CloseReason::FrameTooLong, now);
+        }
+    }
+
+    fn on_frame(&mut self, conn: ConnId, label: &Label, now: Moment) {
+        let seat = self.seat(conn);
+        match (&mut seat.phase, label) {
+            (Phase::Greeting, Label::Hello { device, wish }) => {
+                let (device, wish) = (*device, *wish);
+                if let Some(owner) = self.owners.get(&device).copied() {
+                    self.end(owner, CloseReason::Replaced, now);
+                }
+                self.owners.insert(device, conn);
+                self.expected.push_back(Expected::Online { device, conn, wish });
+                let rhythm = self.config.rhythm;
+                self.seat(conn).phase = Phase::Live(Presence {
+                    device,
+                    epoch: 0, // the ledger says which
+                    last_beat: now,
+                    interval: rhythm.interval,
+                    timeout: rhythm.timeout,
+                });
+            }
+            (Phase::Live(presence), Label::Beat) => presence.last_beat = now,
+            (Phase::Live(presence), Label::Bye) => {
+                presence.last_beat = now;
+                self.end(conn, CloseReason::Bye, now);
+            }
+            (Phase::Live(presence), Label::Hello { .. } | Label::Unexpected) => {
+                presence.last_beat = now;
+                self.end(conn, CloseReason::UnexpectedFrame, now);
+            }
+            (Phase::Greeting, Label::Beat | Label::Bye | Label::Unexpected) => {
+                self.end(conn, CloseReason::UnexpectedFrame, now);
+            }
+            (Phase::Greeting | Phase::Live(_), Label::Bad(reason)) => self.end(conn, *reason, now),
+            (Phase::Greeting, Label::Preface) | (Phase::Over { .. }, _) => {}
+            (Phase::Live(_), Label::Preface) => panic!("a script says the preface twice"),
+        }
+    }
+
+    /// The receive ended.
+    pub(crate) fn on_receive_ended(&mut self, conn: ConnId, end: ReceiveEnd, now: Moment) {
+        match end {
+            ReceiveEnd::Starved | ReceiveEnd::Interrupted => {}
+            ReceiveEnd::Eof => self.end(conn, CloseReason::ClosedByPeer, now),
+            ReceiveEnd::Fault(fault) => self.end(conn, reason_of(fault), now),
+        }
+    }
+
+    /// A send came home.
+    pub(crate) fn on_sent(&mut self, conn: ConnId, result: Result<usize, IoFault>, now: Moment) {
+        if let Err(fault) = result {
+            self.end(conn, reason_of(fault), now);
+        }
+    }
+
+    /// The gateway asks for a last look: somebody must be due.
+    pub(crate) fn on_look_asked(&mut self, conn: ConnId, now: Moment) {
+        let seat = self.seat(conn);
+        seat.is_looked_at = true;
+        let presence = match &seat.phase {
+            Phase::Live(presence) => presence,
+            // Suspected and asked to leave in the same call.
+            Phase::Over { since, .. } if *since == now => return,
+            Phase::Over { .. } | Phase::Greeting => panic!("{conn}: a look at nobody"),
+        };
+        let due = presence.last_beat + presence.timeout;
+        assert!(due <= now, "P1: {conn} is suspected at {now:?}, due {due:?}");
+    }
+
+    /// The last look is answered.
+    pub(crate) fn on_looked(&mut self, conn: ConnId, found: Found, now: Moment) {
+        let tick = self.config.tick;
+        let seat = self.seat(conn);
+        seat.is_looked_at = false;
+        let Phase::Live(presence) = &seat.phase else { return };
+        match found {
+            Found::Nothing if presence.last_beat + presence.timeout <= now => {
+                self.verdicts += 1;
+                self.end(conn, CloseReason::HeartbeatTimeout, now);
+            }
+            Found::Nothing => {}
+            Found::Bytes => seat.spared_until = now + tick,
+            Found::Eof => self.end(conn, CloseReason::ClosedByPeer, now),
+            Found::Fault(fault) => self.end(conn, reason_of(fault), now),
+        }
+    }
+
+    /// The gateway sends something. Before WELCOME that can only be its last word.
+    pub(crate) fn on_send_asked(&mut self, conn: ConnId, now: Moment) {
+        if self.seat(conn).phase == Phase::Greeting {
+            self.assert_greeting_over(conn, now);
+        }
+    }
+
+    /// The gateway closes: the session must have ended before.
+    pub(crate) fn on_close_asked(&mut self, conn: ConnId, now: Moment) {
+        if self.seat(conn).phase == Phase::Greeting {
+            self.assert_greeting_over(conn, now);
+        }
+        let seat = self.seat(conn);
+        assert!(matches!(seat.phase, Phase::Over { .. }), "{conn} is closed alive: {seat:?}");
+        seat.is_closed = true;
+    }
+
+    fn assert_greeting_over(&mut self, conn: ConnId, now: Moment) {
+        let patience = self.config.handshake_timeout;
+        let is_draining = self.draining_until.is_some();
+        let seat = self.seat(conn);
+        let due = seat.since + patience;
+        assert!(is_draining || due <= now, "{conn}: a word before HELLO at {now:?}, due {due:?}");
+        seat.phase = Phase::Over { since: now, reason: None };
+    }
+
+    /// The connection is gone.
+    pub(crate) fn on_closed(&mut self, conn: ConnId) -> Seat {
+        let seat = self.seats.remove(&conn).expect("what closes was here");
+        assert!(seat.is_closed, "{conn}: closed without having been asked to");
+        seat
+    }
+
+    /// Everybody is asked to leave.
+    pub(crate) fn on_drain(&mut self, until: Moment) {
+        self.draining_until = Some(until);
+    }
+
+    /// An operator ends a client's session.
+    pub(crate) fn on_kick(&mut self, device: usize, now: Moment) {
+        let conn = *self.owners.get(&device).expect("only who is online is kicked");
+        self.end(conn, CloseReason::Kicked, now);
+    }
+
+    /// The devices online.
+    pub(crate) fn online(&self) -> Vec<usize> {
+        self.owners.keys().copied().collect()
+    }
+
+    /// The presence of a device, as long as it is online by this link.
+    pub(crate) fn presence_by(&self, link: usize) -> Option<&Presence> {
+        let seat = self.seats.values().find(|seat| seat.link == link)?;
+        match &seat.phase {
+            Phase::Live(presence) => Some(presence),
+            Phase::Greeting | Phase::Over { .. } => None,
+        }
+    }
+
+    fn end(&mut self, conn: ConnId, reason: CloseReason, now: Moment) {
+        let over = Phase::Over { since: now, reason: Some(reason) };
+        let seat = self.seat(conn);
+        match &seat.phase {
+            Phase::Over { .. } => {}
+            Phase::Greeting => seat.phase = over,
+            Phase::Live(presence) => {
+                let presence = presence.clone();
+                seat.phase = over;
+                self.owners.remove(&presence.device);
+                self.expected.push_back(Expected::Offline { conn, presence, reason });
+            }
+        }
+    }
+
+    fn seat(&mut self, conn: ConnId) -> &mut Seat {
+        self.seats.get_mut(&conn).unwrap_or_else(|| panic!("{conn} is not here"))
+    }
+
+    // --- what the ledger says --------------------------------------------------------------------
+
+    /// Compares what the ledger says with what it must say. `is_stuck` tells whether a link's
+    /// client does not take what is sent.
+    pub(crate) fn on_records(
+        &mut self,
+        records: &[Record],
+        now: Moment,
+        is_stuck: impl Fn(usize) -> bool,
+    ) {
+        for record in records {
+            assert_eq!(record.seq, self.seq_last + 1, "P5: the ledger has a gap");
+            assert!(!self.has_stopped, "P5: the ledger goes on behind its end");
+            self.seq_last = record.seq;
+            self.records += 1;
+            assert_eq!(record.at, now, "an event of another moment: {record:?}");
+            self.read_as_a_consumer(&record.event);
+            match &record.event {
+                Event::Started => assert_eq!(record.seq, 1, "P5: the ledger begins once"),
+                Event::Online { .. } => self.on_online(&record.event),
+                Event::Offline { conn, reason, .. } => {
+                    self.foresee(*conn, *reason, now, &is_stuck);
+                    self.on_offline(&record.event);
+                }
+                Event::Stopped => {
+                    assert!(self.owners.is_empty(), "P5: stopped with clients online");
+                    assert!(self.seats.is_empty(), "stopped with connections open");
+                    self.has_stopped = true;
+                }
+            }
+        }
+        assert!(self.expected.is_empty(), "the ledger does not tell {:?}", self.expected);
+    }
+
+    /// Per client ONLINE and OFFLINE alternate, and an OFFLINE ends the newest epoch.
+    fn read_as_a_consumer(&mut self, event: &Event) {
+        match event {
+            Event::Started => {}
+            Event::Online { client, epoch, .. } => {
+                assert!(*epoch > self.epoch_last, "P5: epoch {epoch} after {}", self.epoch_last);
+                self.epoch_last = *epoch;
+                let before = self.ledger_view.insert(client.to_string(), *epoch);
+                assert_eq!(before, None, "P5: {client} comes online twice");
+            }
+            Event::Offline { client, epoch, .. } => {
+                let before = self.ledger_view.remove(client.as_str());
+                assert_eq!(before, Some(*epoch), "P5: OFFLINE of {client} ends another session");
+            }
+            Event::Stopped => assert!(self.ledger_view.is_empty(), "P5: {:?}", self.ledger_view),
+        }
+    }
+
+    fn on_online(&mut self, event: &Event) {
+        let Event::Online { client, epoch, conn, interval, timeout, .. } = event else { return };
+        let expected = self.expected.pop_front();
+        let Some(Expected::Online { device, conn: expected_conn, wish }) = expected else {
+            panic!("expected {expected:?}, the ledger says {event:?}");
+        };
+        assert_eq!((client.as_str(), *conn), (client_id(device).as_str(), expected_conn));
+        match wish {
+            Wish::None => {
+                assert_eq!(*interval, self.config.rhythm.interval);
+                assert_eq!(*timeout, self.config.rhythm.timeout);
+            }
+            Wish::Some => {
+                let shortest = self.config.interval_wish_min.min(self.config.rhythm.interval);
+                assert!(*interval >= shortest, "{interval} is shorter than anybody may wish");
+                assert!(*interval < *timeout, "{interval} is a death sentence within {timeout}");
+            }
+        }
+        // It may have ended within the same bytes; what is expected of it then learns its epoch.
+        for expected in &mut self.expected {
+            if let Expected::Offline { conn: other, presence, .. } = expected
+                && other == conn
+            {
+                presence.epoch = *epoch;
+            }
+        }
+        if let Phase::Live(presence) = &mut self.seat(*conn).phase {
+            (presence.epoch, presence.interval, presence.timeout) = (*epoch, *interval, *timeout);
+        }
+    }
+
+    /// Some endings the gateway decides by itself: they are right if it had a reason by now.
+    fn foresee(
+        &mut self,
+        conn: ConnId,
+        reason: CloseReason,
+        now: Moment,
+        is_stuck: impl Fn(usize) -> bool,
+    ) {
+        let frame_timeout = self.config.frame_timeout;
+        let is_draining = self.draining_until.is_some();
+        let seat = self.seat(conn);
+        if !matches!(seat.phase, Phase::Live(_)) {
+            // What it said behind the bytes that filled its outbox was not listened to.
+            if reason == CloseReason::SlowConsumer && is_stuck(seat.link) {
+                self.expect_instead(conn, reason);
+            }
+            return;
+        }
+        // Every other reason was told to us too, and is expected already.
+        let is_right = if reason == CloseReason::FrameTimeout {
+            seat.partial_since.is_some_and(|since| since + frame_timeout <= now)
+        } else if reason == CloseReason::SlowConsumer {
+            is_stuck(seat.link)
+        } else {
+            reason == CloseReason::Drain && is_draining
+        };
+        if is_right {
+            self.end(conn, reason, now);
+        }
+    }
+
+    fn expect_instead(&mut self, conn: ConnId, instead: CloseReason) {
+        for expected in &mut self.expected {
+            match expected {
+                Expected::Offline { conn: other, reason, .. } if *other == conn => {
+                    *reason = instead
+                }
+                Expected::Offline { .. } | Expected::Online { .. } => {}
+            }
+        }
+    }
+
+    fn on_offline(&mut self, event: &Event) {
+        let Event::Offline { client, epoch, conn, reason, last_beat, .. } = event else { return };
+        let expected = self.expected.pop_front();
+        let Some(Expected::Offline { conn: expected_conn, presence, reason: why }) = expected
+        else {
+            panic!("expected {expected:?}, the ledger says {event:?}");
+        };
+        assert_eq!((*conn, *reason), (expected_conn, why), "{event:?} and {presence:?}");
+        assert_eq!(client.as_str(), client_id(presence.device));
+        assert_eq!((*epoch, *last_beat), (presence.epoch, presence.last_beat), "{event:?}");
+    }
+
+    // --- the walk --------------------------------------------------------------------------------
+
+    /// Walks everybody, after the gateway looked at the time and left nothing over.
+    pub(crate) fn check(&mut self, now: Moment, next_wake: Option<Moment>) {
+        let tick = self.config.tick;
+        let config = &self.config;
+        let draining_until = self.draining_until;
+        for (conn, seat) in &mut self.seats {
+            match &seat.phase {
+                Phase::Greeting => {
+                    assert!(draining_until.is_none(), "{conn}: greets in a drain");
+                    let due = seat.since + config.handshake_timeout + tick;
+                    assert_wakes(*conn, next_wake, due);
+                    assert!(now < due, "P2: {conn} greets for ever, due {due:?} at {now:?}");
+                }
+                Phase::Live(presence) => {
+                    assert!(draining_until.is_none(), "{conn}: online in a drain");
+                    if seat.is_looked_at {
+                        continue;
+                    }
+                    let mut due = presence.last_beat + presence.timeout;
+                    if let Some(since) = seat.partial_since {
+                        due = due.min(since + config.frame_timeout);
+                    }
+                    let due = due.max(seat.spared_until) + tick;
+                    assert_wakes(*conn, next_wake, due);
+                    assert!(now < due, "P2: {conn} is late, due {due:?} at {now:?}: {seat:?}");
+                }
+                Phase::Over { since, .. } if !seat.is_closed => {
+                    let linger = *since + config.linger_timeout;
+                    let due = linger.max(draining_until.unwrap_or(linger)) + tick;
+                    assert_wakes(*conn, next_wake, due);
+                    assert!(now < due, "{conn} lingers, due {due:?} at {now:?}: {seat:?}");
+                }
+                Phase::Over { .. } => {}
+            }
+        }
+    }
+
+    /// How many are online.
+    pub(crate) fn online_count(&self) -> usize {
+        self.owners.len()
+    }
+
+    /// Panics unless the ledger was ended and nobody is left.
+    pub(crate) fn check_empty(&self) {
+        assert!(self.has_stopped, "P5: the ledger was not ended");
+        assert!(self.seats.is_empty(), "connections left: {:?}", self.seats);
+    }
+}
+
+/// The gateway asks to be woken in time for this.
+fn assert_wakes(conn: ConnId, next_wake: Option<Moment>, due: Moment) {
+    let is_woken = next_wake.is_some_and(|wake| wake <= due);
+    assert!(is_woken, "P2: {conn} is due at {due:?} and the next wake is {next_wake:?}");
+}
+
+fn reason_of(fault: IoFault) -> CloseReason {
+    match fault {
+        IoFault::Reset => CloseReason::Reset,
+        IoFault::TimedOut => CloseReason::TcpTimeout,
+        IoFault::Refused
+        | IoFault::Unreachable
+        | IoFault::AddressUnavailable
+        | IoFault::Cancelled
+        | IoFault::NoDescriptors
+        | IoFault::NoMemory
+        | IoFault::Other(_) => CloseReason::NetworkFault,
+    }
+}
