@@ -183,28 +183,43 @@ impl Calendar {
     /// Panics when lists, bitmaps and ticks disagree. Walks everything.
     pub(crate) fn check(&self) {
         let mut filed = 0;
-        for slot in 0..REMOTE_FIRST + UPPER_SLOTS {
-            let head = self.heads[slot as usize];
-            assert_eq!(self.is_marked(slot), head != NEVER, "slot {slot}: bitmap and list");
-            let mut prev = FIRST | slot;
-            let mut block = head;
-            while block != NEVER {
-                let node = self.nodes[block as usize];
-                assert_eq!(node.prev, prev, "block {block}: its way back");
-                assert_ne!(node.at, NEVER, "block {block}: in a list, but not filed");
-                let opens = self.opens_at(slot);
-                assert!(opens <= node.at.max(self.opened), "block {block}: seen too late");
-                filed += 1;
-                assert!(filed <= self.nodes.len(), "slot {slot}: a list without end");
-                (prev, block) = (block, node.next);
+        for (slot, bits) in (0..NEAR_SLOTS).step_by(64).zip(&self.near) {
+            let heads = &self.heads[slot as usize..][..64];
+            if *bits == 0 {
+                assert_eq!(heads, [NEVER; 64], "slots from {slot}: bitmap and lists");
+            } else {
+                filed += (slot..slot + 64).map(|slot| self.check_slot(slot)).sum::<usize>();
             }
         }
+        filed += (FAR_FIRST..REMOTE_FIRST + UPPER_SLOTS)
+            .map(|slot| self.check_slot(slot))
+            .sum::<usize>();
         let believed = self.nodes.iter().filter(|node| node.at != NEVER).count();
         assert_eq!(filed, believed, "blocks in lists and blocks that say they are");
         for (word, bits) in self.near.iter().enumerate() {
             let marked = self.near_words[word / 64] >> (word % 64) & 1 == 1;
             assert_eq!(marked, *bits != 0, "near word {word}");
         }
+    }
+
+    /// Walks the list of one slot, and says how many blocks are in it.
+    fn check_slot(&self, slot: u32) -> usize {
+        let mut filed = 0;
+        let head = self.heads[slot as usize];
+        assert_eq!(self.is_marked(slot), head != NEVER, "slot {slot}: bitmap and list");
+        let mut prev = FIRST | slot;
+        let mut block = head;
+        while block != NEVER {
+            let node = self.nodes[block as usize];
+            assert_eq!(node.prev, prev, "block {block}: its way back");
+            assert_ne!(node.at, NEVER, "block {block}: in a list, but not filed");
+            let opens = self.opens_at(slot);
+            assert!(opens <= node.at.max(self.opened), "block {block}: seen too late");
+            filed += 1;
+            assert!(filed <= self.nodes.len(), "slot {slot}: a list without end");
+            (prev, block) = (block, node.next);
+        }
+        filed
     }
 
     /// The slot for a tick that is not before `opened`.
