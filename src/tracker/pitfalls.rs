@@ -3,7 +3,8 @@
 use crate::base::ids::{ClientId, ConnId};
 use crate::base::limits::{EXPIRE_BATCH_MAX, WHEEL_VISITS_MAX};
 use crate::base::time::{Moment, Span};
-use crate::tracker::{Presence, PresenceConfig, Progress, Tick, Tracker, TrackerConfig, Wheel};
+use crate::tracker::{Presence, PresenceConfig, Progress, REACH_TICKS};
+use crate::tracker::{Tick, Tracker, TrackerConfig, Wheel};
 
 const NEAR_TICKS: u64 = 1 << 14;
 const FAR_TICKS: u64 = 1 << 20;
@@ -218,6 +219,21 @@ fn counting_anew_in_the_middle_of_a_drain_loses_nothing() {
     let expected = (0..100).chain([500, 600, 601, 602]);
     assert!(fired.iter().copied().eq(expected), "each once: {fired:?}");
     assert_eq!(next_fired(&mut wheel), Some(((1 << 50) + 1_000, vec![603])));
+}
+
+#[test]
+fn a_deadline_beyond_the_reach_is_kept_at_its_end_and_not_lost() {
+    for deadline in [Tick(u64::MAX), Tick(1 << 33), Tick((1 << 32) + 9)] {
+        let mut wheel = Wheel::new(Tick(10));
+        wheel.arm(1, deadline);
+        wheel.arm(2, deadline);
+        wheel.disarm(2);
+        wheel.check();
+        let kept = wheel.deadline(1).expect("armed");
+        assert!(kept >= Tick(10 + REACH_TICKS), "{deadline:?} kept as {kept:?}");
+        assert_eq!(advance(&mut wheel, 10 + REACH_TICKS - 1), []);
+        assert_eq!(next_fired(&mut wheel).map(|(_, keys)| keys), Some(vec![1]));
+    }
 }
 
 // --- 6: the clock --------------------------------------------------------------------------------
