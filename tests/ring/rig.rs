@@ -81,7 +81,9 @@ impl Rig {
     }
 
     pub fn drain(&mut self) {
+        let start = Instant::now();
         loop {
+            assert!(start.elapsed() < PATIENCE, "it is never drained: {:?}", self.seen.last());
             let seen = &mut self.seen;
             let drained =
                 self.driver.drain(1_024, |completion| seen.push(Seen::of(completion))).unwrap();
@@ -148,8 +150,10 @@ impl Rig {
 
     /// Turns until so many bytes came, arming the receive again where the kernel ended it.
     pub fn received(&mut self, conn: ConnId, count_bytes: usize) -> Vec<u8> {
+        let start = Instant::now();
         let mut bytes = Vec::new();
         while bytes.len() < count_bytes {
+            assert!(start.elapsed() < PATIENCE, "{} of {count_bytes} bytes", bytes.len());
             let piece = self.until("bytes", |seen| match seen {
                 Seen::Received(of, bytes) if *of == conn => Some(bytes.clone()),
                 Seen::ReceiveEnded(of, ReceiveEnd::Starved | ReceiveEnd::Interrupted)
