@@ -4,8 +4,10 @@
 //! Never here: anything that another program embedding this crate would miss.
 
 pub mod args;
+pub mod board;
 pub mod completions;
 pub mod config;
+pub mod demo;
 pub mod error;
 pub mod layers;
 pub mod load;
@@ -46,7 +48,7 @@ fn run(typed: Typed) -> Result<(), CliError> {
     match typed {
         Typed::Page(page) => write_stdout(page.as_bytes()),
         Typed::Command { command: Command::Serve(_), flags } => serve::run(&flags),
-        Typed::Command { command: Command::Demo(_), .. } => Err(not_here("demo")),
+        Typed::Command { command: Command::Demo(args), .. } => demo::run(&args),
         Typed::Command { command: Command::Load(args), .. } => load::run(&args),
         Typed::Command { command: Command::Completions(args), .. } => {
             write_stdout(&completions::script(args.shell))
@@ -55,10 +57,6 @@ fn run(typed: Typed) -> Result<(), CliError> {
             write_stdout(&completions::man_page(args.command.as_deref())?)
         }
     }
-}
-
-fn not_here(command: &str) -> CliError {
-    CliError::machine(format!("{command} is not part of this build"))
 }
 
 /// Writes all of `bytes` to standard output.
