@@ -330,3 +330,70 @@ fn clients_can_be_silenced_and_revived_from_another_thread() {
     assert_eq!((tally.sessions, tally.present_at_end), (6, 5));
     assert_eq!((tally.detection.count(), tally.false_offline), (1, 0));
 }
+
+/// The built program, with these words; it must end by itself.
+fn load_command(target: SocketAddr, words: &str) -> std::process::Output {
+    std::process::Command::new(env!("CARGO_BIN_EXE_heartwheel"))
+        .args(["load", "--target", &target.to_string()])
+        .args(words.split(' '))
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn the_command_prints_a_table_and_writes_json() {
+    let server = Server::start(Manner::Fair);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("result.json");
+    let words = format!(
+        "--clients 30 --interval 200ms --for 4s --silent 5 --seed 77 --connect-rate 300 --json {}",
+        path.display()
+    );
+    let output = load_command(server.address, &words);
+    let table = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.stderr.is_empty(), "no bar where there is no terminal");
+    assert!(table.contains("connected      30 of 30"), "{table}");
+    let json: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    for (name, expected) in [
+        ("connected", 30),
+        ("seed", 77),
+        ("false_offline", 0),
+        ("undetected", 0),
+        ("present_at_end", 25),
+    ] {
+        assert_eq!(json[name], expected, "{name} in {json}");
+    }
+    assert_eq!(json["detection_ms"]["n"], 5, "{json}");
+    assert!(json["beats_sent"].as_u64().is_some_and(|beats| beats > 300), "{json}");
+    assert!(json["server_cpu_s"].is_number(), "the server is this test: {json}");
+    assert!(json["errors"].as_object().is_some_and(serde_json::Map::is_empty), "{json}");
+}
+
+#[test]
+fn what_cannot_be_measured_is_said_in_one_line() {
+    let server = Server::start(Manner::Fair);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let nobody = listener.local_addr().unwrap();
+    drop(listener);
+    for (name, target, words, code, says) in [
+        ("refused", nobody, "--clients 9 --interval 1s --for 9s", 1, "connection refused"),
+        (
+            "too short for the timeout",
+            server.address,
+            "--clients 9 --interval 200ms --for 1s --silent 1",
+            2,
+            "too short",
+        ),
+        ("more parts", nobody, "--clients 9 --interval 1s --for 9s --reset 10", 2, "only 9"),
+        ("bad id", nobody, "--clients 9 --interval 1s --for 9s --id-prefix \n", 2, "client id"),
+        ("no such place", nobody, "--clients 9 --interval 1s --for 9s --json /no/x", 1, "/no/x"),
+    ] {
+        let output = load_command(target, words);
+        let line = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{name}: {line}");
+        assert_eq!(line.lines().count(), 1, "{name}: {line}");
+        assert!(line.starts_with("heartwheel: ") && line.contains(says), "{name}: {line}");
+        assert!(output.stdout.is_empty(), "{name}");
+    }
+}
