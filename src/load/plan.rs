@@ -203,8 +203,9 @@ impl Plan {
         (number <= self.options.clients).then(|| number - 1)
     }
 
-    /// From where client `index` connects. One address has about 28,000 ports towards one server,
-    /// so on the loopback several addresses share the clients; elsewhere the kernel chooses.
+    /// From where client `index` connects. One address has ports for
+    /// [`limits::LOAD_CLIENTS_PER_SOURCE`], so on the loopback several addresses share the clients;
+    /// elsewhere the kernel chooses.
     pub fn source(&self, index: u32) -> Option<SocketAddr> {
         match self.options.target.ip() {
             IpAddr::V4(target) if target.is_loopback() => {
@@ -472,9 +473,12 @@ mod tests {
         let parts = Parts::default();
         let many = LoadOptions { clients: 60_000, connects_per_s: None, parts, ..options() };
         let plan = Plan::new(many.clone()).unwrap();
-        for (index, source) in
-            [(0, "127.2.3.1:0"), (24_999, "127.2.3.1:0"), (59_999, "127.2.3.3:0")]
-        {
+        for (index, source) in [
+            (0, "127.2.3.1:0"),
+            (limits::LOAD_CLIENTS_PER_SOURCE - 1, "127.2.3.1:0"),
+            (limits::LOAD_CLIENTS_PER_SOURCE, "127.2.3.2:0"),
+            (59_999, "127.2.3.15:0"),
+        ] {
             assert_eq!(plan.source(index), Some(source.parse().unwrap()));
         }
         for target in ["192.0.2.1:7070", "[::1]:7070"] {

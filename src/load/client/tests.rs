@@ -1,7 +1,14 @@
 //! One client's life, told moment by moment.
 
-use super::*;
-use crate::load::plan::{LoadOptions, Parts};
+use crate::base::config::{Mode, Rhythm};
+use crate::base::event::CloseReason;
+use crate::base::io::IoFault;
+use crate::base::limits;
+use crate::base::time::{Moment, Span};
+use crate::load::client::{Client, Due, Ending, Heard, Presence, Script, Sign, Written};
+use crate::load::plan::{LoadOptions, Part, Parts, Plan};
+use crate::wire::message::{Message, Reply};
+use crate::wire::native::{self, Deframer, Inbound};
 
 const INTERVAL: Span = Span::from_secs(2);
 const TIMEOUT: Span = Span::from_secs(7);

@@ -3,9 +3,15 @@
 
 use std::collections::BTreeMap;
 
-use super::*;
 use crate::base::config::Mode;
-use crate::load::plan::{LoadOptions, Parts};
+use crate::base::ids::ConnId;
+use crate::base::io::{
+    Chunk, CloseHow, Completion, Connect, IoFault, Op, ReceiveEnd, SocketHandle,
+};
+use crate::base::time::{Moment, Span};
+use crate::load::fleet::{Fleet, FleetError, TRIES_MAX, WhenIdle};
+use crate::load::plan::{LoadOptions, Parts, Plan, PlanError};
+use crate::load::tally::Tally;
 use crate::wire::message::{Message, Reply};
 use crate::wire::native::{self, Deframer, Inbound};
 
