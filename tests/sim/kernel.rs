@@ -290,7 +290,8 @@ impl Kernel {
 
     // --- carrying out ----------------------------------------------------------------------------
 
-    fn work(&mut self, now: Moment) {
+    /// Carries out what can be carried out by now.
+    pub(crate) fn work(&mut self, now: Moment) {
         while self.accepts > 0 && !self.backlog.is_empty() {
             self.accepts -= 1;
             let due = self.due(now);

@@ -22,7 +22,10 @@ pub(crate) struct Seat {
     since: Moment,
     heard_bytes: usize,
     partial_since: Option<Moment>,
-    is_looked_at: bool,
+    /// A last look is under way, asked for at this moment.
+    looked_from: Option<Moment>,
+    /// Where the server pings: it was pinged at this moment or before, and has not spoken since.
+    pinged_by: Option<Moment>,
     /// The last look found bytes: nobody is judged before this.
     spared_until: Moment,
     is_closed: bool,
@@ -102,7 +105,8 @@ impl Oracle {
             since: now,
             heard_bytes: 0,
             partial_since: None,
-            is_looked_at: false,
+            looked_from: None,
+            pinged_by: None,
             spared_until: Moment::ZERO,
             is_closed: false,
         };
@@ -135,6 +139,7 @@ impl Oracle {
 
     fn on_frame(&mut self, conn: ConnId, label: &Label, now: Moment) {
         let seat = self.seat(conn);
+        seat.pinged_by = None;
         match (&mut seat.phase, label) {
             (Phase::Greeting, Label::Hello { device, wish }) => {
                 let (device, wish) = (*device, *wish);
@@ -188,60 +193,69 @@ impl Oracle {
 
     /// The gateway asks for a last look: somebody must be due.
     pub(crate) fn on_look_asked(&mut self, conn: ConnId, now: Moment) {
+        let is_due = self.overdue(conn, now).is_some();
         let seat = self.seat(conn);
-        seat.is_looked_at = true;
-        let presence = match &seat.phase {
-            Phase::Live(presence) => presence,
-            // Suspected and asked to leave in the same call.
-            Phase::Over { since, .. } if *since == now => return,
-            Phase::Over { .. } | Phase::Greeting => panic!("{conn}: a look at nobody"),
-        };
-        let due = presence.last_beat + presence.timeout;
-        assert!(due <= now, "P1: {conn} is suspected at {now:?}, due {due:?}");
+        seat.looked_from = Some(now);
+        // Or it was suspected and asked to leave in the same call.
+        let is_over = matches!(seat.phase, Phase::Over { since, .. } if since == now);
+        assert!(is_due || is_over, "P1: {conn} is suspected at {now:?}: {seat:?}");
     }
 
     /// The last look is answered.
     pub(crate) fn on_looked(&mut self, conn: ConnId, found: Found, now: Moment) {
         let tick = self.config.tick;
+        let asked_at = self.seat(conn).looked_from.take().expect("a look was asked for");
+        // A look that was answered late judges by when it was asked for: what happened since may
+        // wait behind it.
+        let overdue = self.overdue(conn, asked_at);
         let seat = self.seat(conn);
-        seat.is_looked_at = false;
-        let Phase::Live(presence) = &seat.phase else { return };
         match found {
-            Found::Nothing if presence.last_beat + presence.timeout <= now => {
-                self.verdicts += 1;
-                self.end(conn, CloseReason::HeartbeatTimeout, now);
+            Found::Nothing => {
+                if let Some(reason) = overdue {
+                    self.verdicts += usize::from(reason == CloseReason::HeartbeatTimeout);
+                    self.end(conn, reason, now);
+                }
             }
-            Found::Nothing => {}
             Found::Bytes => seat.spared_until = now + tick,
             Found::Eof => self.end(conn, CloseReason::ClosedByPeer, now),
             Found::Fault(fault) => self.end(conn, reason_of(fault), now),
         }
     }
 
-    /// The gateway sends something. Before WELCOME that can only be its last word.
+    /// Which deadline passed, if one did.
+    fn overdue(&self, conn: ConnId, now: Moment) -> Option<CloseReason> {
+        let seat = &self.seats[&conn];
+        match &seat.phase {
+            Phase::Greeting => {
+                let due = seat.since + self.config.handshake_timeout;
+                (due <= now).then_some(CloseReason::HandshakeTimeout)
+            }
+            Phase::Live(presence) => {
+                let frame = seat.partial_since.map(|since| since + self.config.frame_timeout);
+                if presence.last_beat + presence.timeout <= now {
+                    Some(CloseReason::HeartbeatTimeout)
+                } else {
+                    frame.filter(|due| *due <= now).map(|_| CloseReason::FrameTimeout)
+                }
+            }
+            Phase::Over { .. } => None,
+        }
+    }
+
+    /// The gateway sends something. To whoever did not say HELLO it has nothing to say but to leave.
     pub(crate) fn on_send_asked(&mut self, conn: ConnId, now: Moment) {
+        let is_draining = self.draining_until.is_some();
         if self.seat(conn).phase == Phase::Greeting {
-            self.assert_greeting_over(conn, now);
+            assert!(is_draining, "{conn}: a word before HELLO");
+            self.end(conn, CloseReason::Drain, now);
         }
     }
 
     /// The gateway closes: the session must have ended before.
-    pub(crate) fn on_close_asked(&mut self, conn: ConnId, now: Moment) {
-        if self.seat(conn).phase == Phase::Greeting {
-            self.assert_greeting_over(conn, now);
-        }
+    pub(crate) fn on_close_asked(&mut self, conn: ConnId) {
         let seat = self.seat(conn);
         assert!(matches!(seat.phase, Phase::Over { .. }), "{conn} is closed alive: {seat:?}");
         seat.is_closed = true;
-    }
-
-    fn assert_greeting_over(&mut self, conn: ConnId, now: Moment) {
-        let patience = self.config.handshake_timeout;
-        let is_draining = self.draining_until.is_some();
-        let seat = self.seat(conn);
-        let due = seat.since + patience;
-        assert!(is_draining || due <= now, "{conn}: a word before HELLO at {now:?}, due {due:?}");
-        seat.phase = Phase::Over { since: now, reason: None };
     }
 
     /// The connection is gone.
@@ -265,15 +279,6 @@ impl Oracle {
     /// The devices online.
     pub(crate) fn online(&self) -> Vec<usize> {
         self.owners.keys().copied().collect()
-    }
-
-    /// The presence of a device, as long as it is online by this link.
-    pub(crate) fn presence_by(&self, link: usize) -> Option<&Presence> {
-        let seat = self.seats.values().find(|seat| seat.link == link)?;
-        match &seat.phase {
-            Phase::Live(presence) => Some(presence),
-            Phase::Greeting | Phase::Over { .. } => None,
-        }
     }
 
     fn end(&mut self, conn: ConnId, reason: CloseReason, now: Moment) {
@@ -386,23 +391,31 @@ impl Oracle {
         now: Moment,
         is_stuck: impl Fn(usize) -> bool,
     ) {
-        let frame_timeout = self.config.frame_timeout;
+        let (frame_timeout, server_pings) =
+            (self.config.frame_timeout, self.config.mode.server_pings());
         let is_draining = self.draining_until.is_some();
         let seat = self.seat(conn);
         if !matches!(seat.phase, Phase::Live(_)) {
-            // What it said behind the bytes that filled its outbox was not listened to.
-            if reason == CloseReason::SlowConsumer && is_stuck(seat.link) {
+            let frame = seat.partial_since.map(|since| since + frame_timeout);
+            #[allow(clippy::wildcard_enum_match_arm, reason = "two of them are special here")]
+            let is_right = match reason {
+                // What it said behind the bytes that filled its outbox was not listened to.
+                CloseReason::SlowConsumer => is_stuck(seat.link),
+                // Where the server pings, a late ping puts off the one verdict and not the other.
+                CloseReason::FrameTimeout => server_pings && frame.is_some_and(|due| due <= now),
+                _ => false,
+            };
+            if is_right {
                 self.expect_instead(conn, reason);
             }
             return;
         }
         // Every other reason was told to us too, and is expected already.
-        let is_right = if reason == CloseReason::FrameTimeout {
-            seat.partial_since.is_some_and(|since| since + frame_timeout <= now)
-        } else if reason == CloseReason::SlowConsumer {
-            is_stuck(seat.link)
-        } else {
-            reason == CloseReason::Drain && is_draining
+        #[allow(clippy::wildcard_enum_match_arm, reason = "two of them are special here")]
+        let is_right = match reason {
+            CloseReason::SlowConsumer => is_stuck(seat.link),
+            CloseReason::Drain => is_draining,
+            _ => false,
         };
         if is_right {
             self.end(conn, reason, now);
@@ -417,6 +430,9 @@ impl Oracle {
                 }
                 Expected::Offline { .. } | Expected::Online { .. } => {}
             }
+        }
+        if let Phase::Over { reason, .. } = &mut self.seat(conn).phase {
+            *reason = Some(instead);
         }
     }
 
@@ -440,33 +456,34 @@ impl Oracle {
         let config = &self.config;
         let draining_until = self.draining_until;
         for (conn, seat) in &mut self.seats {
-            match &seat.phase {
-                Phase::Greeting => {
-                    assert!(draining_until.is_none(), "{conn}: greets in a drain");
-                    let due = seat.since + config.handshake_timeout + tick;
-                    assert_wakes(*conn, next_wake, due);
-                    assert!(now < due, "P2: {conn} greets for ever, due {due:?} at {now:?}");
-                }
+            if let Phase::Greeting | Phase::Live(_) = seat.phase {
+                assert!(draining_until.is_none(), "{conn}: still here in a drain");
+            }
+            let due = match &seat.phase {
+                Phase::Greeting => seat.since + config.handshake_timeout,
                 Phase::Live(presence) => {
-                    assert!(draining_until.is_none(), "{conn}: online in a drain");
-                    if seat.is_looked_at {
-                        continue;
+                    let frame = seat.partial_since.map(|since| since + config.frame_timeout);
+                    let ping_at = presence.last_beat + presence.interval;
+                    if now >= ping_at && next_wake.is_none_or(|wake| wake > ping_at + tick) {
+                        seat.pinged_by = seat.pinged_by.or(Some(now));
                     }
-                    let mut due = presence.last_beat + presence.timeout;
-                    if let Some(since) = seat.partial_since {
-                        due = due.min(since + config.frame_timeout);
-                    }
-                    let due = due.max(seat.spared_until) + tick;
-                    assert_wakes(*conn, next_wake, due);
-                    assert!(now < due, "P2: {conn} is late, due {due:?} at {now:?}: {seat:?}");
+                    let silent = silent_due(presence, seat.pinged_by, config);
+                    frame.map_or(silent, |due| due.min(silent))
                 }
-                Phase::Over { since, .. } if !seat.is_closed => {
+                Phase::Over { since, .. } => {
                     let linger = *since + config.linger_timeout;
-                    let due = linger.max(draining_until.unwrap_or(linger)) + tick;
-                    assert_wakes(*conn, next_wake, due);
-                    assert!(now < due, "{conn} lingers, due {due:?} at {now:?}: {seat:?}");
+                    linger.max(draining_until.unwrap_or(linger))
                 }
-                Phase::Over { .. } => {}
+            };
+            let is_gateways_turn = match seat.phase {
+                Phase::Greeting | Phase::Live(_) => seat.looked_from.is_none(),
+                Phase::Over { .. } => !seat.is_closed,
+            };
+            if is_gateways_turn {
+                let due = due.max(seat.spared_until) + tick;
+                let is_woken = next_wake.is_some_and(|wake| wake <= due);
+                assert!(is_woken, "P2: {conn} is due at {due:?}, the next wake is {next_wake:?}");
+                assert!(now < due, "P2: {conn} is late, due {due:?} at {now:?}: {seat:?}");
             }
         }
     }
@@ -483,10 +500,18 @@ impl Oracle {
     }
 }
 
-/// The gateway asks to be woken in time for this.
-fn assert_wakes(conn: ConnId, next_wake: Option<Moment>, due: Moment) {
-    let is_woken = next_wake.is_some_and(|wake| wake <= due);
-    assert!(is_woken, "P2: {conn} is due at {due:?} and the next wake is {next_wake:?}");
+/// When something is due about a client of which nothing more is heard: the verdict, or the ping
+/// before it. Whoever is pinged late has half of the usual time to answer.
+fn silent_due(presence: &Presence, pinged_by: Option<Moment>, config: &GatewayConfig) -> Moment {
+    let dead_at = presence.last_beat + presence.timeout;
+    if !config.mode.server_pings() {
+        return dead_at;
+    }
+    let usual = presence.timeout.minus(presence.interval);
+    match pinged_by {
+        Some(by) => dead_at.max(by + usual.divided_by(2)),
+        None => presence.last_beat + presence.interval,
+    }
 }
 
 fn reason_of(fault: IoFault) -> CloseReason {
