@@ -74,7 +74,10 @@ pub(crate) enum Watch {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Look {
     None,
-    UnderWay,
+    UnderWay {
+        /// When it was asked for.
+        since: Moment,
+    },
 }
 
 /// What a leaving connection waits for.

@@ -218,7 +218,7 @@ impl Gateway {
             let is_watched = self.tracker.deadline(conn).is_some();
             match &connection.state {
                 State::Greeting { .. } | State::Live(_) => {
-                    let is_looked_at = connection.look == Look::UnderWay;
+                    let is_looked_at = connection.look != Look::None;
                     assert!(is_watched != is_looked_at, "{conn}: nobody stays for ever");
                     assert_eq!(connection.receive, Receive::Armed, "whoever is here is heard");
                 }

@@ -270,6 +270,21 @@ fn a_beat_between_suspicion_and_look_saves_a_client() {
 }
 
 #[test]
+fn a_look_that_was_answered_late_judges_by_when_it_was_asked() {
+    let mut stage = Stage::new(config());
+    let newcomer = stage.connect();
+    stage.pass(Span::from_millis(10_010));
+    assert!(stage.looks_at(newcomer));
+    stage.hello(newcomer, "anna", "", 0);
+    // The process stands still; beats came meanwhile, and wait behind the answer to the look.
+    stage.now += Span::from_secs(100);
+    stage.complete(Completion::Looked { conn: newcomer, found: Found::Nothing });
+    stage.say(newcomer, &Message::Ack { seq: 1 });
+    stage.pass(Span::from_secs(1));
+    assert_eq!(stage.gateway.stats().online, 1);
+}
+
+#[test]
 fn endings_that_the_kernel_reports_have_their_reasons() {
     let conn_fault = |fault| ReceiveEnd::Fault(fault);
     for (name, end, reason) in [

@@ -33,7 +33,7 @@ impl Gateway {
             }
             State::Greeting { .. } | State::Live(_) => {
                 if connection.overdue(&self.config, now).is_some() {
-                    connection.look = Look::UnderWay;
+                    connection.look = Look::UnderWay { since: now };
                     self.ops.push(Op::Look { conn });
                 } else {
                     self.rearm(conn);
@@ -63,17 +63,22 @@ impl Gateway {
     }
 
     /// What the last look found. Everything received before it was handed in before it.
+    ///
+    /// Whoever was overdue when the look was asked for is judged. Between asking and answer the
+    /// process may have stood still, and what came meanwhile waits behind the answer.
     pub(crate) fn on_looked(&mut self, conn: ConnId, found: Found, now: Moment) {
         let Some(connection) = self.tracker.get_mut(conn) else {
             self.stats.stale += 1;
             return;
         };
-        connection.look = Look::None;
+        let Look::UnderWay { since } = std::mem::replace(&mut connection.look, Look::None) else {
+            return;
+        };
         match &connection.state {
             State::Greeting { .. } | State::Live(_) => {}
             State::Leaving { .. } | State::Closing => return,
         }
-        match (found, connection.overdue(&self.config, now)) {
+        match (found, connection.overdue(&self.config, since)) {
             (Found::Nothing, Some(reason)) => self.judge(conn, reason, now),
             // It was heard between the suspicion and the look.
             (Found::Nothing, None) => self.rearm(conn),
