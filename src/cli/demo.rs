@@ -90,7 +90,7 @@ struct Theatre {
     plan: Plan,
     helm: Helm,
     asker: Asker,
-    gateway: JoinHandle<Result<(), RingError>>,
+    gateway: JoinHandle<Result<usize, RingError>>,
 }
 
 impl Theatre {
@@ -165,7 +165,7 @@ fn load_options(options: &DemoOptions, target: SocketAddr) -> LoadOptions {
 struct Gateway {
     asker: Asker,
     reader: Reader,
-    thread: JoinHandle<Result<(), RingError>>,
+    thread: JoinHandle<Result<usize, RingError>>,
 }
 
 impl Gateway {
@@ -184,7 +184,7 @@ impl Gateway {
         }
         Err(match thread.join() {
             Ok(Err(error)) => CliError::machine(error.to_string()),
-            Ok(Ok(())) | Err(_) => CliError::machine("the gateway's thread ended at once"),
+            Ok(Ok(_)) | Err(_) => CliError::machine("the gateway's thread ended at once"),
         })
     }
 }

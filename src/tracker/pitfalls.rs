@@ -231,7 +231,7 @@ fn a_deadline_beyond_the_reach_is_kept_at_its_end_and_not_lost() {
         wheel.check();
         let kept = wheel.deadline(1).expect("armed");
         assert!(kept >= Tick(10 + REACH_TICKS), "{deadline:?} kept as {kept:?}");
-        assert_eq!(advance(&mut wheel, 10 + REACH_TICKS - 1), []);
+        assert!(advance(&mut wheel, 10 + REACH_TICKS - 1).is_empty());
         assert_eq!(next_fired(&mut wheel).map(|(_, keys)| keys), Some(vec![1]));
     }
 }
