@@ -184,8 +184,9 @@ pub const CONFIG_BYTES_MAX: u64 = 1_024 * 1_024;
 
 /// Pretend clients of one process.
 pub const LOAD_CLIENTS_MAX: u32 = 1_000_000;
-/// Pretend clients of one source address. Towards one server it has about 28,000 ports, of which the
-/// kernel tries one half first; when that half is used up, every connect walks through all of it.
+/// Pretend clients of one source address. Towards one server it has about 28,000 ports, of which
+/// the kernel tries one half first; when that half is used up, every connect walks through all of
+/// it.
 pub const LOAD_CLIENTS_PER_SOURCE: u32 = 4_000;
 /// Pretend clients connecting at once. More would overflow the server's backlog, and a SYN that is
 /// dropped there comes again a second later.

@@ -162,8 +162,8 @@ impl Gateway {
         self.ledger.take(out, budget);
     }
 
-    /// When [`on_time`](Self::on_time) should be called at the latest; a moment that has passed when
-    /// work was left over. `None`: nothing will happen by itself.
+    /// When [`on_time`](Self::on_time) should be called at the latest; a moment that has passed
+    /// when work was left over. `None`: nothing will happen by itself.
     pub fn next_wake(&self) -> Option<Moment> {
         if self.unfinished == Progress::More || self.is_about_to_stop() {
             return Some(Moment::ZERO);

@@ -73,7 +73,9 @@ pub enum SocketError {
         address: SocketAddr,
     },
     /// The machine has no such address.
-    #[error("this machine has no address {}; use one that it has, or 0.0.0.0 for all", address.ip())]
+    #[error(
+        "this machine has no address {}; use one that it has, or 0.0.0.0 for all", address.ip()
+    )]
     NoSuchAddress {
         /// Where.
         address: SocketAddr,

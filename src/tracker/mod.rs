@@ -70,8 +70,8 @@ pub enum NameError {
 
 /// Connections in a slab, client ids in an index, deadlines on a wheel, and the three in agreement.
 ///
-/// Every operation is O(1), and a stale [`ConnId`] does nothing. Generations count in 24 bits: an id
-/// kept while its slot is used 16,777,216 times more would be taken for the newcomer's.
+/// Every operation is O(1), and a stale [`ConnId`] does nothing. Generations count in 24 bits: an
+/// id kept while its slot is used 16,777,216 times more would be taken for the newcomer's.
 ///
 /// Memory: the value, 20 bytes for the name's place and its text, 4 for the generation, 4.2 for the
 /// deadline, 5 to 10 in the index.

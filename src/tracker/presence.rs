@@ -58,8 +58,8 @@ pub enum BeatError {
 /// says how long the caller may sleep. A beat costs the same with ten clients and a million.
 ///
 /// Order matters in one place: hand in what has arrived, *then* call [`advance`](Self::advance).
-/// After a stop of the process or the machine a client's beat may be waiting to be read, and whoever
-/// advances first judges the living dead.
+/// After a stop of the process or the machine a client's beat may be waiting to be read, and
+/// whoever advances first judges the living dead.
 ///
 /// ```
 /// use heartwheel::base::event::CloseReason;

@@ -11,9 +11,9 @@ const VACANT: u32 = 1 << 31;
 
 /// Connections by slot.
 ///
-/// The slab forgets who was in a slot; `generations` remembers, 4 bytes for each slot ever used. One
-/// counter for all slots would be smaller, but then a slot could meet its old number again; so it
-/// does only after it was used 2^24 times. And being dense, it tells a live id from a stale one
+/// The slab forgets who was in a slot; `generations` remembers, 4 bytes for each slot ever used.
+/// One counter for all slots would be smaller, but then a slot could meet its old number again; so
+/// it does only after it was used 2^24 times. And being dense, it tells a live id from a stale one
 /// without touching the connection's own memory.
 pub(crate) struct Table<T> {
     entries: Slab<Entry<T>>,

@@ -40,8 +40,8 @@ const RECOUNT_AFTER: u32 = 1 << 31;
 /// are filled in some microseconds.
 const GROW_BLOCKS_MIN: usize = 16;
 const GROW_BLOCKS_MAX: usize = 1_024;
-/// Blocks due sooner than this (87 minutes of 10 ms) are kept off the calendar's upper levels, where
-/// all that is due in a span of minutes comes down in one tick.
+/// Blocks due sooner than this (87 minutes of 10 ms) are kept off the calendar's upper levels,
+/// where all that is due in a span of minutes comes down in one tick.
 const SPREAD_TICKS: u32 = 32 * NEAR_SLOTS;
 
 /// Deadlines of 64 neighbouring keys, in ticks since `Wheel::base`: four cache lines.
@@ -138,8 +138,8 @@ impl Wheel {
         (at != NEVER).then(|| self.tick(at))
     }
 
-    /// Moves time to `now` and appends the keys whose deadline has come, no more than `budget`. They
-    /// are disarmed.
+    /// Moves time to `now` and appends the keys whose deadline has come, no more than `budget`.
+    /// They are disarmed.
     ///
     /// After [`Progress::Done`] no armed deadline is at or before `now`. Never fires early. Time
     /// that goes back is ignored. Work is bounded by `budget` and

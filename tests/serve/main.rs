@@ -369,7 +369,8 @@ fn what_the_machine_refuses_is_said_in_one_line() {
     // A seccomp filter that answers EPERM to io_uring_setup (425), as container engines do.
     let forbid = "import ctypes,struct,sys,os\n\
         libc=ctypes.CDLL(None,use_errno=True)\n\
-        f=b''.join(struct.pack('HBBI',*i) for i in [(0x20,0,0,0),(0x15,0,1,425),(6,0,0,0x50001),(6,0,0,0x7fff0000)])\n\
+        steps=[(0x20,0,0,0),(0x15,0,1,425),(6,0,0,0x50001),(6,0,0,0x7fff0000)]\n\
+        f=b''.join(struct.pack('HBBI',*step) for step in steps)\n\
         b=ctypes.create_string_buffer(f)\n\
         class P(ctypes.Structure): _fields_=[('n',ctypes.c_ushort),('p',ctypes.c_void_p)]\n\
         p=P(4,ctypes.addressof(b))\n\

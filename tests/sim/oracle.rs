@@ -242,7 +242,8 @@ impl Oracle {
         }
     }
 
-    /// The gateway sends something. To whoever did not say HELLO it has nothing to say but to leave.
+    /// The gateway sends something. To whoever did not say HELLO it has nothing to say but to
+    /// leave.
     pub(crate) fn on_send_asked(&mut self, conn: ConnId, now: Moment) {
         let is_draining = self.draining_until.is_some();
         if self.seat(conn).phase == Phase::Greeting {

@@ -7,14 +7,14 @@
 //! What the kernel makes us do, each point measured and tested in `tests/ring.rs`:
 //!
 //! - Every enter asks for events; deferred work is run by nothing else, and for at most 20
-//!   connections unless more completions are wanted. So [`Driver::drain`] wants many and waits zero.
-//! - A close while a receive is armed closes nothing. So everything under way is cancelled and its
-//!   end awaited, and then the socket is closed.
+//!   connections unless more completions are wanted. So [`Driver::drain`] wants many and waits
+//! zero. - A close while a receive is armed closes nothing. So everything under way is cancelled
+//! and its   end awaited, and then the socket is closed.
 //! - An accept into a full table destroys the connection. So there are never more accepts than free
 //!   files.
-//! - A receive that is ended by the kernel is told as such, and armed again by whoever asked for it.
-//! - The flag that says "deferred work waits" can be up with nothing behind it. So it is a reason to
-//!   enter once, and never to loop.
+//! - A receive that is ended by the kernel is told as such, and armed again by whoever asked for
+//! it. - The flag that says "deferred work waits" can be up with nothing behind it. So it is a
+//! reason to   enter once, and never to loop.
 
 mod accept;
 mod answer;
@@ -281,9 +281,9 @@ impl Driver {
         Ok(())
     }
 
-    /// Lets a sleep that something ends last for `window` all the same, so that one turn serves what
-    /// comes in that time: fewer turns, and later answers by up to `window`. Zero, as at first:
-    /// wake at once. Kernels before 6.12 wake at once always.
+    /// Lets a sleep that something ends last for `window` all the same, so that one turn serves
+    /// what comes in that time: fewer turns, and later answers by up to `window`. Zero, as at
+    /// first: wake at once. Kernels before 6.12 wake at once always.
     pub fn gather(&mut self, window: Span) {
         self.rings[0].gather(window);
     }
