@@ -8,13 +8,15 @@
 //!
 //! - Every enter asks for events; deferred work is run by nothing else, and for at most 20
 //!   connections unless more completions are wanted. So [`Driver::drain`] wants many and waits
-//! zero. - A close while a receive is armed closes nothing. So everything under way is cancelled
-//! and its   end awaited, and then the socket is closed.
+//!   zero.
+//! - A close while a receive is armed closes nothing. So everything under way is cancelled and its
+//!   end awaited, and then the socket is closed.
 //! - An accept into a full table destroys the connection. So there are never more accepts than free
 //!   files.
 //! - A receive that is ended by the kernel is told as such, and armed again by whoever asked for
-//! it. - The flag that says "deferred work waits" can be up with nothing behind it. So it is a
-//! reason to   enter once, and never to loop.
+//!   it.
+//! - The flag that says "deferred work waits" can be up with nothing behind it. So it is a reason
+//!   to enter once, and never to loop.
 
 mod accept;
 mod answer;
