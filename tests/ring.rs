@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 #![allow(clippy::wildcard_enum_match_arm, reason = "a test waits for one thing of many")]
 
+#[path = "ring/chaos.rs"]
+mod chaos;
 #[path = "ring/rig.rs"]
 mod rig;
 
@@ -683,6 +685,10 @@ fn a_gathering_sleep_lasts_its_window() {
             }
             assert_eq!(rig.received(conn, 5), b"early");
         }
+        rig.driver.gather(PATIENCE.into());
+        let start = Instant::now();
+        rig.driver.wait(Some(Duration::from_millis(10).into())).unwrap();
+        assert!(start.elapsed() < PATIENCE / 2, "the window outlasts the sleep");
     });
 }
 

@@ -191,7 +191,7 @@ impl Ring {
                 break;
             }
             let before = self.unsubmitted();
-            self.enter_once(0, Sleep::Forever)?;
+            self.enter_once(0, Sleep::No)?;
             let is_half_full = self.ready() > self.uring.completion().capacity() / 2;
             if is_half_full || self.unsubmitted() == before {
                 return Ok(()); // completions are to be taken before more of them come
@@ -236,7 +236,7 @@ impl Ring {
         let argument = EnterArgument {
             sigmask: 0,
             sigmask_bytes: 0,
-            min_wait_micros: if want > 1 { self.gather_micros } else { 0 },
+            min_wait_micros: self.gather_micros_within(sleep),
             time: time.as_ref().map_or(std::ptr::null(), std::ptr::from_ref),
         };
         let mut flags = ENTER_GETEVENTS | ENTER_EXT_ARG | self.wait_flags;
@@ -262,6 +262,17 @@ impl Ring {
             // Time is over, a signal came, or the completion queue must be emptied first.
             Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(()),
             _ => Err(RingError::Enter { source: error }),
+        }
+    }
+
+    /// The window of a gathering sleep: the kernel would let it outlast the sleep.
+    fn gather_micros_within(&self, sleep: Sleep) -> u32 {
+        match sleep {
+            Sleep::No => 0,
+            Sleep::AtMost(span) => {
+                self.gather_micros.min(u32::try_from(span.as_micros()).unwrap_or(u32::MAX))
+            }
+            Sleep::Forever => self.gather_micros,
         }
     }
 
