@@ -76,7 +76,7 @@ impl Demo {
 
 #[test]
 fn a_silenced_client_goes_offline_and_comes_back() {
-    let mut demo = Demo::start("--clients 10 --interval 200ms --timeout 700ms");
+    let mut demo = Demo::start("--clients 10 --interval 500ms --timeout 2s");
     for number in 1..=10 {
         demo.wait_for(&format!("online   {number}"));
     }

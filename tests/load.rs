@@ -21,8 +21,10 @@ use heartwheel::os::ring::Descriptors;
 use heartwheel::wire::message::{Message, Reply};
 use heartwheel::wire::native::{self, Deframer, Inbound};
 
-const INTERVAL: Duration = Duration::from_millis(200);
-const TIMEOUT: Duration = Duration::from_millis(700);
+/// Generous, since a busy machine may let the fleet wait: the late leave a fifth of the time
+/// between the two unused.
+const INTERVAL: Duration = Duration::from_millis(300);
+const TIMEOUT: Duration = Duration::from_millis(2_000);
 const ROOM: Room = Room { descriptors: Descriptors::Direct, files_per_ring: 10_000 };
 
 /// Why the server's end of a connection ended.
@@ -218,7 +220,7 @@ fn options(target: SocketAddr) -> LoadOptions {
         target,
         clients: 60,
         interval: INTERVAL.into(),
-        run_time: Span::from_secs(4),
+        run_time: Span::from_secs(5),
         connects_per_s: Some(500),
         parts: Parts::default(),
         seed: 11,
@@ -252,9 +254,9 @@ fn every_part_is_played_and_every_ending_is_told_right() {
     assert!(tally.sessions > 57, "{} welcomes: some came again", tally.sessions);
     let detection = tally.detection.summary();
     assert!(detection.max < Span::from_millis(200), "{}", detection.max);
-    // 25 living clients beat five times a second for nearly four seconds.
-    assert!(tally.beats_sent > 400, "{}", tally.beats_sent);
-    assert!(tally.rtt.count() > 300, "{}", tally.rtt.count());
+    // 25 living clients beat three times a second for nearly five seconds.
+    assert!(tally.beats_sent > 350, "{}", tally.beats_sent);
+    assert!(tally.rtt.count() > 250, "{}", tally.rtt.count());
     assert_eq!(tally.unanswered, 0);
 
     let ends = server.ends();
@@ -278,7 +280,7 @@ fn pings_of_the_server_keep_its_clients_alive() {
     let parts = Parts { silent: 3, ..Parts::default() };
     let Outcome { tally, .. } = run(LoadOptions { clients: 20, parts, ..options(server.address) });
     assert_eq!(tally.beats_sent, 0);
-    assert!(tally.answers_sent > 100, "{}", tally.answers_sent);
+    assert!(tally.answers_sent > 80, "{}", tally.answers_sent);
     assert_eq!((tally.false_offline, tally.present_at_end), (0, 17));
     assert_eq!(tally.detection.count(), 3);
 }
@@ -317,7 +319,7 @@ fn clients_can_be_silenced_and_revived_from_another_thread() {
     std::thread::sleep(Duration::from_millis(400));
     assert!(helm.steer(Steer::Silence(2)));
     assert!(helm.steer(Steer::Silence(77)), "there is no such client, and no harm in asking");
-    let noticed = (0..300).any(|_| {
+    let noticed = (0..1_000).any(|_| {
         std::thread::sleep(Duration::from_millis(10));
         !server.ends.lock().unwrap().is_empty()
     });
@@ -346,7 +348,7 @@ fn the_command_prints_a_table_and_writes_json() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("result.json");
     let words = format!(
-        "--clients 30 --interval 200ms --for 4s --silent 5 --seed 77 --connect-rate 300 --json {}",
+        "--clients 30 --interval 300ms --for 5s --silent 5 --seed 77 --connect-rate 300 --json {}",
         path.display()
     );
     let output = load_command(server.address, &words);
@@ -365,7 +367,7 @@ fn the_command_prints_a_table_and_writes_json() {
         assert_eq!(json[name], expected, "{name} in {json}");
     }
     assert_eq!(json["detection_ms"]["n"], 5, "{json}");
-    assert!(json["beats_sent"].as_u64().is_some_and(|beats| beats > 300), "{json}");
+    assert!(json["beats_sent"].as_u64().is_some_and(|beats| beats > 200), "{json}");
     assert!(json["server_cpu_s"].is_number(), "the server is this test: {json}");
     assert!(json["errors"].as_object().is_some_and(serde_json::Map::is_empty), "{json}");
 }
