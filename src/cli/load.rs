@@ -110,16 +110,17 @@ fn watch(plan: Plan, room: Room) -> Result<Outcome, CliError> {
 fn bar(run_time: Span) -> ProgressBar {
     let bar =
         ProgressBar::with_draw_target(Some(run_time.as_millis()), ProgressDrawTarget::stderr());
-    let style = ProgressStyle::with_template("{bar:24} {msg}").expect("the template is a constant");
+    let style =
+        ProgressStyle::with_template("{bar:20} {wide_msg}").expect("the template is a constant");
     bar.set_style(style);
     bar
 }
 
 fn show(bar: &ProgressBar, progress: Progress) {
-    let Progress { elapsed, connected, open, beats_sent, detected, false_offline } = progress;
+    let Progress { elapsed, connected, open, beats, detected, false_offline } = progress;
     bar.set_position(elapsed.as_millis());
     bar.set_message(format!(
-        "{:.0} s  {connected} connected, {open} open, {beats_sent} beats, {detected} detected, \
+        "{:.0} s  {connected} connected, {open} open, {beats} beats, {detected} detected, \
          {false_offline} false offline",
         elapsed.as_secs_f64(),
     ));

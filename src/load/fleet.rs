@@ -84,8 +84,8 @@ pub struct Progress {
     pub connected: u64,
     /// Connections that are open now.
     pub open: u32,
-    /// Beats sent.
-    pub beats_sent: u64,
+    /// Beats sent, and answers to the server's own.
+    pub beats: u64,
     /// Silent clients that the server noticed.
     pub detected: u64,
     /// Living clients that the server ended.
@@ -272,7 +272,7 @@ impl Fleet {
             elapsed: now.since(self.tally.began),
             connected: self.tally.connected,
             open: self.open,
-            beats_sent: self.tally.beats_sent,
+            beats: self.tally.beats_sent + self.tally.answers_sent,
             detected: self.tally.detection.count() + self.tally.detected_early,
             false_offline: self.tally.false_offline,
         }
