@@ -519,9 +519,7 @@ impl Fleet {
     }
 
     fn set_alarm(&mut self, index: u32) {
-        let is_running = self.phase == Phase::Running;
-        let due = self.clients[index as usize].next_due().filter(|_| is_running);
-        self.timers.set(index, due);
+        self.timers.set(index, self.clients[index as usize].next_due());
     }
 
     fn connect_some(&mut self, now: Moment) {
@@ -596,13 +594,12 @@ impl Fleet {
         index >= self.newcomer || self.to_connect.contains(&index)
     }
 
-    /// The beats are over: the books are closed on who is still there.
+    /// The beats are over, for alarms ring no more: the books are closed on who is still there.
     fn settle_down(&mut self, now: Moment) {
         self.phase = Phase::Settling { until: now + limits::LOAD_SETTLE_MAX };
         self.tally.ran_for = now.since(self.tally.began);
-        for index in 0..self.plan.clients() {
-            self.timers.set(index, None);
-            match self.clients[index as usize].presence() {
+        for client in &self.clients {
+            match client.presence() {
                 Presence::Live => self.tally.present_at_end += 1,
                 Presence::Silent { deadline } if deadline + limits::LOAD_VERDICT_MARGIN <= now => {
                     self.tally.undetected += 1;

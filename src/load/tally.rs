@@ -171,3 +171,66 @@ fn fault_word(fault: IoFault) -> &'static str {
         IoFault::Other(_) => "other",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::event::CloseReason;
+    use crate::base::io::CloseHow;
+
+    #[test]
+    fn every_ending_has_a_counter_and_the_bad_ones_a_name() {
+        let span = Span::from_millis(1);
+        type Counter = fn(&Tally) -> u64;
+        let rows: [(Ending, Counter, Option<&str>); 8] = [
+            (Ending::Detected { late: span }, |tally| tally.detection.count(), None),
+            (Ending::DetectedEarly { early: span }, |tally| tally.detected_early, Some("closed")),
+            (Ending::FalseOffline, |tally| tally.false_offline, Some("closed")),
+            (Ending::Overslept, |tally| tally.overslept, Some("closed")),
+            (Ending::SentAway, |tally| tally.sent_away, Some("closed")),
+            (Ending::Refused, |tally| tally.refused, Some("closed")),
+            (Ending::SlowReader, |tally| tally.slow_readers_ended, None),
+            (Ending::NoMatter, |_| 1, None),
+        ];
+        for (ending, counter, error) in rows {
+            let mut tally = Tally::default();
+            tally.on_heard(Heard::Ended(Sign::Eof, ending));
+            assert_eq!(counter(&tally), 1, "{ending:?}");
+            let errors: Vec<_> = tally.errors().collect();
+            let expected: Vec<_> =
+                error.into_iter().map(|word| (format!("ended_{word}"), 1)).collect();
+            assert_eq!(errors, expected, "{ending:?}");
+        }
+    }
+
+    #[test]
+    fn signs_and_faults_have_the_words_of_everybody_else() {
+        for (sign, word) in [
+            (Sign::Told(CloseReason::Busy), "ended_busy"),
+            (Sign::ToldUnknown, "ended_unknown_code"),
+            (Sign::Garbled(CloseReason::Malformed), "ended_garbled"),
+            (Sign::Fault(IoFault::Reset), "ended_reset"),
+        ] {
+            let mut tally = Tally::default();
+            tally.on_ended(sign, Ending::SentAway);
+            assert_eq!(tally.errors().next(), Some((word.to_owned(), 1)));
+        }
+    }
+
+    #[test]
+    fn what_falls_due_is_counted() {
+        let mut tally = Tally::default();
+        for due in [
+            Due::SkipBeat,
+            Due::FallSilent,
+            Due::Close(CloseHow::Abort),
+            Due::Nothing,
+            Due::Connect,
+            Due::Say,
+        ] {
+            tally.on_due(due);
+        }
+        let Tally { beats_skipped, fell_silent, left_without_a_word, .. } = tally;
+        assert_eq!((beats_skipped, fell_silent, left_without_a_word), (1, 1, 1));
+    }
+}

@@ -265,6 +265,19 @@ fn who_is_told_to_go_closes_first() {
 }
 
 #[test]
+fn the_silent_do_not_close_even_when_told_to_go() {
+    let mut stage = Stage::live(Part::Steady);
+    assert!(stage.client.silence());
+    let heard = stage.hear(&[goaway(CloseReason::HeartbeatTimeout)], at(7_005));
+    let sign = Sign::Told(CloseReason::HeartbeatTimeout);
+    assert_eq!(heard, [Heard::Ended(sign, Ending::Detected { late: Span::from_millis(5) })]);
+    assert!(!stage.client.wants_to_close(), "the dead wait to be closed");
+    assert_eq!(stage.client.presence(), Presence::Leaving);
+    assert_eq!(stage.client.on_ended(Sign::Eof, at(7_006)), Ending::NoMatter);
+    assert!(stage.client.wants_to_close());
+}
+
+#[test]
 fn the_late_beat_between_interval_and_timeout() {
     let mut stage = Stage::live(Part::Late);
     let beats = stage.live_until(Moment::ZERO + RUN);

@@ -8,6 +8,7 @@ use crate::base::ids::ConnId;
 use crate::base::io::{
     Chunk, CloseHow, Completion, Connect, IoFault, Op, ReceiveEnd, SocketHandle,
 };
+use crate::base::limits;
 use crate::base::time::{Moment, Span};
 use crate::load::fleet::{Fleet, FleetError, TRIES_MAX, WhenIdle};
 use crate::load::plan::{LoadOptions, Parts, Plan, PlanError};
@@ -427,4 +428,40 @@ fn a_fleet_can_be_steered_while_it_runs() {
     let tally = world.run();
     assert_eq!(tally.present_at_end, 3);
     assert_eq!(world.byes, 3);
+}
+
+#[test]
+fn only_so_many_connect_at_once() {
+    let many = LoadOptions { clients: 2_000, connects_per_s: None, ..options(Parts::default()) };
+    let mut world = World::new(many, Server::Good, WhenIdle::End);
+    world.fleet.on_time(world.now);
+    let mut ops = Vec::new();
+    world.fleet.take_ops(&mut ops);
+    assert_eq!(ops.len(), limits::LOAD_CONNECTS_MAX as usize);
+    world.fleet.on_time(world.now);
+    world.fleet.take_ops(&mut ops);
+    assert_eq!(ops.len(), limits::LOAD_CONNECTS_MAX as usize, "until one of them is done");
+    let fault = IoFault::TimedOut;
+    world.fleet.on_completion(Completion::ConnectFailed { ticket: 0, fault }, world.now);
+    world.fleet.on_time(world.now);
+    world.fleet.take_ops(&mut ops);
+    assert_eq!(ops.len(), limits::LOAD_CONNECTS_MAX as usize + 1);
+    world.fleet.check();
+}
+
+#[test]
+fn no_ending_is_counted_after_the_beats_have_stopped() {
+    let mut world = World::new(options(Parts::default()), Server::Good, WhenIdle::End);
+    world.run_until(world.now + Span::from_secs(2));
+    world.fleet.stop(world.now);
+    let mut goaway = Vec::new();
+    native::encode(&Message::Error { code: 202, text: "" }, &mut goaway);
+    let conn = |slot| ConnId { slot, generation: 0 };
+    let told = Completion::Received { conn: conn(0), bytes: &goaway };
+    let cut = Completion::ReceiveEnded { conn: conn(1), end: ReceiveEnd::Eof };
+    world.fleet.on_completion(told, world.now);
+    world.fleet.on_completion(cut, world.now);
+    let tally = world.run();
+    assert_eq!(tally.present_at_end, 200);
+    assert_eq!((tally.false_offline, tally.errors().count()), (0, 0));
 }
