@@ -18,6 +18,7 @@ use crate::load::drive::{self, Outcome, Room, Wish};
 use crate::load::fleet::{FleetError, Progress};
 use crate::load::plan::{LoadOptions, Parts, Plan};
 use crate::load::report::{Report, Surroundings};
+use crate::load::tally::Tally;
 use crate::os::machine::{self, Survey, Wanted};
 use crate::os::{process, random};
 
@@ -135,9 +136,18 @@ fn check(outcome: &Outcome, options: &LoadOptions) -> Result<(), CliError> {
             Err(CliError::machine(format!("cannot connect to {target}: {fault}{}", remedy(*fault))))
         }
         None if outcome.tally.connected == 0 => Err(CliError::machine(format!(
-            "{target} takes connections but welcomed nobody; is a gateway listening there?"
+            "{target} takes connections but welcomed nobody ({}); is a gateway listening there?",
+            commonest(&outcome.tally)
         ))),
         None => Ok(()),
+    }
+}
+
+/// What went wrong most often.
+fn commonest(tally: &Tally) -> String {
+    match tally.errors().max_by_key(|(_, count)| *count) {
+        Some((kind, count)) => format!("{kind}: {count}"),
+        None => "it said nothing".to_owned(),
     }
 }
 
@@ -182,8 +192,9 @@ impl Target {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::event::CloseReason;
+    use crate::load::client::{Ending, Sign};
     use crate::load::plan::PlanError;
-    use crate::load::tally::Tally;
 
     fn options() -> LoadOptions {
         LoadOptions {
@@ -219,6 +230,16 @@ mod tests {
                 assert!(!error.line().contains("; ;"), "{name}: {}", error.line());
             }
         }
+    }
+
+    #[test]
+    fn who_is_not_welcome_hears_why() {
+        let mut tally = Tally::default();
+        assert_eq!(commonest(&tally), "it said nothing");
+        for reason in [CloseReason::Drain, CloseReason::Busy, CloseReason::Busy] {
+            tally.on_ended(Sign::Told(reason), Ending::Refused);
+        }
+        assert_eq!(commonest(&tally), "ended_busy: 2");
     }
 
     #[test]
