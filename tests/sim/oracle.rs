@@ -8,7 +8,6 @@ use heartwheel::base::config::GatewayConfig;
 use heartwheel::base::event::{CloseReason, Event, Record};
 use heartwheel::base::ids::ConnId;
 use heartwheel::base::io::{Found, IoFault, ReceiveEnd};
-use heartwheel::base::limits;
 use heartwheel::base::time::{Moment, Span};
 
 use crate::kernel::Begun;
@@ -20,7 +19,6 @@ pub(crate) struct Seat {
     pub(crate) link: usize,
     pub(crate) phase: Phase,
     since: Moment,
-    heard_bytes: usize,
     partial_since: Option<Moment>,
     /// A last look is under way, asked for at this moment.
     looked_from: Option<Moment>,
@@ -103,7 +101,6 @@ impl Oracle {
             link,
             phase: if is_refused { over } else { Phase::Greeting },
             since: now,
-            heard_bytes: 0,
             partial_since: None,
             looked_from: None,
             pinged_by: None,
@@ -117,12 +114,10 @@ impl Oracle {
     pub(crate) fn on_received(
         &mut self,
         conn: ConnId,
-        bytes: usize,
         labels: &[Label],
         begun: Begun,
         now: Moment,
     ) {
-        self.seat(conn).heard_bytes += bytes;
         for label in labels {
             self.on_frame(conn, label, now);
         }
@@ -132,9 +127,6 @@ impl Oracle {
             Begun::Anew => Some(now),
             Begun::Still => seat.partial_since.or(Some(now)),
         };
-        if seat.phase == Phase::Greeting && seat.heard_bytes > limits::HANDSHAKE_BYTES_MAX {
-            self.end(conn, CloseReason::FrameTooLong, now);
-        }
     }
 
     fn on_frame(&mut self, conn: ConnId, label: &Label, now: Moment) {

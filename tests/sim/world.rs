@@ -272,7 +272,7 @@ impl World {
                 let (labels, begun) = self.kernel.hand_over(link, bytes.len());
                 self.trace(|| format!("  is {labels:?}, then {begun:?}"));
                 self.gateway.on_completion(Completion::Received { conn, bytes: &bytes }, now);
-                self.oracle.on_received(conn, bytes.len(), &labels, begun, now);
+                self.oracle.on_received(conn, &labels, begun, now);
             }
             Word::Ended(end) => {
                 self.gateway.on_completion(Completion::ReceiveEnded { conn, end }, now);
