@@ -252,7 +252,12 @@ impl Stage {
             let Op::Close { conn, how } = op else { continue };
             self.said.entry(conn).or_default().extend(format!("{how:?}").into_bytes());
             self.conns.retain(|other| *other != conn);
-            let of_it = |op: &mut Op| matches!(op, Op::Send { conn: other, .. } | Op::Look { conn: other } if *other == conn);
+            let of_it = |op: &mut Op| {
+                let (Op::Send { conn: other, .. } | Op::Look { conn: other }) = op else {
+                    return false;
+                };
+                *other == conn
+            };
             let left: Vec<Op> = self.ops.extract_if(.., of_it).collect();
             for op in left {
                 if let Op::Send { chunk, .. } = op {
