@@ -27,7 +27,13 @@ impl Gate {
     /// Starts it with events on standard output, and waits until it listens.
     pub(crate) fn start(arguments: &[&str]) -> Self {
         let mut gate = Self::start_unread(arguments);
-        let stdout = gate.unread.take().expect("piped");
+        gate.read_events();
+        gate
+    }
+
+    /// Reads the events from now on.
+    pub(crate) fn read_events(&mut self) {
+        let stdout = self.unread.take().expect("piped, and not read yet");
         let (event_in, events) = channel();
         std::thread::spawn(move || {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
@@ -37,17 +43,25 @@ impl Gate {
                 }
             }
         });
-        gate.events = events;
-        gate
+        self.events = events;
     }
 
     /// The same, but nobody reads the events.
     pub(crate) fn start_unread(arguments: &[&str]) -> Self {
-        let events: &[&str] =
-            if arguments.contains(&"--events") { &[] } else { &["--events", "-"] };
-        let mut child = Command::new(env!("CARGO_BIN_EXE_heartwheel"))
-            .args(["serve", "--listen", "127.0.0.1:0"])
-            .args(events)
+        let mut command = Command::new(env!("CARGO_BIN_EXE_heartwheel"));
+        command.arg("serve");
+        Self::start_by(command, arguments)
+    }
+
+    /// Starts it by a command that becomes `heartwheel serve` with the arguments behind it, and
+    /// waits until it listens. Nobody reads the events until `read_events`.
+    pub(crate) fn start_by(mut command: Command, arguments: &[&str]) -> Self {
+        for (flag, value) in [("--listen", "127.0.0.1:0"), ("--events", "-")] {
+            if !arguments.contains(&flag) {
+                command.args([flag, value]);
+            }
+        }
+        let mut child = command
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
