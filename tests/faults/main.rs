@@ -23,6 +23,7 @@ mod fleet;
 mod crash;
 mod death;
 mod files;
+mod slow;
 mod stall;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
