@@ -23,6 +23,7 @@ mod fleet;
 mod crash;
 mod death;
 mod files;
+mod flood;
 mod slow;
 mod stall;
 

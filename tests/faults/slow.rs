@@ -10,7 +10,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 
 use crate::feed::Feed;
 use crate::fleet::{Crew, Fleet, assert_unharmed};
-use crate::gate::{Caller, Gate, Heard};
+use crate::gate::{self, Caller, Gate, Heard};
 use crate::{LATE_MAX, PATIENCE, alone, figure, seconds};
 
 #[test]
@@ -78,24 +78,9 @@ fn slow_reader(address: SocketAddr, number: usize) -> TcpStream {
     sockopt::set_socket_recv_buffer_size(&socket, 4_096).expect("an option");
     rustix::net::connect(&socket, &address).expect("connects");
     let mut stream = TcpStream::from(socket);
-    stream.write_all(&hello(&format!("slow-{number}"))).expect("written");
+    stream.write_all(&gate::hello(&format!("slow-{number}"), "", 0)).expect("written");
     stream.set_nonblocking(true).expect("an option");
     stream
-}
-
-fn hello(client_id: &str) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    native::encode_preface(native::VERSIONS, &mut bytes);
-    let hello = Message::Hello {
-        wanted_interval_ms: 0,
-        client_id,
-        class: "",
-        token: &[],
-        resume: &[],
-        last_seq: 0,
-    };
-    native::encode(&hello, &mut bytes);
-    bytes
 }
 
 /// Many PINGs in one piece.
@@ -171,7 +156,9 @@ fn five_hundred_slow_greetings_and_five_hundred_slow_frames_end_in_time() {
     let mut on_frames: Vec<Dripper> =
         logins.into_iter().map(|caller| Dripper::new(caller, frame.clone())).collect();
     let mut on_hello: Vec<Dripper> = (0..EACH)
-        .map(|number| Dripper::new(Caller::connect(gate.address), hello(&format!("h-{number}"))))
+        .map(|number| {
+            Dripper::new(Caller::connect(gate.address), gate::hello(&format!("h-{number}"), "", 0))
+        })
         .collect();
     for second in 0..10 {
         on_frames.iter_mut().chain(&mut on_hello).for_each(Dripper::drip);

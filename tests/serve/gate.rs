@@ -216,18 +216,7 @@ impl Caller {
     }
 
     pub(crate) fn say_hello(&mut self, client_id: &str, class: &str, wanted_interval_ms: u32) {
-        let mut bytes = Vec::new();
-        native::encode_preface(native::VERSIONS, &mut bytes);
-        let hello = Message::Hello {
-            wanted_interval_ms,
-            client_id,
-            class,
-            token: &[],
-            resume: &[],
-            last_seq: 0,
-        };
-        native::encode(&hello, &mut bytes);
-        self.send(&bytes);
+        self.send(&hello(client_id, class, wanted_interval_ms));
     }
 
     pub(crate) fn say(&mut self, message: &Message<'_>) {
@@ -286,6 +275,22 @@ impl Caller {
         self.received = rest.to_vec();
         Some(heard)
     }
+}
+
+/// Preface and HELLO.
+pub(crate) fn hello(client_id: &str, class: &str, wanted_interval_ms: u32) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    native::encode_preface(native::VERSIONS, &mut bytes);
+    let hello = Message::Hello {
+        wanted_interval_ms,
+        client_id,
+        class,
+        token: &[],
+        resume: &[],
+        last_seq: 0,
+    };
+    native::encode(&hello, &mut bytes);
+    bytes
 }
 
 fn heard(message: &Message<'_>) -> Heard {
