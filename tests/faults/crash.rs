@@ -28,7 +28,7 @@ fn a_killed_server_starts_again_at_once_on_its_port_and_epochs_grow() {
         let heard = caller.hear();
         assert!(matches!(heard, Heard::Closed | Heard::Reset), "{heard:?}");
     }
-    let _back: Vec<Caller> = (0..50).map(|n| Caller::login(address, &format!("b-{n}"))).collect();
+    let back: Vec<Caller> = (0..50).map(|n| Caller::login(address, &format!("b-{n}"))).collect();
     let mut after = Feed::default();
     let deadline = Instant::now() + PATIENCE;
     while after.online() < 2_050 {
@@ -44,6 +44,7 @@ fn a_killed_server_starts_again_at_once_on_its_port_and_epochs_grow() {
         assert!(after.epoch(client) > before.epoch(client), "{client}: epochs outlive a crash");
     }
     fleet.end();
+    drop(back);
     after.to_the_end(&mut second);
     figure(
         "crash",

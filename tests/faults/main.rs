@@ -8,7 +8,8 @@
 //! gate       the binary under test, and bare clients          (from tests/serve)
 //! feed       its events, checked as they come
 //! fleet      pretend clients, in this process and in others
-//! network    network namespaces, links and lost packets
+//! namespace  networks of our own
+//! the rest   one theme of faults each
 //! ```
 
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
@@ -19,11 +20,13 @@ mod gate;
 
 mod feed;
 mod fleet;
+mod namespace;
 
 mod crash;
 mod death;
 mod files;
 mod flood;
+mod network;
 mod slow;
 mod stall;
 
