@@ -45,7 +45,7 @@ fn a_killed_server_starts_again_at_once_on_its_port_and_epochs_grow() {
     }
     fleet.end();
     drop(back);
-    after.to_the_end(&mut second);
+    after.until_stopped(&mut second);
     figure(
         "crash",
         format_args!(

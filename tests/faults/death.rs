@@ -26,7 +26,7 @@ fn when_a_fleet_is_killed_each_of_its_connections_ends_once() {
     let reasons = feed.reasons();
     assert!(reasons.keys().all(|word| ["closed_by_peer", "reset"].contains(word)), "{reasons:?}");
     let said = format!("{reasons:?}");
-    feed.to_the_end(&mut gate);
+    feed.until_stopped(&mut gate);
     figure(
         "kill",
         format_args!("5000 connections of a killed process offline in {}: {said}", seconds(took)),
@@ -62,7 +62,7 @@ fn when_ten_thousand_fall_silent_in_one_instant_the_survivors_notice_nothing() {
     let longest = longest_silence(feed.endings_of("many-"));
     let rtt = tally.rtt.summary();
     assert!(rtt.p99 <= Span::from_secs(1), "the survivors wait: {rtt:?}");
-    feed.to_the_end(&mut gate);
+    feed.until_stopped(&mut gate);
     figure(
         "mass death",
         format_args!(

@@ -92,7 +92,7 @@ impl Feed {
     }
 
     /// Asks the server to stop, and takes events to the last. Nobody may be left online.
-    pub(crate) fn to_the_end(&mut self, gate: &mut Gate) {
+    pub(crate) fn until_stopped(&mut self, gate: &mut Gate) {
         gate.signal("TERM");
         self.until(gate, "the end of the ledger", Self::is_stopped);
         assert!(gate.wait().success());

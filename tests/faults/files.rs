@@ -1,6 +1,5 @@
 //! More come than there are files for.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -10,6 +9,9 @@ use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
 use crate::gate::{Caller, Gate, Heard};
 use crate::{PATIENCE, alone, figure, seconds};
+
+/// Callers for whom there is no file.
+const CALLERS: usize = 500;
 
 /// `heartwheel serve` where no more than `files` may be open.
 fn serve_with(files: u32) -> Command {
@@ -66,16 +68,15 @@ fn storm(descriptors: &str, places: u32) -> String {
         .map(|number| format!("c-{number}"))
         .map(|client| (client.clone(), Caller::hello(gate.address, &client)))
         .collect();
-    let mut said: HashMap<&str, usize> = HashMap::new();
+    let mut refused = 0;
     let mut inside = Vec::new();
     for (client, mut caller) in crowd.drain(..) {
-        match caller.hear() {
-            Heard::Welcome { .. } => inside.push(caller),
-            Heard::Goaway { code: 302, reconnect_min_ms, reconnect_max_ms } => {
-                assert!(reconnect_max_ms > reconnect_min_ms, "it is told when to come back");
-                *said.entry("told to come back").or_default() += 1;
-            }
-            heard => panic!("{client} hears neither yes nor a polite no: {heard:?}"),
+        let heard = caller.hear();
+        if matches!(heard, Heard::Welcome { .. }) {
+            inside.push(caller);
+        } else {
+            assert_polite(&client, &heard);
+            refused += 1;
         }
     }
     assert_eq!(inside.len(), places as usize, "every place is taken");
@@ -89,42 +90,57 @@ fn storm(descriptors: &str, places: u32) -> String {
     inside.iter_mut().for_each(assert_served);
     let lines = lines_with(&mut gate, "connections ended", "busy", began);
     format!(
-        "{} callers for {places} places: {places} served throughout, {} told GOAWAY 302, 20 freed \
+        "{} callers for {places} places: {places} served throughout, {refused} told GOAWAY 302, 20 freed \
          places taken again, {lines} lines of log, in {}",
         places * 2,
-        said.get("told to come back").copied().unwrap_or_default(),
         seconds(began.elapsed())
     )
 }
 
 #[test]
-fn when_the_machine_has_no_file_left_newcomers_wait_and_come_in_later() {
+fn when_no_file_is_left_newcomers_wait_and_come_in_later() {
     let _alone = alone();
-    let mut gate = Gate::start(&["--descriptors", "ordinary", "--max-connections", "1000"]);
+    figure("no files, ordinary", run_short(2_000, "ordinary", 100));
+}
+
+#[test]
+fn when_no_file_is_left_for_another_ring_newcomers_wait_and_come_in_later() {
+    let _alone = alone();
+    // A ring has a table of 300 here: more connections need another ring.
+    figure("no files, direct", run_short(300, "direct", 300));
+}
+
+/// The files run out behind the server's back, and come back. At most `room` more come in without.
+fn run_short(files: u32, descriptors: &str, room: usize) -> String {
+    let places = ["--max-connections", "1000", "--descriptors", descriptors];
+    let mut gate = Gate::start_by(serve_with(files), &places);
+    gate.read_events();
     let mut inside: Vec<Caller> =
         (0..100).map(|number| Caller::login(gate.address, &format!("c-{number}"))).collect();
     let began = Instant::now();
     let open = std::fs::read_dir(format!("/proc/{}/fd", gate.pid())).expect("it runs").count();
-    let normal = limit_files(&gate, open as u64);
-    // 64 accepts are in the kernel already, under the old limit.
+    limit_files(&gate, open as u64, files);
     let waiting: Vec<Caller> =
-        (0..300).map(|number| Caller::hello(gate.address, &format!("w-{number}"))).collect();
+        (0..CALLERS).map(|number| Caller::hello(gate.address, &format!("w-{number}"))).collect();
     gate.wait_for_log("connections cannot be accepted");
-    while began.elapsed() < Duration::from_secs(3) {
+    while began.elapsed() < Duration::from_secs(2) {
         inside.iter_mut().for_each(assert_served);
         std::thread::sleep(Duration::from_millis(100));
     }
     let lines = lines_with(&mut gate, "connections cannot be accepted", "", began);
-    // Whoever was in the kernel's hands under the old limit is in; the others wait, and no more.
+    // Whoever the kernel had room for is in: accepts under way have a file, and a ring has a table.
+    // The others wait, and no more.
     let (came_in, mut waiting): (Vec<_>, Vec<_>) = waiting
         .into_iter()
-        .map(|mut caller| (caller.hear_within(Duration::from_millis(1)), caller))
+        .map(|mut caller| (heard_already(&mut caller), caller))
         .partition(|(heard, _)| matches!(heard, Heard::Welcome { .. }));
-    assert!(came_in.len() < 100, "{} came in: there was no shortage", came_in.len());
+    assert!(came_in.len() <= room, "{} came in: there was no shortage", came_in.len());
     assert!(waiting.iter().all(|(heard, _)| *heard == Heard::Nothing), "nobody is turned away");
 
+    let waited = waiting.len();
+    let shortage = began.elapsed();
     let raised = Instant::now();
-    restore_files(&gate, normal);
+    limit_files(&gate, files.into(), files);
     for (_, caller) in &mut waiting {
         let heard = caller.hear();
         assert!(matches!(heard, Heard::Welcome { .. }), "{heard:?}");
@@ -132,29 +148,27 @@ fn when_the_machine_has_no_file_left_newcomers_wait_and_come_in_later() {
     let took = raised.elapsed();
     inside.extend(came_in.into_iter().chain(waiting).map(|(_, caller)| caller));
     inside.iter_mut().for_each(assert_served);
-    figure(
-        "no files",
-        format_args!(
-            "300 callers and no file left: 100 clients served throughout, {lines} lines of log in \
-             3 s; all came in {} after files were free",
-            seconds(took)
-        ),
-    );
+    format!(
+        "{CALLERS} callers and no file left: 100 clients served throughout, {waited} had to wait, \
+         {lines} lines of log in {}; all came in {} after files were free",
+        seconds(shortage),
+        seconds(took)
+    )
 }
 
-/// Allows so many open files; returns the limits of before.
-fn limit_files(gate: &Gate, files: u64) -> Rlimit {
-    let hard = rustix::process::getrlimit(Resource::Nofile).maximum;
-    prlimit(pid(gate), Resource::Nofile, Rlimit { current: Some(files), maximum: hard })
-        .expect("our own child")
+/// Allows so many open files from now on, of as many as were ever allowed.
+fn limit_files(gate: &Gate, files: u64, ever: u32) {
+    let pid = Pid::from_raw(i32::try_from(gate.pid()).expect("a process id"));
+    let limit = Rlimit { current: Some(files), maximum: Some(ever.into()) };
+    prlimit(pid, Resource::Nofile, limit).expect("our own child");
 }
 
-fn restore_files(gate: &Gate, limits: Rlimit) {
-    prlimit(pid(gate), Resource::Nofile, limits).expect("our own child");
-}
-
-fn pid(gate: &Gate) -> Option<Pid> {
-    Pid::from_raw(i32::try_from(gate.pid()).expect("a process id"))
+/// What it has heard by now, without waiting.
+fn heard_already(caller: &mut Caller) -> Heard {
+    caller.stream.set_nonblocking(true).expect("an option");
+    let heard = caller.hear_within(PATIENCE);
+    caller.stream.set_nonblocking(false).expect("an option");
+    heard
 }
 
 /// It beats and is answered.
@@ -163,16 +177,24 @@ fn assert_served(caller: &mut Caller) {
     assert_eq!(caller.hear(), Heard::Pong(b"here".to_vec()));
 }
 
+/// A no that says when to come again.
+fn assert_polite(client: &str, heard: &Heard) {
+    let Heard::Goaway { code: 302, reconnect_min_ms, reconnect_max_ms } = heard else {
+        panic!("{client} hears neither yes nor a polite no: {heard:?}")
+    };
+    assert!(reconnect_max_ms > reconnect_min_ms, "it is told when to come back");
+}
+
 /// Comes in as a polite client does: again after every no.
 fn come_in(address: SocketAddr, client: &str) -> Caller {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let mut caller = Caller::hello(address, client);
-        match caller.hear() {
-            Heard::Welcome { .. } => return caller,
-            Heard::Goaway { code: 302, .. } => {}
-            heard => panic!("{client}: {heard:?}"),
+        let heard = caller.hear();
+        if matches!(heard, Heard::Welcome { .. }) {
+            return caller;
         }
+        assert_polite(client, &heard);
         assert!(Instant::now() < deadline, "{client} finds no place, and some are free");
         std::thread::sleep(Duration::from_millis(50));
     }
@@ -180,7 +202,7 @@ fn come_in(address: SocketAddr, client: &str) -> Caller {
 
 /// How many lines of the log have both texts: at least one, and no more than one a second.
 fn lines_with(gate: &mut Gate, text: &str, also: &str, began: Instant) -> usize {
-    std::thread::sleep(Duration::from_millis(1_500));
+    std::thread::sleep(Duration::from_millis(1_200));
     let lines = gate.take_logs();
     let count = lines.iter().filter(|line| line.contains(text) && line.contains(also)).count();
     let seconds = usize::try_from(began.elapsed().as_secs()).unwrap() + 1;

@@ -2,10 +2,20 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use heartwheel::base::config::{GatewayConfig, Rhythm};
+use heartwheel::base::event::CloseReason;
+use heartwheel::base::limits;
+use heartwheel::base::time::Span;
+use heartwheel::gateway::Stats as GatewayStats;
+use heartwheel::os::clock::Clock;
+use heartwheel::os::ring::{Descriptors, DriverConfig, DriverStats as RingStats, RingSizes};
+use heartwheel::os::socket::{self, ListenOptions};
+use heartwheel::server::Server;
 use heartwheel::wire::message::{AckWanted, Message, Reply};
 use heartwheel::wire::native;
 
@@ -14,6 +24,8 @@ use crate::fleet::{Crew, Fleet, assert_unharmed};
 use crate::gate::{self, Gate};
 use crate::{LATE_MAX, alone, figure};
 
+/// What a blocking socket with a time limit says when nothing could be done in time.
+const WAITS: [ErrorKind; 3] = [ErrorKind::WouldBlock, ErrorKind::TimedOut, ErrorKind::Interrupted];
 const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Threads that do something until they are told to end, which is at the latest when this is
@@ -67,7 +79,7 @@ fn while_some_flood_the_quiet_are_answered_and_the_dead_are_found() {
     let address = gate.address;
     let flooders = Threads::start((0..8).map(|number| flooder(address, number)));
     feed.until(&gate, "the flood has begun", |feed| feed.online_of("flood-") == 8);
-    // What piles up while the server stands still is more than it has receive buffers for.
+    // What piles up while the server stands still comes all at once.
     for _ in 0..3 {
         gate.signal("STOP");
         thread::sleep(Duration::from_millis(200));
@@ -98,13 +110,12 @@ fn while_some_flood_the_quiet_are_answered_and_the_dead_are_found() {
     assert_unharmed("quiet", quiet, &tally);
     assert_eq!(feed.endings_of("quiet-").filter(|ending| ending.reason != "bye").count(), 0);
     dying_fleet.end();
-    feed.to_the_end(&mut gate);
+    feed.until_stopped(&mut gate);
     let rtt = tally.rtt.summary();
     figure(
         "flood",
         format_args!(
-            "8 clients sent {} MiB of DATA, with the server stopped three times so that receive \
-             buffers ran out: 200 quiet clients: 0 lost, {} beats answered, p99 {} us, max {} us; \
+            "8 clients sent {} MiB of DATA, the server stopped three times meanwhile: 200 quiet clients: 0 lost, {} beats answered, p99 {} us, max {} us; \
              {DEAD} that died meanwhile found after {} ms of silence at most (timeout 3 s)",
             flooded_bytes >> 20,
             tally.pongs_received,
@@ -132,9 +143,90 @@ fn flooder(address: SocketAddr, number: u32) -> impl FnMut() -> u64 + Send + 'st
             count as u64
         }
         Err(error) => {
-            assert!(matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{error}");
+            assert!(WAITS.contains(&error.kind()), "a flood alone ends nobody: {error}");
             0
         }
+    }
+}
+
+#[test]
+fn when_the_receive_buffers_run_out_nobody_is_judged_for_it() {
+    const SPAN: Duration = Duration::from_secs(6);
+    const BURST_BYTES: u64 = 1_024 * 1_024;
+    let _alone = alone();
+    let server = ServerInside::start();
+    let crew = Crew { prefix: "quiet-", clients: 200, interval_ms: 500 };
+    let fleet = Fleet::launch(server.address, crew);
+    let address = server.address;
+    let bursts = Threads::start((0..8).map(|number| {
+        let mut flooder = flooder(address, number);
+        move || {
+            // Then nothing for a while: the server comes to looking at the time.
+            let mut sent = 0;
+            let until = Instant::now() + Duration::from_millis(200);
+            while sent < BURST_BYTES && Instant::now() < until {
+                sent += flooder();
+            }
+            thread::sleep(Duration::from_millis(200));
+            sent
+        }
+    }));
+    thread::sleep(SPAN);
+    let flooded_bytes = bursts.end();
+    let tally = fleet.end();
+    let (gateway, ring) = server.end();
+    assert_unharmed("quiet", crew, &tally);
+    assert!(ring.starved > 100, "the buffers did not run out: {ring:?}");
+    assert_eq!(gateway.ended(CloseReason::HeartbeatTimeout), 0);
+    figure(
+        "receive buffers",
+        format_args!(
+            "64 receive buffers, 8 clients that sent {} MiB in bursts: {} receives ended for want \
+             of a buffer; 200 quiet clients: 0 lost, {} beats answered, p99 {} us, {} rescued by \
+             the last look",
+            flooded_bytes >> 20,
+            ring.starved,
+            tally.pongs_received,
+            tally.rtt.summary().p99.as_micros(),
+            gateway.rescued
+        ),
+    );
+}
+
+/// A server in this process, where its counters can be seen, with hardly any receive buffers.
+struct ServerInside {
+    address: SocketAddr,
+    go_on: Arc<AtomicBool>,
+    thread: JoinHandle<(GatewayStats, RingStats)>,
+}
+
+impl ServerInside {
+    fn start() -> Self {
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let listener = socket::listen(any, &ListenOptions::default()).expect("a port");
+        let address = listener.local_address();
+        let go_on = Arc::new(AtomicBool::new(true));
+        let is_wanted = Arc::clone(&go_on);
+        let thread = thread::spawn(move || {
+            let rhythm = Rhythm { interval: Span::from_millis(500), timeout: Span::from_secs(3) };
+            let gateway = GatewayConfig { rhythm, ..GatewayConfig::default() };
+            let connections_max = gateway.connections_max + limits::REFUSALS_MAX;
+            let sizes = RingSizes { buffers: 64, ..RingSizes::new(connections_max, 10_000) };
+            let listener = Some(listener);
+            let descriptors = Descriptors::Direct;
+            let driver = DriverConfig { connections_max, descriptors, listener, sizes };
+            let (mut server, ..) = Server::new(driver, gateway, Clock::new()).expect("a ring");
+            while is_wanted.load(Ordering::Relaxed) {
+                server.turn().expect("the ring works");
+            }
+            (server.gateway().stats(), server.driver().stats())
+        });
+        Self { address, go_on, thread }
+    }
+
+    fn end(self) -> (GatewayStats, RingStats) {
+        self.go_on.store(false, Ordering::Relaxed);
+        self.thread.join().expect("it does not fail")
     }
 }
 
@@ -165,7 +257,7 @@ fn rubbish_on_sixty_four_connections_costs_nobody_else_a_beat() {
     assert_eq!(feed.endings_of("good-").filter(|ending| ending.reason != "bye").count(), 0);
     assert!(connections > 640, "only {connections} connections: that is no load");
     let logged_in = feed.endings_of("bad-").count();
-    feed.to_the_end(&mut gate);
+    feed.until_stopped(&mut gate);
     figure(
         "rubbish",
         format_args!(
@@ -198,7 +290,7 @@ fn rubbish(address: SocketAddr, random: &mut fastrand::Rng, client_id: &str) {
         match stream.read(&mut heard) {
             Ok(0) => return,
             Ok(_) => {}
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+            Err(error) if WAITS.contains(&error.kind()) => {}
             Err(_) => return,
         }
     }

@@ -106,11 +106,11 @@ fn lose_and_find(net: &Net, cut: &dyn Fn(), mend: &dyn Fn()) -> String {
     let mended = Instant::now();
     // Its own old connection tells it that it was given up, as soon as a packet gets through.
     for caller in &mut far {
-        let heard = match caller.hear() {
+        let mut heard = caller.hear();
+        if heard == Heard::Error(202) {
             // The server's last word, which waited on its side of the cut.
-            Heard::Error(202) => caller.hear(),
-            heard => heard,
-        };
+            heard = caller.hear();
+        }
         assert!(matches!(heard, Heard::Reset | Heard::Closed), "{heard:?}");
     }
     let told_after = mended.elapsed();
@@ -122,7 +122,7 @@ fn lose_and_find(net: &Net, cut: &dyn Fn(), mend: &dyn Fn()) -> String {
         assert!(feed.epoch(&format!("far-{number}")) > epoch, "a larger epoch");
     }
     drop((near, back));
-    feed.to_the_end(&mut gate);
+    feed.until_stopped(&mut gate);
     format!(
         "{FAR} clients cut off (timeout 1.5 s): all found {} after the cut, longest silence {}, \
          told so {} after the mending, back with larger epochs; {NEAR} others: 0 lost, longest \

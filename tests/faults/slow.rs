@@ -52,7 +52,7 @@ fn clients_that_never_read_are_ended_and_cost_no_more_than_their_outboxes() {
     let reasons: Vec<_> = feed.endings_of("slow-").map(|ending| ending.reason.as_str()).collect();
     assert!(reasons.iter().all(|reason| *reason == "slow_consumer"), "{:?}", feed.reasons());
     assert!(growth_kib <= GROWTH_MAX_KIB, "memory grew by {growth_kib} KiB");
-    feed.to_the_end(&mut gate);
+    feed.until_stopped(&mut gate);
     figure(
         "slow readers",
         format_args!(
@@ -123,9 +123,9 @@ impl Dripper {
         if self.told.is_some() {
             return;
         }
-        match self.caller.hear_within(Duration::from_millis(1)) {
-            Heard::Nothing => {}
-            heard => self.told = Some((heard, self.began.elapsed())),
+        let heard = self.caller.hear_within(Duration::from_millis(1));
+        if heard != Heard::Nothing {
+            self.told = Some((heard, self.began.elapsed()));
         }
     }
 }
@@ -178,7 +178,7 @@ fn five_hundred_slow_greetings_and_five_hundred_slow_frames_end_in_time() {
     assert!(feed.endings_of("slow-").all(|ending| ending.reason == "frame_timeout"));
     let tally = others.end();
     assert_unharmed("others", crew, &tally);
-    feed.to_the_end(&mut gate);
+    feed.until_stopped(&mut gate);
     figure(
         "slowloris",
         format_args!(

@@ -45,7 +45,7 @@ fn after_a_stop_of_twice_the_timeout_the_living_are_online_and_the_dead_are_foun
     assert!(found_after <= TIMEOUT + LATE_MAX, "{found_after:?}");
     assert!(feed.endings_of("c-").filter(|e| e.reason == WORD).all(|e| e.silence >= TIMEOUT));
     let longest = longest_silence(feed.endings.iter().filter(|e| e.reason == WORD));
-    feed.to_the_end(&mut gate);
+    feed.until_stopped(&mut gate);
     figure(
         "stall",
         format_args!(

@@ -260,6 +260,8 @@ impl Caller {
                 Ok(count) => self.received.extend_from_slice(&buffer[..count]),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Heard::Nothing,
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => return Heard::Reset,
+                // A read with a time limit is not taken up again by the kernel.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => panic!("{error}"),
             }
         }
