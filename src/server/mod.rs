@@ -30,6 +30,8 @@ pub struct Server {
     records: Vec<Record>,
     replies: VecDeque<News>,
     report_due: Moment,
+    /// When the latest turn began, if it did not come to the end of its input.
+    left_over_since: Option<Moment>,
     /// When the end no longer waits for the side thread; set when everybody has left.
     gives_up_at: Option<Moment>,
 }
@@ -82,6 +84,7 @@ impl Server {
             records: Vec::new(),
             replies: VecDeque::new(),
             report_due: Moment::ZERO,
+            left_over_since: None,
             gives_up_at: None,
         };
         Ok((server, asker, reader))
@@ -109,12 +112,28 @@ impl Server {
         self.driver.wait(self.sleep())?;
         // Read before the drain: whatever arrived until now is handed in before anybody is judged.
         let now = self.clock.now();
-        if self.drain()? == Input::Drained {
-            self.gateway.on_time(now);
+        let input = self.drain()?;
+        if let Some(heard_until) = self.heard_until(input, now) {
+            self.gateway.on_time(heard_until);
         }
         self.take_questions();
         self.tell();
         Ok(if self.gateway.is_drained() { self.finish(now) } else { Turn::Goes })
+    }
+
+    /// Until when everything is known to have been handed in.
+    ///
+    /// A flood can outlast the budget of every turn. Time must not wait for its end, or nobody would
+    /// be judged meanwhile: it follows a turn behind, and whatever the flood still hides is found
+    /// by the last look.
+    fn heard_until(&mut self, input: Input, now: Moment) -> Option<Moment> {
+        match input {
+            Input::Drained => {
+                self.left_over_since = None;
+                Some(now)
+            }
+            Input::LeftOver => self.left_over_since.replace(now),
+        }
     }
 
     /// Everybody has left: the rest is told, but a side thread that hangs is not waited for.
