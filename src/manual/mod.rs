@@ -11,3 +11,9 @@ pub mod decisions {}
 
 #[doc = include_str!("glossary.md")]
 pub mod glossary {}
+
+#[doc = include_str!("operating.md")]
+pub mod operating {}
+
+#[doc = include_str!("benchmarks.md")]
+pub mod benchmarks {}

@@ -123,9 +123,9 @@ impl Server {
 
     /// Until when everything is known to have been handed in.
     ///
-    /// A flood can outlast the budget of every turn. Time must not wait for its end, or nobody would
-    /// be judged meanwhile: it follows a turn behind, and whatever the flood still hides is found
-    /// by the last look.
+    /// A flood can outlast the budget of every turn. Time must not wait for its end, or nobody
+    /// would be judged meanwhile: it follows a turn behind, and whatever the flood still hides is
+    /// found by the last look.
     fn heard_until(&mut self, input: Input, now: Moment) -> Option<Moment> {
         match input {
             Input::Drained => {

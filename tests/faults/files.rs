@@ -90,7 +90,8 @@ fn storm(descriptors: &str, places: u32) -> String {
     inside.iter_mut().for_each(assert_served);
     let lines = lines_with(&mut gate, "connections ended", "busy", began);
     format!(
-        "{} callers for {places} places: {places} served throughout, {refused} told GOAWAY 302, 20 freed \
+        "{} callers for {places} places: {places} served throughout, {refused} told GOAWAY 302, \
+         20 freed \
          places taken again, {lines} lines of log, in {}",
         places * 2,
         seconds(began.elapsed())

@@ -115,7 +115,8 @@ fn while_some_flood_the_quiet_are_answered_and_the_dead_are_found() {
     figure(
         "flood",
         format_args!(
-            "8 clients sent {} MiB of DATA, the server stopped three times meanwhile: 200 quiet clients: 0 lost, {} beats answered, p99 {} us, max {} us; \
+            "8 clients sent {} MiB of DATA, the server stopped three times meanwhile: 200 quiet \
+             clients: 0 lost, {} beats answered, p99 {} us, max {} us; \
              {DEAD} that died meanwhile found after {} ms of silence at most (timeout 3 s)",
             flooded_bytes >> 20,
             tally.pongs_received,
@@ -261,7 +262,8 @@ fn rubbish_on_sixty_four_connections_costs_nobody_else_a_beat() {
     figure(
         "rubbish",
         format_args!(
-            "{connections} connections with random bytes in {} s, 64 at a time, {logged_in} of them \
+            "{connections} connections with random bytes in {} s, 64 at a time, {logged_in} of \
+             them \
              behind a good HELLO: 500 beating clients: 0 lost, {} beats answered, p99 {} us",
             SPAN.as_secs(),
             tally.pongs_received,
