@@ -17,6 +17,8 @@ pub(crate) struct Faults {
     pub(crate) short_send: u32,
     /// The kernel takes its time with an operation.
     pub(crate) slow_kernel: u32,
+    /// A last look is answered late.
+    pub(crate) slow_look: u32,
     /// An accept fails.
     pub(crate) accept: u32,
     /// The process stands still, up to three timeouts long, while the clients go on.
@@ -39,6 +41,7 @@ impl Faults {
             interrupt: some(200),
             short_send: some(700),
             slow_kernel: some(500),
+            slow_look: some(500),
             accept: some(300),
             stall: some(10),
             leap: some(5),

@@ -16,6 +16,9 @@ use crate::script::Label;
 /// Longest that the kernel takes for an operation.
 const OPERATION_TIME_MAX: Span = Span::from_millis(20);
 
+/// Longest that the answer to a last look takes.
+const LOOK_TIME_MAX: Span = Span::from_secs(2);
+
 /// A connection between a pretend client and the gateway: both ends, and the wire between.
 pub(crate) struct Link {
     pub(crate) peer: SocketAddr,
@@ -41,6 +44,8 @@ pub(crate) struct Link {
     armed_from: Option<Moment>,
     /// The gateway may believe that the kernel listens: no `ReceiveEnded` was handed over.
     is_believed_armed: bool,
+    /// The last of it was handed over: there is nothing left to be received.
+    is_heard_out: bool,
     sending: Option<(Moment, Chunk)>,
     looking: Option<Moment>,
     closing: Option<(Moment, CloseHow)>,
@@ -134,6 +139,7 @@ impl Kernel {
             closed: None,
             armed_from: None,
             is_believed_armed: false,
+            is_heard_out: false,
             sending: None,
             looking: None,
             closing: None,
@@ -184,6 +190,26 @@ impl Kernel {
         (frames.into_iter().map(|(_, label)| label).collect(), begun)
     }
 
+    /// Panics when somebody could still be heard and nobody listens.
+    pub(crate) fn check_heard(&self) {
+        for index in &self.active {
+            let link = &self.links[*index];
+            let is_listened_to = link.is_believed_armed || link.is_heard_out;
+            let is_closing = link.closing.is_some();
+            assert!(is_listened_to || is_closing, "{:?}: nobody listens", link.stage);
+        }
+    }
+
+    /// Whether the answer to a last look is awaited.
+    pub(crate) fn is_looking(&self) -> bool {
+        self.active.iter().any(|link| self.links[*link].looking.is_some())
+    }
+
+    /// Whether clients wait to be accepted, and nobody accepts.
+    pub(crate) fn is_deaf(&self) -> bool {
+        !self.backlog.is_empty() && self.accepts == 0 && self.accepted.is_empty()
+    }
+
     /// Panics unless everything was given back.
     pub(crate) fn check_empty(&self) {
         assert!(self.active.is_empty(), "connections left: {:?}", self.conns);
@@ -228,7 +254,10 @@ impl Kernel {
                 link.sending = Some((due, chunk));
             }
             Op::Look { conn } => {
-                let due = self.due(now);
+                let mut due = self.due(now);
+                if happens(&mut self.rng, self.faults.slow_look) {
+                    due += span_upto(&mut self.rng, LOOK_TIME_MAX);
+                }
                 let link = self.open_link(conn);
                 assert!(link.looking.is_none(), "{conn}: a second look");
                 link.looking = Some(due);
@@ -335,7 +364,10 @@ impl Kernel {
                 let Stage::Adopted(conn) = link.stage else { return None };
                 let (_, word) = pop_ready(&mut link.queue, now)?;
                 match &word {
-                    Word::Ended(_) => link.is_believed_armed = false,
+                    Word::Ended(end) => {
+                        link.is_believed_armed = false;
+                        link.is_heard_out = matches!(end, ReceiveEnd::Eof | ReceiveEnd::Fault(_));
+                    }
                     Word::Closed => {
                         link.stage = Stage::Gone;
                         self.active.retain(|active| *active != index);

@@ -22,6 +22,8 @@ use crate::script::{Step, client_id};
 /// More turns than this without the clock moving on: the gateway is busy with nothing.
 const IDLE_TURNS_MAX: u32 = 200;
 
+/// More steps than this are no story any more.
+const STEPS_MAX: usize = 300_000;
 /// In how many steps the world goes on while the process stands still.
 const STALL_SLICES: u64 = 10;
 
@@ -64,6 +66,7 @@ struct World {
     agenda_next: u64,
     steps: usize,
     idle_turns: u32,
+    accept_failed_at: Option<Moment>,
     /// Whether the gateway always had the time that it gives itself.
     patience: Patience,
     has_leaps: bool,
@@ -142,6 +145,7 @@ impl World {
             agenda_next: 0,
             steps: 0,
             idle_turns: 0,
+            accept_failed_at: None,
             patience: if faults.stall + faults.leap == 0 {
                 Patience::Kept
             } else {
@@ -158,7 +162,9 @@ impl World {
     }
 
     fn populate(&mut self) {
-        let devices = self.rng.usize(1..=40);
+        // Sometimes more than there are slots for, the refused ones included.
+        let is_crowd = self.config.connections_max == 3 && happens(&mut self.rng, 200);
+        let devices = if is_crowd { 100 } else { self.rng.usize(1..=40) };
         for device in 0..devices {
             let rush =
                 if self.rng.bool() { Span::from_millis(1) } else { self.config.rhythm.timeout };
@@ -203,7 +209,10 @@ impl World {
         self.read_ledger();
         self.hand_ops_over();
         self.gateway.check();
+        self.kernel.check_heard();
+        assert!(self.steps < STEPS_MAX, "a world without end");
         let next_wake = self.gateway.next_wake();
+        self.check_accepting(next_wake);
         let is_settled = next_wake.is_none_or(|wake| wake > self.now);
         if is_settled {
             self.oracle.check(self.now, next_wake);
@@ -216,6 +225,18 @@ impl World {
         self.let_clients_hear();
     }
 
+    /// Whoever waits to be accepted is, unless the house is full or the machine was short of
+    /// something a moment ago.
+    fn check_accepting(&self, next_wake: Option<Moment>) {
+        let capacity = (self.config.connections_max + limits::REFUSALS_MAX) as usize;
+        if self.kernel.is_deaf() && self.oracle.seats.len() < capacity {
+            let again_at = self.accept_failed_at.map(|at| at + limits::ACCEPT_PAUSE);
+            let is_pause = again_at.is_some_and(|at| self.now < at);
+            assert!(is_pause, "nobody accepts, and {} are here", self.oracle.seats.len());
+            assert!(next_wake <= again_at, "nobody will accept again: wake {next_wake:?}");
+        }
+    }
+
     /// Time passes until something is due, and sometimes longer.
     fn pass_time(&mut self, end: Moment) {
         let agenda = self.agenda.peek().map(|Reverse((at, _, _))| *at);
@@ -223,7 +244,9 @@ impl World {
         let next = dues.into_iter().flatten().min().unwrap_or(end).min(end);
         self.now = next.max(self.now + Span::from_nanos(self.rng.u64(1..2_000)));
         let timeout = self.config.rhythm.timeout;
-        if happens(&mut self.rng, self.kernel.faults.stall) {
+        // A stall is worst while a verdict waits for its answer.
+        let worst = if self.kernel.is_looking() { 10 } else { 1 };
+        if happens(&mut self.rng, self.kernel.faults.stall * worst) {
             let stall = span_upto(&mut self.rng, timeout.times(3));
             self.trace(|| format!("the process stands still for {stall}"));
             // The others go on: what was handed to the kernel is done, and clients answer.
@@ -257,6 +280,7 @@ impl World {
                 self.hand_ops_over();
             }
             News::AcceptFailed { fault } => {
+                self.accept_failed_at = Some(now);
                 self.gateway.on_completion(Completion::AcceptFailed { fault }, now);
             }
             News::Of { link, conn, word } => self.hand_in_word(link, conn, word),
