@@ -38,6 +38,9 @@ const PATHS_OF_THE_MACHINE: [&str; 5] =
 const NOT_TEXTS: [&str; 7] =
     [".git", "target", "artifacts", "coverage", "corpus", "mutants.out", "__pycache__"];
 
+/// Where a page can point to.
+const OUR_FOLDERS: [&str; 5] = ["src/", "tests/", "benches/", "fuzz/", "examples/"];
+
 /// Something a rule does not like.
 #[derive(Debug)]
 struct Complaint {
@@ -348,6 +351,33 @@ fn rule_layout(path: &str, text: &str) -> Vec<Complaint> {
     complaints
 }
 
+/// What a page names exists: files and folders of ours, and tests by the beginning of their name.
+fn rule_pages_name_what_is(
+    path: &str,
+    text: &str,
+    is_there: impl Fn(&str) -> bool,
+    functions: &[String],
+) -> Vec<Complaint> {
+    let mut complaints = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        for quoted in line.split('`').skip(1).step_by(2) {
+            let is_ours = OUR_FOLDERS.iter().any(|folder| quoted.starts_with(folder));
+            if is_ours && !quoted.contains(['*', ' ', '<', ':']) && !is_there(quoted) {
+                complaints.push(complain(path, index + 1, format!("there is no `{quoted}`")));
+            }
+        }
+        if !line.starts_with("| P") {
+            continue; // only the table of promises names tests
+        }
+        for (_, name) in words(line).into_iter().filter(|(_, word)| word.contains('_')) {
+            if !functions.iter().any(|function| function.starts_with(name)) {
+                complaints.push(complain(path, index + 1, format!("there is no test `{name}`")));
+            }
+        }
+    }
+    complaints
+}
+
 /// Every fuzz target is short, is built, and has something to start from.
 fn rule_fuzz_target(path: &str, text: &str, manifest: &str, seeds: usize) -> Vec<Complaint> {
     let name = path.rsplit('/').next().unwrap_or(path).trim_end_matches(".rs");
@@ -460,6 +490,20 @@ fn files_and_functions_fit_into_a_head_and_have_a_subject() {
 fn every_text_is_finished_and_belongs_to_no_machine() {
     hold("", rule_words);
     hold("", rule_layout);
+}
+
+#[test]
+fn pages_name_what_there_is() {
+    let sources = texts().into_iter().filter(|(path, _)| path.ends_with(".rs"));
+    let names = sources.flat_map(|(_, text)| {
+        let code = code_of(&text);
+        let names = functions(&code).into_iter().map(|(_, name, _)| name.to_owned());
+        names.collect::<Vec<_>>()
+    });
+    let names: Vec<String> = names.collect();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let is_there = |path: &str| root.join(path).exists();
+    hold(".md", |path, text| rule_pages_name_what_is(path, text, is_there, &names));
 }
 
 #[test]

@@ -175,6 +175,26 @@ fn the_rules_on_texts_bite() {
 }
 
 #[test]
+fn the_rule_on_pages_bites() {
+    let rows = [
+        ("a file", "README.md", "see `src/lib.rs`, and `ls src/` lists more\n", ""),
+        ("a proof", "README.md", "| P1 never early | `src/lib.rs`: it_is_never_ea… |\n", ""),
+        ("not a proof", "README.md", "set `idle_timeout_ms` as you like\n", ""),
+        ("no such file", "README.md", "see `tests/gone.rs`\n", "no `tests/gone.rs`"),
+        (
+            "no such test",
+            "README.md",
+            "| P1 never early | it_is_never_late |\n",
+            "it_is_never_late",
+        ),
+    ];
+    let functions = ["it_is_never_early".to_owned()];
+    assert_bites(&rows, |path, text| {
+        rule_pages_name_what_is(path, text, |path| path == "src/lib.rs", &functions)
+    });
+}
+
+#[test]
 fn the_rule_on_fuzz_targets_bites() {
     let manifest = "[[bin]]\nname = \"frame\"\npath = \"fuzz_targets/frame.rs\"\n";
     let long = "// x\n".repeat(FUZZ_TARGET_LINES_MAX + 1);
