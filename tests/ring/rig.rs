@@ -63,6 +63,8 @@ impl Rig {
         connections_max: u32,
         options: &ListenOptions,
     ) -> Self {
+        // Many machines begin with a soft limit of 1,024 files; the tests need more at once.
+        heartwheel::os::machine::survey();
         let listener = listen("127.0.0.1:0".parse().unwrap(), options).unwrap();
         let address = listener.local_address();
         let config = DriverConfig { connections_max, descriptors, listener: Some(listener), sizes };

@@ -56,6 +56,8 @@ impl Gate {
     /// Starts it by a command that becomes `heartwheel serve` with the arguments behind it, and
     /// waits until it listens. Nobody reads the events until `read_events`.
     pub(crate) fn start_by(mut command: Command, arguments: &[&str]) -> Self {
+        // Many machines begin with a soft limit of 1,024 files; a crowd needs more.
+        heartwheel::os::machine::survey();
         for (flag, value) in [("--listen", "127.0.0.1:0"), ("--events", "-")] {
             if !arguments.contains(&flag) {
                 command.args([flag, value]);
