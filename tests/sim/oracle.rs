@@ -457,7 +457,9 @@ impl Oracle {
                 Phase::Live(presence) => {
                     let frame = seat.partial_since.map(|since| since + config.frame_timeout);
                     let ping_at = presence.last_beat + presence.interval;
-                    if now >= ping_at && next_wake.is_none_or(|wake| wake > ping_at + tick) {
+                    let sleeps_on = next_wake.is_none_or(|wake| wake > ping_at + tick);
+                    // Nobody is pinged while a look at them is under way.
+                    if now >= ping_at && sleeps_on && seat.looked_from.is_none() {
                         seat.pinged_by = seat.pinged_by.or(Some(now));
                     }
                     let silent = silent_due(presence, seat.pinged_by, config);
