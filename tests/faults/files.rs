@@ -14,7 +14,7 @@ use crate::{PATIENCE, alone, figure, seconds};
 const CALLERS: usize = 500;
 
 /// `heartwheel serve` where no more than `files` may be open.
-fn serve_with(files: u32) -> Command {
+pub(crate) fn serve_with(files: u32) -> Command {
     let mut command = Command::new("sh");
     command.args(["-c", &format!("ulimit -n {files} && exec \"$0\" \"$@\"")]);
     command.args([env!("CARGO_BIN_EXE_heartwheel"), "serve"]);

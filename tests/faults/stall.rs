@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use crate::feed::{Feed, longest_silence};
+use crate::files::serve_with;
 use crate::fleet::{Crew, Fleet};
 use crate::gate::Gate;
 use crate::{LATE_MAX, alone, figure, seconds};
@@ -13,11 +14,45 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 #[test]
 fn after_a_stop_of_twice_the_timeout_the_living_are_online_and_the_dead_are_found() {
     let _alone = alone();
-    let mut gate = Gate::start(&["--interval", "1s", "--timeout", "3s"]);
-    let crew = Crew { prefix: "c-", clients: 10_000, interval_ms: 1_000 };
+    let gate = Gate::start(&["--interval", "1s", "--timeout", "3s"]);
+    figure("stall", stand_still(gate, 10_000, || {}));
+}
+
+#[test]
+fn with_many_rings_too_the_living_are_online_after_a_stop_and_the_dead_are_found() {
+    let _alone = alone();
+    // Where no more than 1,000 files may be open, a ring holds no more than 1,000 connections.
+    let rhythm = ["--interval", "1s", "--timeout", "3s", "--descriptors", "direct"];
+    let mut gate = Gate::start_by(
+        serve_with(1_000),
+        &[rhythm.as_slice(), &["--max-connections", "6000"]].concat(),
+    );
+    gate.read_events();
+    let pid = gate.pid();
+    figure(
+        "stall, many rings",
+        stand_still(gate, 6_000, || {
+            let rings = rings_of(pid);
+            assert!(rings >= 6, "{rings} rings");
+        }),
+    );
+}
+
+/// How many rings this process has.
+fn rings_of(pid: u32) -> usize {
+    let files = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("it runs");
+    let names = files.filter_map(|file| std::fs::read_link(file.ok()?.path()).ok());
+    names.filter(|name| name.as_os_str() == "anon_inode:[io_uring]").count()
+}
+
+/// The server stands still for twice the timeout, and some die meanwhile. `inspect` is called when
+/// everybody is online.
+fn stand_still(mut gate: Gate, clients: u32, inspect: impl FnOnce()) -> String {
+    let crew = Crew { prefix: "c-", clients, interval_ms: 1_000 };
     let fleet = Fleet::launch(gate.address, crew);
     let mut feed = Feed::default();
-    feed.until(&gate, "everybody is online", |feed| feed.online() == 10_000);
+    feed.until(&gate, "everybody is online", |feed| feed.online() == clients as usize);
+    inspect();
     feed.during(&gate, Duration::from_secs(1));
     assert_eq!(feed.endings.len(), 0, "{:?}", feed.reasons());
 
@@ -46,16 +81,13 @@ fn after_a_stop_of_twice_the_timeout_the_living_are_online_and_the_dead_are_foun
     assert!(feed.endings_of("c-").filter(|e| e.reason == WORD).all(|e| e.silence >= TIMEOUT));
     let longest = longest_silence(feed.endings.iter().filter(|e| e.reason == WORD));
     feed.until_stopped(&mut gate);
-    figure(
-        "stall",
-        format_args!(
-            "stopped for {} with 10000 beating clients (timeout 3 s): 0 false offline; 100 that \
-             died meanwhile found {} after the end of the stop, longest silence {}",
-            seconds(stood_still),
-            seconds(found_after),
-            seconds(longest)
-        ),
-    );
+    format!(
+        "stopped for {} with {clients} beating clients (timeout 3 s): 0 false offline; 100 that \
+         died meanwhile found {} after the end of the stop, longest silence {}",
+        seconds(stood_still),
+        seconds(found_after),
+        seconds(longest)
+    )
 }
 
 const WORD: &str = "heartbeat_timeout";
