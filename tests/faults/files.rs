@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use heartwheel::base::limits;
 use heartwheel::wire::message::{Message, Reply};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
@@ -91,8 +92,7 @@ fn storm(descriptors: &str, places: u32) -> String {
     let lines = lines_with(&mut gate, "connections ended", "busy", began);
     format!(
         "{} callers for {places} places: {places} served throughout, {refused} told GOAWAY 302, \
-         20 freed \
-         places taken again, {lines} lines of log, in {}",
+         20 freed places taken again, {lines} lines of log, in {}",
         places * 2,
         seconds(began.elapsed())
     )
@@ -128,7 +128,7 @@ fn run_short(files: u32, descriptors: &str, room: usize) -> String {
         inside.iter_mut().for_each(assert_served);
         std::thread::sleep(Duration::from_millis(100));
     }
-    let lines = lines_with(&mut gate, "connections cannot be accepted", "", began);
+    let (lines, tries) = shortage_logged(&mut gate, began);
     // Whoever the kernel had room for is in: accepts under way have a file, and a ring has a table.
     // The others wait, and no more.
     let (came_in, mut waiting): (Vec<_>, Vec<_>) = waiting
@@ -151,7 +151,8 @@ fn run_short(files: u32, descriptors: &str, room: usize) -> String {
     inside.iter_mut().for_each(assert_served);
     format!(
         "{CALLERS} callers and no file left: 100 clients served throughout, {waited} had to wait, \
-         {lines} lines of log in {}; all came in {} after files were free",
+         {tries} accepts failed meanwhile, told in {lines} lines of log in {}; \
+         all came in {} after files were free",
         seconds(shortage),
         seconds(took)
     )
@@ -201,13 +202,35 @@ fn come_in(address: SocketAddr, client: &str) -> Caller {
     }
 }
 
+/// How many lines tell of the shortage, and of how many accepts that failed in all. Who has no file
+/// waits before trying again.
+fn shortage_logged(gate: &mut Gate, began: Instant) -> (usize, u64) {
+    std::thread::sleep(Duration::from_millis(1_200));
+    let lines = gate.take_logs();
+    let short = lines.iter().filter(|line| line.contains("connections cannot be accepted"));
+    let tries = short.clone().map(|line| {
+        let number = line.split("faults=").nth(1).and_then(|rest| rest.split(' ').next());
+        number.and_then(|text| text.parse::<u64>().ok()).unwrap_or_else(|| panic!("{line}"))
+    });
+    let (count, tries) = (short.clone().count(), tries.sum());
+    assert_seldom(count, began, &lines);
+    let pauses = began.elapsed().as_millis() / u128::from(limits::ACCEPT_PAUSE.as_millis());
+    let tries_max = (u64::try_from(pauses).unwrap() + 2) * u64::from(limits::ACCEPTS_MAX);
+    assert!(tries <= tries_max, "{tries} failed accepts");
+    (count, tries)
+}
+
 /// How many lines of the log have both texts: at least one, and no more than one a second.
 fn lines_with(gate: &mut Gate, text: &str, also: &str, began: Instant) -> usize {
     std::thread::sleep(Duration::from_millis(1_200));
     let lines = gate.take_logs();
     let count = lines.iter().filter(|line| line.contains(text) && line.contains(also)).count();
+    assert_seldom(count, began, &lines);
+    count
+}
+
+fn assert_seldom(count: usize, began: Instant, lines: &[String]) {
     let seconds = usize::try_from(began.elapsed().as_secs()).unwrap() + 1;
     assert!(count >= 1, "{lines:#?}");
     assert!(count <= seconds, "{count} lines in {seconds} seconds: {lines:#?}");
-    count
 }

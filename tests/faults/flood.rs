@@ -263,8 +263,7 @@ fn rubbish_on_sixty_four_connections_costs_nobody_else_a_beat() {
         "rubbish",
         format_args!(
             "{connections} connections with random bytes in {} s, 64 at a time, {logged_in} of \
-             them \
-             behind a good HELLO: 500 beating clients: 0 lost, {} beats answered, p99 {} us",
+             them behind a good HELLO: 500 beating clients: 0 lost, {} beats answered, p99 {} us",
             SPAN.as_secs(),
             tally.pongs_received,
             tally.rtt.summary().p99.as_micros()
