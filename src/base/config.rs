@@ -157,6 +157,36 @@ impl Mode {
     }
 }
 
+/// Whether a silent client is asked before it is judged.
+///
+/// The time to answer is the last part of the timeout, so a probe makes no verdict later: a client
+/// that is silent until then is suspect, is sent a PROBE, and is dead at the end of its timeout.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum ProbePolicy {
+    /// Where the rhythm leaves time for it: a quarter of what lies between interval and timeout, at
+    /// most 5 s; not at all where that lies less than 10 s apart.
+    #[default]
+    Auto,
+    /// Never.
+    Off,
+    /// Always so long, where that is at most half of what lies between interval and timeout.
+    Fixed(Span),
+}
+
+impl ProbePolicy {
+    /// How long before the verdict a client of this rhythm is probed, if at all.
+    pub fn span(self, rhythm: Rhythm) -> Option<Span> {
+        let patience = rhythm.timeout.minus(rhythm.interval);
+        match self {
+            Self::Auto if patience >= limits::PROBE_PATIENCE_MIN => {
+                Some(patience.divided_by(4).min(limits::PROBE_DEFAULT_MAX))
+            }
+            Self::Auto | Self::Off => None,
+            Self::Fixed(span) => (span <= patience.divided_by(2)).then_some(span),
+        }
+    }
+}
+
 /// What becomes of `TCP_USER_TIMEOUT`.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum UserTimeout {
@@ -180,6 +210,8 @@ pub struct GatewayConfig {
     pub interval_wish_max: Span,
     /// Who sends the beats.
     pub mode: Mode,
+    /// Whether a silent client is asked before it is judged.
+    pub probe: ProbePolicy,
     /// Resolution of the wheel.
     pub tick: Span,
     /// Connections held; further ones are refused politely.
@@ -218,6 +250,7 @@ impl Default for GatewayConfig {
             interval_wish_min: limits::INTERVAL_WISH_MIN,
             interval_wish_max: limits::INTERVAL_MAX,
             mode: Mode::Client,
+            probe: ProbePolicy::Auto,
             tick: limits::TICK_DEFAULT,
             connections_max: 1_000,
             handshake_timeout: limits::HANDSHAKE_TIMEOUT,
@@ -269,6 +302,21 @@ mod tests {
         assert_eq!(Rhythm::new(shortest.interval, shortest.timeout), Ok(shortest));
         let longest = typical.with_interval(limits::INTERVAL_MAX);
         assert_eq!(Rhythm::new(longest.interval, longest.timeout), Ok(longest));
+    }
+
+    #[test]
+    fn a_probe_needs_time_for_its_answer() {
+        let secs = Span::from_secs;
+        for (name, policy, preset, span) in [
+            ("typical", ProbePolicy::Auto, Preset::Typical, Some(secs(5))),
+            ("too short", ProbePolicy::Auto, Preset::Demanding, None),
+            ("mobile", ProbePolicy::Auto, Preset::Mobile, Some(secs(5))),
+            ("off", ProbePolicy::Off, Preset::Typical, None),
+            ("own", ProbePolicy::Fixed(secs(10)), Preset::Typical, Some(secs(10))),
+            ("own, too long", ProbePolicy::Fixed(secs(11)), Preset::Typical, None),
+        ] {
+            assert_eq!(policy.span(preset.rhythm()), span, "{name}");
+        }
     }
 
     #[test]

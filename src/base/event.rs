@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use crate::base::ids::{ClientId, ConnId};
+use crate::base::io::TcpFacts;
 use crate::base::time::{Moment, Span};
 
 /// Why a connection or a session ended: one number and one word for the wire, the event, the log,
@@ -230,9 +231,51 @@ pub enum Event {
         reason: CloseReason,
         /// When something complete was last heard from it.
         last_beat: Moment,
+        /// What else is known about its end.
+        evidence: Evidence,
+    },
+    /// The loop stood still, and every deadline was put off by as much.
+    Stalled {
+        /// For how long.
+        gap: Span,
     },
     /// The ledger ends: nobody is here any more.
     Stopped,
+}
+
+/// What is known about the end of a session, for whoever wants to judge the verdict.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Evidence {
+    /// Beats that were due and did not come.
+    pub beats_missed: u32,
+    /// Bytes of a frame that was begun and not completed.
+    pub partial_bytes: u32,
+    /// How long the loop stood still between the last beat and the end.
+    pub stalled: Span,
+    /// Whether it was asked before it was judged.
+    pub probe: Probe,
+    /// What TCP knew at the last look.
+    pub tcp: Option<TcpFacts>,
+}
+
+/// Whether a client was asked if it is there.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Probe {
+    /// It was not.
+    #[default]
+    NotSent,
+    /// It was, and did not answer.
+    Unanswered,
+}
+
+impl Probe {
+    /// The word for it in the feed.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::NotSent => "not_sent",
+            Self::Unanswered => "unanswered",
+        }
+    }
 }
 
 impl Event {
@@ -242,6 +285,7 @@ impl Event {
             Self::Started => "started",
             Self::Online { .. } => "online",
             Self::Offline { .. } => "offline",
+            Self::Stalled { .. } => "stalled",
             Self::Stopped => "stopped",
         }
     }

@@ -161,6 +161,8 @@ pub enum Completion<'a> {
         conn: ConnId,
         /// What was there.
         found: Found,
+        /// What TCP knows of the connection, where nothing was found and TCP could be asked.
+        tcp: Option<TcpFacts>,
     },
     /// The connection is gone and no operation of it is left.
     Closed {
@@ -193,6 +195,22 @@ pub enum Found {
     Eof,
     /// A broken connection.
     Fault(IoFault),
+}
+
+/// What TCP knows of a connection (`TCP_INFO`), as far as it tells a hung application from a path
+/// that is gone: in the first case the peer's kernel still acknowledges.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct TcpFacts {
+    /// Since the last data was received, in milliseconds.
+    pub last_data_received_ms: u32,
+    /// Since the last acknowledgement was received, in milliseconds.
+    pub last_ack_received_ms: u32,
+    /// Segments sent and not acknowledged.
+    pub unacked: u32,
+    /// Smoothed round trip time, in microseconds.
+    pub rtt_us: u32,
+    /// Retransmissions of the segment that is waited for.
+    pub retransmits: u8,
 }
 
 /// What went wrong between us and the machine, as far as anybody decides by it.

@@ -56,6 +56,11 @@ pub const TICK_MAX: Span = Span::from_secs(1);
 /// Tick of the wheel, unless configured otherwise.
 pub const TICK_DEFAULT: Span = Span::from_millis(10);
 
+/// Patience (timeout less interval) from which on a silent client is probed before the verdict.
+pub const PROBE_PATIENCE_MIN: Span = Span::from_secs(10);
+/// Longest time to answer a probe, unless configured otherwise.
+pub const PROBE_DEFAULT_MAX: Span = Span::from_secs(5);
+
 // --- deadlines before and after a session --------------------------------------------------------
 
 /// From accept to a complete HELLO.
@@ -137,6 +142,10 @@ pub const DRAIN_BATCH_MAX: u32 = 1_024;
 pub const TURN_COMMANDS_MAX: usize = 256;
 /// Events handed to the side thread in one turn.
 pub const TURN_EVENTS_MAX: usize = 4_096;
+/// Standing still for so long beyond a sleep is a stall, and is credited to every client.
+pub const STALL_THRESHOLD: Span = Span::from_millis(500);
+/// Stalls remembered, for dating what was before them.
+pub const STALLS_KEPT_MAX: usize = 16;
 /// Longest sleep of the loop, so that dates and counters never grow old.
 pub const SLEEP_MAX: Span = Span::from_secs(1);
 

@@ -107,6 +107,7 @@ impl Board {
                     "{at}  offline  {client}  {reason}, last beat {last_beat}, {silence:.3} s ago"
                 ))
             }
+            Event::Stalled { gap } => Some(format!("{at}  stalled  for {gap}")),
             Event::Started | Event::Stopped => None,
         }
     }
@@ -224,6 +225,7 @@ fn ranges(numbers: impl Iterator<Item = usize>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::event::Evidence;
     use crate::base::ids::{ClientId, ConnId};
     use crate::base::time::Span;
     use crate::load::plan::{LoadOptions, Parts};
@@ -267,6 +269,7 @@ mod tests {
             remote: "127.0.0.1:1".parse().unwrap(),
             reason,
             last_beat: Moment::from_millis(61_500),
+            evidence: Evidence::default(),
         };
         Record { seq: 2, at: Moment::from_millis(68_505), event }
     }

@@ -199,7 +199,25 @@ enum Detail<'a> {
         code: u16,
         last_beat_unix_ms: u64,
         silence_ms: u64,
+        beats_missed: u32,
+        partial_bytes: u32,
+        stalled_ms: u64,
+        probe: &'static str,
+        tcp: Option<Tcp>,
     },
+    Stalled {
+        gap_ms: u64,
+    },
+}
+
+/// What TCP knew at the last look.
+#[derive(Serialize)]
+struct Tcp {
+    last_data_received_ms: u32,
+    last_ack_received_ms: u32,
+    unacked: u32,
+    rtt_us: u32,
+    retransmits: u8,
 }
 
 impl<'a> Line<'a> {
@@ -214,16 +232,30 @@ impl<'a> Line<'a> {
                 interval_ms: interval.as_millis(),
                 timeout_ms: timeout.as_millis(),
             },
-            Event::Offline { client, epoch, conn, remote, reason, last_beat } => Detail::Offline {
-                client: client.as_str(),
-                epoch: *epoch,
-                conn,
-                remote,
-                reason: reason.word(),
-                code: reason.code(),
-                last_beat_unix_ms: wall.unix_millis(*last_beat),
-                silence_ms: record.at.since(*last_beat).as_millis(),
-            },
+            Event::Stalled { gap } => Detail::Stalled { gap_ms: gap.as_millis() },
+            Event::Offline { client, epoch, conn, remote, reason, last_beat, evidence } => {
+                Detail::Offline {
+                    client: client.as_str(),
+                    epoch: *epoch,
+                    conn,
+                    remote,
+                    reason: reason.word(),
+                    code: reason.code(),
+                    last_beat_unix_ms: wall.unix_millis(*last_beat),
+                    silence_ms: record.at.since(*last_beat).as_millis(),
+                    beats_missed: evidence.beats_missed,
+                    partial_bytes: evidence.partial_bytes,
+                    stalled_ms: evidence.stalled.as_millis(),
+                    probe: evidence.probe.word(),
+                    tcp: evidence.tcp.map(|tcp| Tcp {
+                        last_data_received_ms: tcp.last_data_received_ms,
+                        last_ack_received_ms: tcp.last_ack_received_ms,
+                        unacked: tcp.unacked,
+                        rtt_us: tcp.rtt_us,
+                        retransmits: tcp.retransmits,
+                    }),
+                }
+            }
         };
         Self {
             event: record.event.word(),
@@ -243,8 +275,9 @@ fn as_text<S: Serializer>(value: &&dyn Display, serializer: S) -> Result<S::Ok, 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::event::CloseReason;
+    use crate::base::event::{CloseReason, Evidence, Probe};
     use crate::base::ids::{ClientId, ConnId};
+    use crate::base::io::TcpFacts;
     use crate::base::time::{Moment, Span};
     use std::sync::mpsc::{Receiver, Sender, channel};
 
@@ -313,6 +346,19 @@ mod tests {
             remote: "[::1]:5000".parse().expect("an address"),
             reason: CloseReason::HeartbeatTimeout,
             last_beat: Moment::from_millis(1_500),
+            evidence: Evidence {
+                beats_missed: 2,
+                partial_bytes: 3,
+                stalled: Span::from_millis(1_600),
+                probe: Probe::Unanswered,
+                tcp: Some(TcpFacts {
+                    last_data_received_ms: 35_004,
+                    last_ack_received_ms: 12,
+                    unacked: 1,
+                    rtt_us: 250,
+                    retransmits: 0,
+                }),
+            },
         };
         let record = Record { seq: 8, at: Moment::from_millis(36_503), event };
         assert_eq!(
@@ -321,7 +367,9 @@ mod tests {
                 r#"{"event":"offline","node":"north","boot":3,"seq":8,"at_unix_ms":1700000036503,"#,
                 r#""client":"device-1","epoch":9,"conn":"4.2","remote":"[::1]:5000","#,
                 r#""reason":"heartbeat_timeout","code":202,"last_beat_unix_ms":1700000001500,"#,
-                r#""silence_ms":35003}"#
+                r#""silence_ms":35003,"beats_missed":2,"partial_bytes":3,"stalled_ms":1600,"#,
+                r#""probe":"unanswered","tcp":{"last_data_received_ms":35004,"#,
+                r#""last_ack_received_ms":12,"unacked":1,"rtt_us":250,"retransmits":0}}"#
             )
         );
         let version = env!("CARGO_PKG_VERSION");

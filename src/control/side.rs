@@ -167,10 +167,13 @@ fn log_record(record: &Record) {
     let word = record.event.word();
     match &record.event {
         Event::Started | Event::Stopped => tracing::debug!(seq = record.seq, "{word}"),
+        Event::Stalled { gap } => {
+            tracing::warn!(%gap, "the loop stood still; every deadline is put off by as much");
+        }
         Event::Online { client, epoch, conn, remote, .. } => {
             tracing::debug!(seq = record.seq, %client, epoch, %conn, %remote, "{word}");
         }
-        Event::Offline { client, epoch, conn, remote, reason, last_beat } => {
+        Event::Offline { client, epoch, conn, remote, reason, last_beat, .. } => {
             let silence_ms = record.at.since(*last_beat).as_millis();
             tracing::debug!(
                 seq = record.seq, %client, epoch, %conn, %remote, %reason, silence_ms, "{word}"

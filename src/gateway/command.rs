@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use crate::base::event::CloseReason;
 use crate::base::ids::ClientId;
 use crate::base::time::Span;
+use crate::gateway::lateness::Lateness;
 
 /// What an outsider may ask.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -62,12 +63,17 @@ pub struct Stats {
     pub receives_rearmed: u64,
     /// Clients whose deadline passed and whom the last look found alive.
     pub rescued: u64,
-    /// Verdicts of death by silence.
-    pub verdicts: u64,
-    /// How late the latest verdict of all came after its deadline.
-    pub lateness_max: Span,
-    /// How late all verdicts together came.
-    pub lateness_sum: Span,
+    /// Clients that were silent for so long that they were sent a PING.
+    pub pings_sent: u64,
+    /// Those that then said something.
+    pub pings_answered: u64,
+    /// Verdicts of death by silence, by how late after the deadline they came. Time in which the
+    /// loop stood still is not counted.
+    pub lateness: Lateness,
+    /// How often the loop stood still.
+    pub stalls: u64,
+    /// For how long, all together.
+    pub stalled: Span,
     /// Completions for connections that do not exist any more. A driver that keeps its contract
     /// causes none.
     pub stale: u64,

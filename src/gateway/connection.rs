@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::base::config::{GatewayConfig, Mode, Rhythm};
+use crate::base::config::{GatewayConfig, Rhythm};
 use crate::base::event::CloseReason;
 use crate::base::io::{Chunk, CloseHow};
 use crate::base::limits;
@@ -51,7 +51,8 @@ pub(crate) enum State {
 pub(crate) struct Session {
     pub(crate) epoch: u64,
     pub(crate) rhythm: Rhythm,
-    pub(crate) mode: Mode,
+    /// After how much silence it is sent a PING, if at all.
+    pub(crate) ping_after: Option<Span>,
     /// When the last complete frame was received.
     pub(crate) last_beat: Moment,
     pub(crate) watch: Watch,
@@ -62,7 +63,7 @@ pub(crate) struct Session {
 pub(crate) enum Watch {
     /// Nothing: the deadline stands.
     Calm,
-    /// It was sent a PING because nothing came for an interval.
+    /// It was sent a PING because nothing came for too long: it is suspect.
     Pinged {
         /// When it is judged. Later than its deadline only when we pinged too late to be answered
         /// by then.
@@ -161,17 +162,17 @@ impl Session {
 
     /// When something has to be done about this client if nothing more is heard of it.
     pub(crate) fn deadline(&self) -> Moment {
-        match self.watch {
-            Watch::Calm if self.mode.server_pings() => self.last_beat + self.rhythm.interval,
-            Watch::Calm => self.dead_at(),
-            Watch::Pinged { until } => until,
+        match (self.watch, self.ping_after) {
+            (Watch::Calm, Some(silence)) => self.last_beat + silence,
+            (Watch::Calm, None) => self.dead_at(),
+            (Watch::Pinged { until }, _) => until,
         }
     }
 
     /// Whether it is time to ping this client.
     pub(crate) fn is_to_be_pinged(&self, now: Moment) -> bool {
         match self.watch {
-            Watch::Calm => self.mode.server_pings() && self.deadline() <= now,
+            Watch::Calm => self.ping_after.is_some() && self.deadline() <= now,
             Watch::Pinged { .. } => false,
         }
     }
@@ -179,7 +180,7 @@ impl Session {
     /// Notes that a PING goes out now. Whoever is pinged late, because we were, has at least half
     /// of the usual time to answer.
     pub(crate) fn on_pinged(&mut self, now: Moment) {
-        let usual = self.rhythm.timeout.minus(self.rhythm.interval);
+        let usual = self.rhythm.timeout.minus(self.ping_after.unwrap_or_default());
         let until = self.dead_at().max(now + usual.divided_by(2));
         self.watch = Watch::Pinged { until };
     }

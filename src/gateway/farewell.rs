@@ -1,10 +1,10 @@
 //! How sessions and connections end: the ledger is told, the peer is told, the slot comes back.
 
-use crate::base::event::{CloseReason, ComeBack, Event};
+use crate::base::event::{CloseReason, ComeBack, Event, Evidence, Probe};
 use crate::base::ids::ConnId;
 use crate::base::io::{Chunk, CloseHow, IoFault, Op};
 use crate::base::time::Moment;
-use crate::gateway::connection::{Farewell, State, WaitsFor};
+use crate::gateway::connection::{Farewell, State, WaitsFor, Watch};
 use crate::gateway::{Gateway, reason_of};
 use crate::wire::message::Message;
 use crate::wire::native;
@@ -50,15 +50,34 @@ impl Gateway {
         let Some(client) = self.tracker.unname(conn) else { return };
         let Some(connection) = self.tracker.get(conn) else { return };
         let State::Live(session) = &connection.state else { return };
+        let silence = now.since(session.last_beat);
+        let intervals = silence.as_nanos() / session.rhythm.interval.as_nanos().max(1);
+        let partial_bytes = connection.deframer.partial_bytes();
+        let evidence = Evidence {
+            beats_missed: u32::try_from(intervals).unwrap_or(u32::MAX),
+            partial_bytes: u32::try_from(partial_bytes).unwrap_or(u32::MAX),
+            stalled: self.time.stalled_since(session.last_beat),
+            probe: match session.watch {
+                Watch::Calm => Probe::NotSent,
+                Watch::Pinged { .. } => Probe::Unanswered,
+            },
+            tcp: self.tcp_seen.take(),
+        };
         let offline = Event::Offline {
             client,
             epoch: session.epoch,
             conn,
             remote: connection.peer,
             reason,
-            last_beat: session.last_beat,
+            last_beat: self.time.clock(session.last_beat),
+            evidence,
         };
-        self.ledger.tell(offline, now);
+        self.tell(offline, now);
+    }
+
+    /// Writes an event of this lived moment to the ledger.
+    pub(crate) fn tell(&mut self, event: Event, now: Moment) {
+        self.ledger.tell(event, self.time.expected(now));
     }
 
     /// Says the last word and waits, not for ever, for it to be heard.

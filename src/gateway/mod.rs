@@ -24,6 +24,8 @@ mod command;
 mod connection;
 mod events;
 mod farewell;
+mod lateness;
+mod lived;
 mod requests;
 #[cfg(test)]
 mod tests;
@@ -34,18 +36,23 @@ use std::net::SocketAddr;
 use crate::base::config::GatewayConfig;
 use crate::base::event::{CloseReason, Event, Record};
 use crate::base::ids::ConnId;
-use crate::base::io::{CloseHow, Completion, IoFault, Op, ReceiveEnd, SocketHandle};
+use crate::base::io::{CloseHow, Completion, IoFault, Op, ReceiveEnd, SocketHandle, TcpFacts};
 use crate::base::limits;
 use crate::base::time::{Moment, Span, WallAnchor};
 use crate::gateway::connection::{ChunkPool, Connection, Look, Receive, State, WaitsFor};
 use crate::gateway::events::Ledger;
+use crate::gateway::lived::LivedTime;
 use crate::tracker::{Progress, Tracker, TrackerConfig};
 
 pub use crate::gateway::command::{Command, Endings, Reply, Stats};
+pub use crate::gateway::lateness::{LATENESS_BOUNDS, Lateness};
 
 /// The gateway: every connection, every session, and what is to be done about them.
+///
+/// Inside, every moment is a lived one; the doors turn the clock's into those.
 pub struct Gateway {
     config: GatewayConfig,
+    time: LivedTime,
     tracker: Tracker<Connection>,
     ledger: Ledger,
     chunks: ChunkPool,
@@ -55,6 +62,8 @@ pub struct Gateway {
     /// Whether the wheel or a drain stopped for want of budget.
     unfinished: Progress,
     due: Vec<ConnId>,
+    /// What TCP said of the connection that is being judged.
+    tcp_seen: Option<TcpFacts>,
     epoch_next: u64,
     jitter: fastrand::Rng,
     stats: Stats,
@@ -88,6 +97,7 @@ impl Gateway {
             start: now,
         });
         let mut gateway = Self {
+            time: LivedTime::new(now),
             tracker,
             ledger: Ledger::new(),
             chunks: ChunkPool::default(),
@@ -96,6 +106,7 @@ impl Gateway {
             draining: None,
             unfinished: Progress::Done,
             due: Vec::new(),
+            tcp_seen: None,
             epoch_next: config.epoch_first,
             jitter: fastrand::Rng::with_seed(config.seed),
             stats: Stats::default(),
@@ -109,13 +120,14 @@ impl Gateway {
     /// The kernel spoke. `now` was read after the completion was there, so that what is reckoned
     /// from it is never too early.
     pub fn on_completion(&mut self, completion: Completion<'_>, now: Moment) {
+        let now = self.on_told(now);
         match completion {
             Completion::Accepted { socket, peer } => self.on_accepted(socket, peer, now),
             Completion::AcceptFailed { fault } => self.on_accept_failed(fault, now),
             Completion::Received { conn, bytes } => self.on_received(conn, bytes, now),
             Completion::ReceiveEnded { conn, end } => self.on_receive_ended(conn, end, now),
             Completion::Sent { conn, chunk, result } => self.on_sent(conn, chunk, result, now),
-            Completion::Looked { conn, found } => self.on_looked(conn, found, now),
+            Completion::Looked { conn, found, tcp } => self.on_looked(conn, found, tcp, now),
             Completion::Closed { conn } => self.on_closed(conn),
             // A gateway opens no connections.
             Completion::Connected { socket, .. } => self.ops.push(Op::Discard { socket }),
@@ -126,6 +138,7 @@ impl Gateway {
     /// Time passed, and everything that the kernel had received by `now` was handed in before.
     /// Verdicts are made here and nowhere else.
     pub fn on_time(&mut self, now: Moment) {
+        let now = self.on_told(now);
         self.expire(now);
         self.drain_further(now);
         if self.accepting.paused_until.is_some_and(|until| until <= now) {
@@ -136,6 +149,7 @@ impl Gateway {
 
     /// Somebody asks. The answer is there at once; what takes longer has then begun.
     pub fn on_command(&mut self, command: Command, now: Moment) -> Reply {
+        let now = self.on_told(now);
         match command {
             Command::Drain { within } => {
                 self.begin_drain(within, now);
@@ -168,7 +182,13 @@ impl Gateway {
         if self.unfinished == Progress::More || self.is_about_to_stop() {
             return Some(Moment::ZERO);
         }
-        [self.tracker.next_wake(), self.accepting.paused_until].into_iter().flatten().min()
+        let lived = [self.tracker.next_wake(), self.accepting.paused_until].into_iter().flatten();
+        let wake = lived.min().map(|moment| self.time.expected(moment));
+        if self.tracker.is_empty() {
+            return wake;
+        }
+        let longest = self.time.told_at() + limits::SLEEP_MAX;
+        Some(wake.map_or(longest, |wake| wake.min(longest)))
     }
 
     /// How things are. O(number of reasons).
@@ -231,6 +251,19 @@ impl Gateway {
             self.ledger.waiting() <= limits::EVENTS_WAITING_MAX + 2 * self.capacity() + 2,
             "the ledger is bounded"
         );
+    }
+
+    /// Turns the clock's moment into a lived one. Every door begins with it, so that a gap is seen
+    /// before anything is reckoned from behind it.
+    fn on_told(&mut self, now: Moment) -> Moment {
+        if let Some(stall) = self.time.on_told(now)
+            && !self.tracker.is_empty()
+        {
+            self.stats.stalls += 1;
+            self.stats.stalled = self.stats.stalled + stall.gap;
+            self.tell(Event::Stalled { gap: stall.gap }, self.time.lived(now));
+        }
+        self.time.lived(now)
     }
 
     // --- connections come and go -----------------------------------------------------------------
@@ -390,7 +423,7 @@ impl Gateway {
             && let Some(drain) = &mut self.draining
         {
             drain.stopped = true;
-            self.ledger.tell(Event::Stopped, now);
+            self.tell(Event::Stopped, now);
         }
     }
 

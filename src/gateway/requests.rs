@@ -81,7 +81,10 @@ impl Gateway {
             State::Greeting { .. } => true,
             State::Live(session) => {
                 session.last_beat = now;
-                session.watch = Watch::Calm;
+                if session.watch != Watch::Calm {
+                    session.watch = Watch::Calm;
+                    self.stats.pings_answered += 1;
+                }
                 false
             }
             State::Leaving { .. } | State::Closing => return Next::Ended,
@@ -190,20 +193,16 @@ impl Gateway {
                 return self.refuse(conn, CloseReason::ServerError, now);
             }
         }
+        let ping_after = self.ping_after(rhythm);
         let epoch = self.epoch_next;
         self.epoch_next += 1;
         let Some(connection) = self.tracker.get_mut(conn) else { return Next::Ended };
         debug_assert_eq!(connection.receive, Receive::Armed);
-        connection.state = State::Live(Session {
-            epoch,
-            rhythm,
-            mode: self.config.mode,
-            last_beat: now,
-            watch: Watch::Calm,
-        });
+        connection.state =
+            State::Live(Session { epoch, rhythm, ping_after, last_beat: now, watch: Watch::Calm });
         let remote = connection.peer;
         let (interval, timeout) = (rhythm.interval, rhythm.timeout);
-        self.ledger.tell(Event::Online { client, epoch, conn, remote, interval, timeout }, now);
+        self.tell(Event::Online { client, epoch, conn, remote, interval, timeout }, now);
         self.follow_timeout(conn, rhythm);
         self.welcome(conn, epoch, rhythm, now)
     }
@@ -220,6 +219,15 @@ impl Gateway {
         let longest = config.interval_wish_max.max(rhythm.interval);
         let granted = wanted.clamp(shortest, longest);
         if granted == rhythm.interval { rhythm } else { rhythm.with_interval(granted) }
+    }
+
+    /// After how much silence a client of this rhythm is pinged: an interval where the server pings,
+    /// and otherwise when it becomes suspect.
+    fn ping_after(&self, rhythm: Rhythm) -> Option<Span> {
+        if self.config.mode.server_pings() {
+            return Some(rhythm.interval);
+        }
+        self.config.probe.span(rhythm).map(|span| rhythm.timeout.minus(span))
     }
 
     /// The listener's sockets inherit the timeout of the configured rhythm; another one is set.
@@ -245,7 +253,7 @@ impl Gateway {
             timeout_ms: rhythm.timeout.as_millis_u32(),
             first_beat_ms,
             payload_max: self.config.payload_bytes_max,
-            server_unix_ms: self.config.wall.unix_millis(now),
+            server_unix_ms: self.config.wall.unix_millis(self.time.expected(now)),
             resume: &[],
         };
         self.answer(conn, &welcome, now)

@@ -5,10 +5,12 @@
     reason = "a test picks out the operation it looks for, whatever others there are"
 )]
 
-use crate::base::config::{GatewayConfig, Mode, Rhythm};
-use crate::base::event::{CloseReason, Event, Record};
+use crate::base::config::{GatewayConfig, Mode, ProbePolicy, Rhythm};
+use crate::base::event::{CloseReason, Event, Probe, Record};
 use crate::base::ids::{ClientId, ConnId};
-use crate::base::io::{Chunk, CloseHow, Completion, Found, IoFault, Op, ReceiveEnd, SocketHandle};
+use crate::base::io::{
+    Chunk, CloseHow, Completion, Found, IoFault, Op, ReceiveEnd, SocketHandle, TcpFacts,
+};
 use crate::base::limits;
 use crate::base::time::{Moment, Span};
 use crate::gateway::{Command, Gateway, Reply};
@@ -28,6 +30,7 @@ struct Stage {
 fn config() -> GatewayConfig {
     GatewayConfig {
         rhythm: Rhythm { interval: Span::from_secs(15), timeout: Span::from_secs(35) },
+        probe: ProbePolicy::Off,
         connections_max: 4,
         ..GatewayConfig::default()
     }
@@ -66,10 +69,21 @@ impl Stage {
         self.settle();
     }
 
+    /// Time passes, and the gateway is told as often as it wants to be.
     fn pass(&mut self, span: Span) {
-        self.now += span;
+        let until = self.now + span;
+        while self.now < until {
+            self.now = (self.now + limits::SLEEP_MAX).min(until);
+            self.gateway.on_time(self.now);
+            self.settle();
+        }
         self.gateway.on_time(self.now);
         self.settle();
+    }
+
+    /// Time passes, and we stand still.
+    fn stand_still(&mut self, span: Span) {
+        self.now += span;
     }
 
     fn connect(&mut self) -> ConnId {
@@ -160,7 +174,7 @@ impl Stage {
 
     fn sees_nothing(&mut self, conn: ConnId) {
         assert!(self.looks_at(conn));
-        self.complete(Completion::Looked { conn, found: Found::Nothing });
+        self.complete(Completion::Looked { conn, found: Found::Nothing, tcp: None });
     }
 
     fn closes(&mut self, conn: ConnId) -> Option<CloseHow> {
@@ -182,6 +196,7 @@ impl Stage {
             Event::Offline { client, epoch, reason, .. } => {
                 format!("offline {client} {epoch} {reason}")
             }
+            Event::Stalled { gap } => format!("stalled {gap}"),
             Event::Started | Event::Stopped => record.event.word().to_owned(),
         });
         words.collect()
@@ -234,7 +249,7 @@ fn silence_is_judged_at_the_deadline_and_not_before() {
     stage.pass(Span::from_millis(1 + 10));
     assert!(stage.looks_at(conn));
     assert_eq!(stage.events(), ["started", "online anna 1"], "a suspicion is not a verdict");
-    stage.complete(Completion::Looked { conn, found: Found::Nothing });
+    stage.complete(Completion::Looked { conn, found: Found::Nothing, tcp: None });
     assert_eq!(stage.events(), ["offline anna 1 heartbeat_timeout"]);
     assert!(stage.hear(conn)[0].contains("code: 202"));
     assert_eq!(stage.closes(conn), Some(CloseHow::Abort));
@@ -247,7 +262,7 @@ fn bytes_that_wait_to_be_read_save_a_client() {
     let conn = stage.login("anna");
     stage.pass(Span::from_secs(36));
     assert!(stage.looks_at(conn));
-    stage.complete(Completion::Looked { conn, found: Found::Bytes });
+    stage.complete(Completion::Looked { conn, found: Found::Bytes, tcp: None });
     stage.say(conn, &Message::Ping { reply: PingReply::NotWanted, payload: b"" });
     stage.pass(Span::from_secs(1));
     assert!(!stage.looks_at(conn));
@@ -263,7 +278,7 @@ fn a_beat_between_suspicion_and_look_saves_a_client() {
     stage.pass(Span::from_secs(36));
     assert!(stage.looks_at(conn));
     stage.say(conn, &Message::Ping { reply: PingReply::NotWanted, payload: b"" });
-    stage.complete(Completion::Looked { conn, found: Found::Nothing });
+    stage.complete(Completion::Looked { conn, found: Found::Nothing, tcp: None });
     assert_eq!(stage.events(), ["started", "online anna 1"]);
     stage.pass(Span::from_secs(36));
     assert!(stage.looks_at(conn));
@@ -278,7 +293,7 @@ fn a_look_that_was_answered_late_judges_by_when_it_was_asked() {
     stage.hello(newcomer, "anna", "", 0);
     // The process stands still; beats came meanwhile, and wait behind the answer to the look.
     stage.now += Span::from_secs(100);
-    stage.complete(Completion::Looked { conn: newcomer, found: Found::Nothing });
+    stage.complete(Completion::Looked { conn: newcomer, found: Found::Nothing, tcp: None });
     stage.say(newcomer, &Message::Ack { seq: 1 });
     stage.pass(Span::from_secs(1));
     assert_eq!(stage.gateway.stats().online, 1);
@@ -486,7 +501,7 @@ fn a_look_does_not_forget_the_deadline_of_a_frame() {
     stage.pass(Span::from_secs(36));
     assert!(stage.looks_at(conn));
     stage.receive(conn, &[3, 1, 0, 0, 3]);
-    stage.complete(Completion::Looked { conn, found: Found::Nothing });
+    stage.complete(Completion::Looked { conn, found: Found::Nothing, tcp: None });
     stage.pass(Span::from_millis(10_010));
     stage.sees_nothing(conn);
     assert_eq!(stage.gateway.stats().ended(CloseReason::FrameTimeout), 1);
@@ -503,7 +518,7 @@ fn a_server_that_pings_does_so_after_an_interval_of_silence() {
     assert_eq!(stage.hear(conn).len(), 1, "one PING an interval");
     stage.pass(Span::from_millis(20_000));
     assert!(stage.looks_at(conn), "dead after the timeout, counted from the last frame");
-    stage.complete(Completion::Looked { conn, found: Found::Nothing });
+    stage.complete(Completion::Looked { conn, found: Found::Nothing, tcp: None });
     assert!(stage.events().last().is_some_and(|event| event.ends_with("heartbeat_timeout")));
 }
 
@@ -511,14 +526,96 @@ fn a_server_that_pings_does_so_after_an_interval_of_silence() {
 fn nobody_is_judged_who_was_not_pinged_in_time_to_answer() {
     let mut stage = Stage::new(GatewayConfig { mode: Mode::Server, ..config() });
     let conn = stage.login("anna");
-    stage.pass(Span::from_secs(60)); // we stood still past both the ping and the deadline
+    // Standing still more briefly than is noticed, again and again, past ping and deadline.
+    for _ in 0..40 {
+        stage.stand_still(Span::from_millis(1_400));
+        stage.receive(conn, &[]);
+    }
+    stage.pass(Span::ZERO);
     assert!(!stage.looks_at(conn));
     assert!(stage.hear(conn)[0].contains("AtOnce"));
-    stage.pass(Span::from_millis(9_990));
+    stage.pass(Span::from_millis(9_980));
     assert!(!stage.looks_at(conn), "half of the usual twenty seconds");
-    stage.pass(Span::from_millis(20));
+    stage.pass(Span::from_millis(40));
     stage.sees_nothing(conn);
     assert!(stage.events().last().is_some_and(|event| event.ends_with("heartbeat_timeout")));
+}
+
+#[test]
+fn standing_still_is_credited_to_everybody_at_once() {
+    let mut stage = Stage::new(config());
+    let conn = stage.login("anna");
+    stage.pass(Span::from_secs(30));
+    stage.stand_still(Span::from_secs(600));
+    stage.pass(Span::ZERO);
+    stage.pass(Span::from_millis(4_990));
+    assert!(!stage.looks_at(conn), "of thirty-five seconds it has lived fewer");
+    stage.pass(Span::from_millis(30));
+    stage.sees_nothing(conn);
+    assert_eq!(stage.gateway.stats().stalls, 1);
+    assert_eq!(stage.gateway.stats().stalled, Span::from_secs(600));
+    let offline = stage.records.iter().find_map(|record| match &record.event {
+        Event::Offline { last_beat, evidence, .. } => {
+            Some((record.at.since(*last_beat), *evidence))
+        }
+        _ => None,
+    });
+    let (silence, evidence) = offline.expect("it is dead");
+    assert_eq!(evidence.stalled, Span::from_secs(600));
+    assert_eq!(evidence.beats_missed, 2);
+    assert_eq!(silence, Span::from_millis(635_020), "dates are the clock's");
+    let events = stage.events();
+    assert_eq!(events[2..], ["stalled 600s", "offline anna 1 heartbeat_timeout"]);
+}
+
+#[test]
+fn a_beat_that_waited_while_we_stood_still_counts_from_when_we_heard_it() {
+    let mut stage = Stage::new(config());
+    let conn = stage.login("anna");
+    stage.stand_still(Span::from_secs(100));
+    stage.say(conn, &Message::Ping { reply: PingReply::NotWanted, payload: b"" });
+    stage.pass(Span::from_millis(34_990));
+    assert!(!stage.looks_at(conn));
+    stage.pass(Span::from_millis(30));
+    assert!(stage.looks_at(conn), "and the gap is not credited to it as well");
+}
+
+#[test]
+fn a_silent_client_is_suspect_is_asked_and_only_then_judged() {
+    let mut stage = Stage::new(GatewayConfig { probe: ProbePolicy::Auto, ..config() });
+    let conn = stage.login("anna");
+    stage.pass(Span::from_millis(30_010));
+    assert!(stage.hear(conn)[0].contains("AtOnce"), "five seconds before the deadline");
+    stage.say(conn, &Message::Pong { payload: b"" });
+    assert_eq!(stage.gateway.stats().pings_answered, 1);
+    stage.pass(Span::from_millis(30_010));
+    assert_eq!(stage.hear(conn).len(), 1);
+    stage.pass(Span::from_millis(4_970));
+    assert!(!stage.looks_at(conn));
+    stage.pass(Span::from_millis(30));
+    stage.sees_nothing(conn);
+    let probe = stage.records.iter().find_map(|record| match &record.event {
+        Event::Offline { evidence, .. } => Some(evidence.probe),
+        _ => None,
+    });
+    assert_eq!(probe, Some(Probe::Unanswered), "the verdict comes no later for the probe");
+}
+
+#[test]
+fn what_tcp_knew_at_the_last_look_is_in_the_evidence() {
+    let mut stage = Stage::new(config());
+    let conn = stage.login("anna");
+    stage.pass(Span::from_millis(35_010));
+    assert!(stage.looks_at(conn));
+    let tcp = Some(TcpFacts { last_ack_received_ms: 7, ..TcpFacts::default() });
+    stage.complete(Completion::Looked { conn, found: Found::Nothing, tcp });
+    let other = stage.login("bert");
+    stage.say(other, &Message::Bye { code: 100 });
+    let seen = stage.records.iter().filter_map(|record| match &record.event {
+        Event::Offline { evidence, .. } => Some(evidence.tcp),
+        _ => None,
+    });
+    assert_eq!(seen.collect::<Vec<_>>(), [tcp, None], "each end has its own");
 }
 
 #[test]
@@ -530,7 +627,7 @@ fn whoever_is_slow_before_hello_or_within_a_frame_gets_a_last_look_too() {
     stage.pass(Span::from_millis(10_010));
     for conn in [newcomer, dawdler] {
         assert!(stage.looks_at(conn));
-        stage.complete(Completion::Looked { conn, found: Found::Bytes });
+        stage.complete(Completion::Looked { conn, found: Found::Bytes, tcp: None });
     }
     stage.hello(newcomer, "bert", "", 0);
     stage.receive(dawdler, &[0, 0, 0]);
@@ -652,7 +749,7 @@ fn completions_of_a_connection_that_is_gone_do_nothing() {
     let successor = stage.login("bert");
     stage.receive(gone, b"late bytes");
     stage.complete(Completion::ReceiveEnded { conn: gone, end: ReceiveEnd::Eof });
-    stage.complete(Completion::Looked { conn: gone, found: Found::Nothing });
+    stage.complete(Completion::Looked { conn: gone, found: Found::Nothing, tcp: None });
     assert_eq!(stage.gateway.stats().stale, 3);
     assert_eq!(stage.gateway.stats().online, 1);
     assert_ne!(successor, gone);

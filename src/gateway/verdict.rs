@@ -2,7 +2,7 @@
 
 use crate::base::event::CloseReason;
 use crate::base::ids::ConnId;
-use crate::base::io::{CloseHow, Found, Op};
+use crate::base::io::{CloseHow, Found, Op, TcpFacts};
 use crate::base::limits;
 use crate::base::time::Moment;
 use crate::gateway::connection::{Look, State, WaitsFor};
@@ -27,6 +27,7 @@ impl Gateway {
         match &mut connection.state {
             State::Live(session) if session.is_to_be_pinged(now) => {
                 session.on_pinged(now);
+                self.stats.pings_sent += 1;
                 self.rearm(conn);
                 self.say(conn, &PROBE, now);
                 self.send_waiting(conn);
@@ -66,7 +67,13 @@ impl Gateway {
     ///
     /// Whoever was overdue when the look was asked for is judged. Between asking and answer the
     /// process may have stood still, and what came meanwhile waits behind the answer.
-    pub(crate) fn on_looked(&mut self, conn: ConnId, found: Found, now: Moment) {
+    pub(crate) fn on_looked(
+        &mut self,
+        conn: ConnId,
+        found: Found,
+        tcp: Option<TcpFacts>,
+        now: Moment,
+    ) {
         let Some(connection) = self.tracker.get_mut(conn) else {
             self.stats.stale += 1;
             return;
@@ -79,7 +86,11 @@ impl Gateway {
             State::Leaving { .. } | State::Closing => return,
         }
         match (found, connection.overdue(&self.config, since)) {
-            (Found::Nothing, Some(reason)) => self.judge(conn, reason, now),
+            (Found::Nothing, Some(reason)) => {
+                self.tcp_seen = tcp;
+                self.judge(conn, reason, now);
+                self.tcp_seen = None;
+            }
             // It was heard between the suspicion and the look.
             (Found::Nothing, None) => self.rearm(conn),
             // Its bytes wait to be read: nobody is judged for our slowness. They are read before
@@ -98,10 +109,7 @@ impl Gateway {
         if let State::Live(session) = &connection.state
             && reason == CloseReason::HeartbeatTimeout
         {
-            let lateness = now.since(session.dead_at());
-            self.stats.verdicts += 1;
-            self.stats.lateness_max = self.stats.lateness_max.max(lateness);
-            self.stats.lateness_sum = self.stats.lateness_sum + lateness;
+            self.stats.lateness.note(now.since(session.dead_at()));
         }
         self.end(conn, reason, now);
     }

@@ -4,6 +4,7 @@
 //! Never here: decisions. It carries operations to the kernel and completions back.
 
 pub mod clock;
+mod facts;
 pub mod machine;
 pub mod pause;
 pub mod process;

@@ -196,6 +196,11 @@ impl Deframer {
         !self.partial.is_empty() && !self.is_lent
     }
 
+    /// How many bytes were begun and are not complete.
+    pub const fn partial_bytes(&self) -> usize {
+        if self.is_lent { 0 } else { self.partial.len() }
+    }
+
     /// Memory on the heap, in bytes.
     pub const fn memory_bytes(&self) -> usize {
         self.partial.capacity()

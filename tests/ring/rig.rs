@@ -38,7 +38,11 @@ impl Seen {
             Completion::Received { conn, bytes } => Self::Received(conn, bytes.to_vec()),
             Completion::ReceiveEnded { conn, end } => Self::ReceiveEnded(conn, end),
             Completion::Sent { conn, chunk, result } => Self::Sent(conn, chunk.len(), result),
-            Completion::Looked { conn, found } => Self::Looked(conn, found),
+            Completion::Looked { conn, found, tcp } => {
+                let is_asked = found == Found::Nothing;
+                assert_eq!(tcp.is_some(), is_asked, "TCP is asked about whoever is silent");
+                Self::Looked(conn, found)
+            }
             Completion::Closed { conn } => Self::Closed(conn),
         }
     }

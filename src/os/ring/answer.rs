@@ -1,13 +1,20 @@
 //! From the kernel's completions to ours.
 
+#![allow(unsafe_code, reason = "descriptors from the kernel are numbers")]
+
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use io_uring::opcode;
+
 use crate::base::ids::ConnId;
-use crate::base::io::{Completion, Found, IoFault, ReceiveEnd};
+use crate::base::io::{Completion, Found, IoFault, ReceiveEnd, TcpFacts};
 use crate::base::limits::REAP_BATCH_MAX;
+use crate::os::facts::tcp_facts;
 use crate::os::ring::fault::fault_of_result;
 use crate::os::ring::flight::{Audience, Operation};
 use crate::os::ring::setup::{Cqe, Sleep};
 use crate::os::ring::token::{Kind, Token};
-use crate::os::ring::{Drained, Driver, More, RingError};
+use crate::os::ring::{Drained, Driver, More, RingError, Target};
 
 /// Completions between two publications of buffers.
 const PUBLISH_EVERY: usize = 256;
@@ -85,6 +92,7 @@ impl Driver {
             Kind::Receive => self.on_receive(ring, token, cqe, each),
             Kind::Send => self.on_send(token, cqe, each),
             Kind::Look => self.on_look(token, cqe, each),
+            Kind::Inspect => self.on_inspect(token, cqe, each),
             Kind::Accept => self.on_accept(token, cqe, each),
             Kind::Close => self.on_close(token, each),
             Kind::CancelAccept => self.on_cancel_accept(token),
@@ -165,15 +173,52 @@ impl Driver {
 
     fn on_look(&mut self, token: Token, cqe: Cqe, each: &mut impl FnMut(Completion<'_>)) {
         let (conn, audience) = self.flight.find(token).expect("a look ends before its socket");
-        self.flight.end(conn, Operation::Look);
         let found = match cqe.result {
             0 => Found::Eof,
             result if result > 0 => Found::Bytes,
             result if result == -libc::EAGAIN => Found::Nothing,
             result => Found::Fault(fault_of_result(result)),
         };
+        if found != Found::Nothing || audience == Audience::Closing {
+            self.end_look(conn, audience, found, None, each);
+            return;
+        }
+        let socket = self.flight.socket(conn);
+        match self.target(socket) {
+            Target::Fd(file) => {
+                // SAFETY: the driver owns this descriptor until the connection is released.
+                let socket = unsafe { BorrowedFd::borrow_raw(file.0) };
+                self.end_look(conn, audience, found, tcp_facts(socket), each);
+            }
+            Target::Fixed(file) => {
+                let entry = opcode::FixedFdInstall::new(file, 0).build();
+                self.push(socket.ring, entry, Token::of(Kind::Inspect, conn));
+            }
+        }
+    }
+
+    /// The connection has an ordinary descriptor for a moment, unless the process has no room.
+    fn on_inspect(&mut self, token: Token, cqe: Cqe, each: &mut impl FnMut(Completion<'_>)) {
+        let (conn, audience) = self.flight.find(token).expect("a look ends before its socket");
+        let tcp = (cqe.result >= 0).then(|| {
+            // SAFETY: the kernel made this descriptor for us just now; nobody else knows it.
+            let socket = unsafe { OwnedFd::from_raw_fd(cqe.result) };
+            tcp_facts(socket.as_fd())
+        });
+        self.end_look(conn, audience, Found::Nothing, tcp.flatten(), each);
+    }
+
+    fn end_look(
+        &mut self,
+        conn: ConnId,
+        audience: Audience,
+        found: Found,
+        tcp: Option<TcpFacts>,
+        each: &mut impl FnMut(Completion<'_>),
+    ) {
+        self.flight.end(conn, Operation::Look);
         match audience {
-            Audience::Open => each(Completion::Looked { conn, found }),
+            Audience::Open => each(Completion::Looked { conn, found, tcp }),
             Audience::Closing => self.close_when_ready(conn),
         }
     }

@@ -23,6 +23,8 @@ pub(super) enum Kind {
     CancelSend,
     /// The last look at a connection.
     Look,
+    /// An ordinary descriptor for a moment, to ask TCP about a connection.
+    Inspect,
     /// Making the close of a connection a RST.
     Linger,
     /// The close of a connection.
@@ -42,7 +44,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 15] = [
+    const ALL: [Self; 16] = [
         Self::Accept,
         Self::CancelAccept,
         Self::Receive,
@@ -50,6 +52,7 @@ impl Kind {
         Self::Send,
         Self::CancelSend,
         Self::Look,
+        Self::Inspect,
         Self::Linger,
         Self::Close,
         Self::UserTimeout,
