@@ -28,6 +28,7 @@ fn hello(client_id: &str) -> Vec<u8> {
         token: &[],
         resume: &[],
         last_seq: 0,
+        before: None,
     };
     native::encode(&message, &mut bytes);
     bytes

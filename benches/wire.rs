@@ -36,6 +36,7 @@ fn decode(criterion: &mut Criterion) {
         token: &[7; 32],
         resume: &[8; 32],
         last_seq: 0,
+        before: None,
     });
     let mut group = criterion.benchmark_group("decode");
     for (name, bytes, count) in

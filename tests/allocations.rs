@@ -63,6 +63,7 @@ impl Stage {
             token: &[],
             resume: &[],
             last_seq: 0,
+            before: None,
         };
         native::encode(&message, &mut hello);
         self.gateway.on_completion(Completion::Received { conn, bytes: &hello }, self.now);

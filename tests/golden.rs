@@ -24,6 +24,7 @@ const GOLDEN: [(&str, Message<'static>); 16] = [
             token: b"",
             resume: b"",
             last_seq: 0,
+            before: None,
         },
     ),
     (
@@ -35,6 +36,7 @@ const GOLDEN: [(&str, Message<'static>); 16] = [
             token: b"secret",
             resume: &[1, 2, 3, 4, 5, 6, 7, 8],
             last_seq: 42,
+            before: None,
         },
     ),
     (

@@ -187,6 +187,29 @@ impl ProbePolicy {
     }
 }
 
+/// What a second login of the same client id does.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Duplicate {
+    /// It takes over, and the older one is told why.
+    #[default]
+    TakeOver,
+    /// It is refused, and the older one keeps the id.
+    Reject,
+}
+
+/// What a kind of client gets.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Class {
+    /// How often it beats, and when it is dead.
+    pub rhythm: Rhythm,
+    /// Whether it is asked before it is judged.
+    pub probe: ProbePolicy,
+    /// For how long a session whose connection was lost is held; zero: not at all.
+    pub grace: Span,
+    /// What a second login does.
+    pub duplicate: Duplicate,
+}
+
 /// What becomes of `TCP_USER_TIMEOUT`.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum UserTimeout {
@@ -212,6 +235,13 @@ pub struct GatewayConfig {
     pub mode: Mode,
     /// Whether a silent client is asked before it is judged.
     pub probe: ProbePolicy,
+    /// For how long a session whose connection was lost is held; zero: not at all.
+    pub grace: Span,
+    /// What a second login of the same client id does.
+    pub duplicate: Duplicate,
+    /// Classes with policies of their own, by name. A class that is not here and not a preset gets
+    /// the policies above.
+    pub classes: Vec<(String, Class)>,
     /// Resolution of the wheel.
     pub tick: Span,
     /// Connections held; further ones are refused politely.
@@ -236,6 +266,8 @@ pub struct GatewayConfig {
     pub epoch_first: u64,
     /// Key of the index's hash, secret: client ids come from strangers.
     pub hash_key: [u64; 2],
+    /// Key of resume tokens, secret: who has it can take any session.
+    pub resume_key: [u64; 2],
     /// Seed of the jitter.
     pub seed: u64,
     /// What the wall clock says.
@@ -251,6 +283,9 @@ impl Default for GatewayConfig {
             interval_wish_max: limits::INTERVAL_MAX,
             mode: Mode::Client,
             probe: ProbePolicy::Auto,
+            grace: Span::ZERO,
+            duplicate: Duplicate::TakeOver,
+            classes: Vec::new(),
             tick: limits::TICK_DEFAULT,
             connections_max: 1_000,
             handshake_timeout: limits::HANDSHAKE_TIMEOUT,
@@ -263,9 +298,24 @@ impl Default for GatewayConfig {
             user_timeout: UserTimeout::FollowTimeout,
             epoch_first: 1,
             hash_key: [0, 0],
+            resume_key: [0, 0],
             seed: 0,
             wall: WallAnchor::default(),
         }
+    }
+}
+
+impl GatewayConfig {
+    /// The policies of a class: its own, or those of everybody at the rhythm of a preset of that
+    /// name, or those of everybody.
+    pub fn class(&self, name: &str) -> Class {
+        let own = self.classes.iter().find(|(own, _)| own == name);
+        own.map(|(_, class)| *class).unwrap_or_else(|| Class {
+            rhythm: Preset::from_word(name).map_or(self.rhythm, Preset::rhythm),
+            probe: self.probe,
+            grace: self.grace,
+            duplicate: self.duplicate,
+        })
     }
 }
 

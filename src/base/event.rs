@@ -42,6 +42,8 @@ pub enum CloseReason {
     Flood = 304,
     /// The client id is in use, and the policy is to keep the older login.
     AlreadyConnected = 305,
+    /// Too many logins fight for the client id; come back later.
+    Contested = 306,
     /// The first bytes are not the preface.
     BadPreface = 400,
     /// A frame is longer than allowed.
@@ -77,7 +79,7 @@ pub enum ComeBack {
 
 impl CloseReason {
     /// Every reason, in the order of the codes.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Bye,
         Self::Drain,
         Self::Replaced,
@@ -92,6 +94,7 @@ impl CloseReason {
         Self::SlowConsumer,
         Self::Flood,
         Self::AlreadyConnected,
+        Self::Contested,
         Self::BadPreface,
         Self::FrameTooLong,
         Self::UnexpectedFrame,
@@ -136,6 +139,7 @@ impl CloseReason {
             Self::SlowConsumer => "slow_consumer",
             Self::Flood => "flood",
             Self::AlreadyConnected => "already_connected",
+            Self::Contested => "contested",
             Self::BadPreface => "bad_preface",
             Self::FrameTooLong => "frame_too_long",
             Self::UnexpectedFrame => "unexpected_frame",
@@ -147,6 +151,11 @@ impl CloseReason {
             Self::UnknownCriticalFrame => "unknown_critical_frame",
             Self::ServerError => "server_error",
         }
+    }
+
+    /// Whether the network took the connection, rather than anybody's decision.
+    pub const fn is_loss(self) -> bool {
+        self.code() / 100 == 2
     }
 
     /// What the client may do about it.
@@ -164,6 +173,7 @@ impl CloseReason {
             | Self::Busy
             | Self::Flood
             | Self::AlreadyConnected
+            | Self::Contested
             | Self::HandshakeTimeout
             | Self::FrameTimeout => ComeBack::Reconnect,
             Self::Replaced
@@ -216,6 +226,34 @@ pub enum Event {
         interval: Span,
         /// After how much silence it is judged dead.
         timeout: Span,
+        /// How often it came online within the last ten minutes before.
+        flaps: u32,
+    },
+    /// A client whose connection was lost is back within the grace of its class: the same session
+    /// goes on, by another connection.
+    Resumed {
+        /// Who.
+        client: ClientId,
+        /// Its session, the same as before.
+        epoch: u64,
+        /// By which connection now.
+        conn: ConnId,
+        /// From where.
+        remote: SocketAddr,
+        /// How long it was away; zero when the loss had not been noticed.
+        away: Span,
+    },
+    /// Too many logins fight for a client id: whoever has it keeps it, and newcomers are sent away
+    /// for a while. Told at every doubling of their number.
+    Contested {
+        /// Who.
+        client: ClientId,
+        /// The session that goes on.
+        epoch: u64,
+        /// Where the latest newcomer is.
+        remote: SocketAddr,
+        /// How many tried lately.
+        count: u32,
     },
     /// A client is gone.
     Offline {
@@ -256,6 +294,9 @@ pub struct Evidence {
     pub probe: Probe,
     /// What TCP knew at the last look.
     pub tcp: Option<TcpFacts>,
+    /// For how long the session was held after its connection was lost, in case the client comes
+    /// back.
+    pub held: Span,
 }
 
 /// Whether a client was asked if it is there.
@@ -284,6 +325,8 @@ impl Event {
         match self {
             Self::Started => "started",
             Self::Online { .. } => "online",
+            Self::Resumed { .. } => "resumed",
+            Self::Contested { .. } => "contested",
             Self::Offline { .. } => "offline",
             Self::Stalled { .. } => "stalled",
             Self::Stopped => "stopped",

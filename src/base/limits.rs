@@ -91,6 +91,21 @@ pub const REFUSALS_MAX: u32 = 64;
 /// Accept operations waiting in the kernel at once.
 pub const ACCEPTS_MAX: u32 = 64;
 
+/// Clients of late that are remembered: some 80 bytes each.
+pub const RECENT_MAX: usize = 64 * 1_024;
+/// Window within which a client's comings are counted.
+pub const FLAP_WINDOW: Span = Span::from_secs(10 * 60);
+/// Logins of one client id that may take over before it is contested.
+pub const CONTEST_FREE: u32 = 3;
+/// A pause of so long ends a fight for a client id.
+pub const CONTEST_WINDOW: Span = Span::from_secs(60);
+/// Longest that a newcomer is asked to wait because its client id is contested.
+pub const CONTEST_WAIT_MAX: Span = Span::from_secs(60);
+/// Longest time for which a lost session can be held.
+pub const GRACE_MAX: Span = Span::from_secs(60 * 60);
+/// Most classes that can be configured.
+pub const CLASSES_MAX: usize = 64;
+
 // --- queues --------------------------------------------------------------------------------------
 
 /// Bytes waiting to be sent to one client, what is in flight included. More: slow consumer.

@@ -107,6 +107,13 @@ impl Board {
                     "{at}  offline  {client}  {reason}, last beat {last_beat}, {silence:.3} s ago"
                 ))
             }
+            Event::Resumed { client, .. } => {
+                self.note(client.as_str(), Seen::Online);
+                Some(format!("{at}  resumed  {client}"))
+            }
+            Event::Contested { client, count, .. } => {
+                Some(format!("{at}  contested  {client} by {count} logins"))
+            }
             Event::Stalled { gap } => Some(format!("{at}  stalled  for {gap}")),
             Event::Started | Event::Stopped => None,
         }
@@ -257,6 +264,7 @@ mod tests {
             remote: "127.0.0.1:1".parse().unwrap(),
             interval: RHYTHM.interval,
             timeout: RHYTHM.timeout,
+            flaps: 0,
         };
         Record { seq: 1, at: Moment::from_millis(61_001), event }
     }

@@ -475,6 +475,7 @@ fn hello<'a>(profile: &'a Profile, session: &'a Session) -> Message<'a> {
         token: &profile.token,
         resume: &session.resume,
         last_seq: session.received_seq,
+        before: None,
     }
 }
 

@@ -187,6 +187,23 @@ enum Detail<'a> {
         remote: &'a dyn Display,
         interval_ms: u64,
         timeout_ms: u64,
+        flaps: u32,
+    },
+    Resumed {
+        client: &'a str,
+        epoch: u64,
+        #[serde(serialize_with = "as_text")]
+        conn: &'a dyn Display,
+        #[serde(serialize_with = "as_text")]
+        remote: &'a dyn Display,
+        away_ms: u64,
+    },
+    Contested {
+        client: &'a str,
+        epoch: u64,
+        #[serde(serialize_with = "as_text")]
+        remote: &'a dyn Display,
+        count: u32,
     },
     Offline {
         client: &'a str,
@@ -203,6 +220,7 @@ enum Detail<'a> {
         partial_bytes: u32,
         stalled_ms: u64,
         probe: &'static str,
+        held_ms: u64,
         tcp: Option<Tcp>,
     },
     Stalled {
@@ -224,14 +242,27 @@ impl<'a> Line<'a> {
     fn new(record: &'a Record, identity: &'a Identity, wall: WallAnchor) -> Self {
         let detail = match &record.event {
             Event::Started | Event::Stopped => Detail::Node { version: env!("CARGO_PKG_VERSION") },
-            Event::Online { client, epoch, conn, remote, interval, timeout } => Detail::Online {
+            Event::Online { client, epoch, conn, remote, interval, timeout, flaps } => {
+                Detail::Online {
+                    client: client.as_str(),
+                    epoch: *epoch,
+                    conn,
+                    remote,
+                    interval_ms: interval.as_millis(),
+                    timeout_ms: timeout.as_millis(),
+                    flaps: *flaps,
+                }
+            }
+            Event::Resumed { client, epoch, conn, remote, away } => Detail::Resumed {
                 client: client.as_str(),
                 epoch: *epoch,
                 conn,
                 remote,
-                interval_ms: interval.as_millis(),
-                timeout_ms: timeout.as_millis(),
+                away_ms: away.as_millis(),
             },
+            Event::Contested { client, epoch, remote, count } => {
+                Detail::Contested { client: client.as_str(), epoch: *epoch, remote, count: *count }
+            }
             Event::Stalled { gap } => Detail::Stalled { gap_ms: gap.as_millis() },
             Event::Offline { client, epoch, conn, remote, reason, last_beat, evidence } => {
                 Detail::Offline {
@@ -247,6 +278,7 @@ impl<'a> Line<'a> {
                     partial_bytes: evidence.partial_bytes,
                     stalled_ms: evidence.stalled.as_millis(),
                     probe: evidence.probe.word(),
+                    held_ms: evidence.held.as_millis(),
                     tcp: evidence.tcp.map(|tcp| Tcp {
                         last_data_received_ms: tcp.last_data_received_ms,
                         last_ack_received_ms: tcp.last_ack_received_ms,
@@ -295,6 +327,7 @@ mod tests {
             remote: "127.0.0.1:5000".parse().expect("an address"),
             interval: Span::from_secs(15),
             timeout: Span::from_secs(35),
+            flaps: 1,
         };
         Record { seq, at: Moment::from_millis(1_500), event }
     }
@@ -336,7 +369,7 @@ mod tests {
             concat!(
                 r#"{"event":"online","node":"north","boot":3,"seq":7,"at_unix_ms":1700000001500,"#,
                 r#""client":"device-1","epoch":9,"conn":"4.2","remote":"127.0.0.1:5000","#,
-                r#""interval_ms":15000,"timeout_ms":35000}"#
+                r#""interval_ms":15000,"timeout_ms":35000,"flaps":1}"#
             )
         );
         let event = Event::Offline {
@@ -351,6 +384,7 @@ mod tests {
                 partial_bytes: 3,
                 stalled: Span::from_millis(1_600),
                 probe: Probe::Unanswered,
+                held: Span::ZERO,
                 tcp: Some(TcpFacts {
                     last_data_received_ms: 35_004,
                     last_ack_received_ms: 12,
@@ -368,7 +402,7 @@ mod tests {
                 r#""client":"device-1","epoch":9,"conn":"4.2","remote":"[::1]:5000","#,
                 r#""reason":"heartbeat_timeout","code":202,"last_beat_unix_ms":1700000001500,"#,
                 r#""silence_ms":35003,"beats_missed":2,"partial_bytes":3,"stalled_ms":1600,"#,
-                r#""probe":"unanswered","tcp":{"last_data_received_ms":35004,"#,
+                r#""probe":"unanswered","held_ms":0,"tcp":{"last_data_received_ms":35004,"#,
                 r#""last_ack_received_ms":12,"unacked":1,"rtt_us":250,"retransmits":0}}"#
             )
         );

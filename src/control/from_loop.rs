@@ -112,6 +112,7 @@ fn is_worth_a_warning(reason: CloseReason) -> bool {
         | CloseReason::SlowConsumer
         | CloseReason::Flood
         | CloseReason::AlreadyConnected
+        | CloseReason::Contested
         | CloseReason::BadPreface
         | CloseReason::FrameTooLong
         | CloseReason::UnexpectedFrame

@@ -167,6 +167,13 @@ fn log_record(record: &Record) {
     let word = record.event.word();
     match &record.event {
         Event::Started | Event::Stopped => tracing::debug!(seq = record.seq, "{word}"),
+        Event::Resumed { client, epoch, conn, remote, away } => {
+            let away_ms = away.as_millis();
+            tracing::debug!(seq = record.seq, %client, epoch, %conn, %remote, away_ms, "{word}");
+        }
+        Event::Contested { client, epoch, remote, count } => {
+            tracing::warn!(%client, epoch, %remote, count, "logins fight for a client id");
+        }
         Event::Stalled { gap } => {
             tracing::warn!(%gap, "the loop stood still; every deadline is put off by as much");
         }

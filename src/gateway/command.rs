@@ -70,6 +70,15 @@ pub struct Stats {
     /// Verdicts of death by silence, by how late after the deadline they came. Time in which the
     /// loop stood still is not counted.
     pub lateness: Lateness,
+    /// Sessions held right now, for clients whose connection was lost.
+    pub held: usize,
+    /// Sessions that went on by another connection.
+    pub resumed: u64,
+    /// Clients that came back after they were judged dead.
+    pub returned: u64,
+    /// Those of them that show that they were alive: they sent a beat that we never heard, and saw
+    /// us close. Their share of all verdicts estimates how often a verdict is wrong.
+    pub false_offline: u64,
     /// How often the loop stood still.
     pub stalls: u64,
     /// For how long, all together.

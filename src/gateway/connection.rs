@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
-use crate::base::config::{GatewayConfig, Rhythm};
-use crate::base::event::CloseReason;
+use crate::base::config::{Duplicate, GatewayConfig, Rhythm};
+use crate::base::event::{CloseReason, Evidence};
 use crate::base::io::{Chunk, CloseHow};
 use crate::base::limits;
 use crate::base::time::{Moment, Span};
@@ -25,8 +25,10 @@ pub(crate) struct Connection {
 ///
 /// ```text
 /// accept ──► Greeting ──HELLO──► Live ──┬─► Leaving ──┬─► Closing ──Closed──► slot is free
-///               │                       │      ▲      │
-///               └───────────────────────┴──────┴──────┘
+///               │                       │      ▲      │      ▲                    ▲
+///               ├───────────────────────┼──────┴──────┘      │                    │
+///               │                       └─► Held ────────────┴────────────────────┘
+///               └──resume: takes the session of Live or Held──► Live
 /// ```
 pub(crate) enum State {
     /// Nobody yet: preface and HELLO are awaited.
@@ -36,6 +38,8 @@ pub(crate) enum State {
     },
     /// A client is online by this connection.
     Live(Session),
+    /// The connection is gone, and its session waits for the client to come back.
+    Held(Box<Held>),
     /// We said our last word. What still comes in is not listened to.
     Leaving {
         /// When we close without further waiting.
@@ -47,7 +51,25 @@ pub(crate) enum State {
     Closing,
 }
 
+/// A session without a connection.
+pub(crate) struct Held {
+    pub(crate) session: Session,
+    /// Why the connection was lost; why the client is offline, if it does not come back.
+    pub(crate) reason: CloseReason,
+    pub(crate) evidence: Evidence,
+    pub(crate) lost_at: Moment,
+    pub(crate) socket: Socket,
+}
+
+/// Whether the kernel is done with the socket of a lost connection.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Socket {
+    Closing,
+    Gone,
+}
+
 /// A client's presence by one connection.
+#[derive(Clone)]
 pub(crate) struct Session {
     pub(crate) epoch: u64,
     pub(crate) rhythm: Rhythm,
@@ -56,6 +78,10 @@ pub(crate) struct Session {
     /// When the last complete frame was received.
     pub(crate) last_beat: Moment,
     pub(crate) watch: Watch,
+    /// For how long it is held when its connection is lost.
+    pub(crate) grace: Span,
+    /// What becomes of somebody who wants its name.
+    pub(crate) duplicate: Duplicate,
 }
 
 /// What we undertook about a client that is silent.
@@ -121,7 +147,7 @@ impl Connection {
                 let frame = self.frame_deadline(config.frame_timeout).into_iter();
                 frame.chain([session.deadline()]).min()
             }
-            State::Leaving { .. } | State::Closing => None,
+            State::Held(_) | State::Leaving { .. } | State::Closing => None,
         }
     }
 
@@ -136,7 +162,7 @@ impl Connection {
                 .frame_deadline(config.frame_timeout)
                 .filter(|deadline| *deadline <= now)
                 .map(|_| CloseReason::FrameTimeout),
-            State::Leaving { .. } | State::Closing => None,
+            State::Held(_) | State::Leaving { .. } | State::Closing => None,
         }
     }
 
@@ -149,7 +175,9 @@ impl Connection {
     pub(crate) fn payload_bytes_max(&self, configured: u16) -> usize {
         match self.state {
             State::Greeting { .. } => limits::HELLO_PAYLOAD_BYTES_MAX,
-            State::Live(_) | State::Leaving { .. } | State::Closing => usize::from(configured),
+            State::Live(_) | State::Held(_) | State::Leaving { .. } | State::Closing => {
+                usize::from(configured)
+            }
         }
     }
 }
@@ -314,7 +342,10 @@ impl Farewell {
             | CloseReason::TcpTimeout
             | CloseReason::NetworkFault
             | CloseReason::SlowConsumer => Self::Silent(CloseHow::Abort),
-            CloseReason::Drain | CloseReason::Replaced | CloseReason::Busy => Self::Goaway,
+            CloseReason::Drain
+            | CloseReason::Replaced
+            | CloseReason::Busy
+            | CloseReason::Contested => Self::Goaway,
             // Whoever is judged dead leaves no orphan behind that retries for minutes. Should it be
             // there after all, it still reads why.
             CloseReason::HeartbeatTimeout => Self::Error(CloseHow::Abort),
@@ -380,6 +411,6 @@ mod tests {
 
     #[test]
     fn a_connection_is_small() {
-        assert!(size_of::<Connection>() <= 208, "{}", size_of::<Connection>());
+        assert!(size_of::<Connection>() <= 224, "{}", size_of::<Connection>());
     }
 }

@@ -1,10 +1,10 @@
 //! How sessions and connections end: the ledger is told, the peer is told, the slot comes back.
 
-use crate::base::event::{CloseReason, ComeBack, Event, Evidence, Probe};
+use crate::base::event::{CloseReason, ComeBack, Event};
 use crate::base::ids::ConnId;
 use crate::base::io::{Chunk, CloseHow, IoFault, Op};
-use crate::base::time::Moment;
-use crate::gateway::connection::{Farewell, State, WaitsFor, Watch};
+use crate::base::time::{Moment, Span};
+use crate::gateway::connection::{Farewell, State, WaitsFor};
 use crate::gateway::{Gateway, reason_of};
 use crate::wire::message::Message;
 use crate::wire::native;
@@ -15,13 +15,36 @@ impl Gateway {
     ///
     /// A connection that is leaving or closing already is left to that.
     pub(crate) fn end(&mut self, conn: ConnId, reason: CloseReason, now: Moment) {
+        let window = match reason.come_back() {
+            ComeBack::StayAway => Default::default(),
+            ComeBack::Resume | ComeBack::Reconnect => self.config.reconnect_window,
+        };
+        self.end_within(conn, reason, window, now);
+    }
+
+    /// The same, and a peer that is asked to come back is asked to do so within `window`.
+    pub(crate) fn end_within(
+        &mut self,
+        conn: ConnId,
+        reason: CloseReason,
+        window: (Span, Span),
+        now: Moment,
+    ) {
         let Some(connection) = self.tracker.get(conn) else { return };
         match connection.state {
             State::Greeting { .. } | State::Live(_) => {}
+            State::Held(_) => return self.end_held(conn, Some(reason), now),
             State::Leaving { .. } | State::Closing => return,
         }
         self.stats.count_ending(reason, connection.peer);
-        self.end_session(conn, reason, now);
+        if self.end_session(conn, reason, now) {
+            let how = match reason == CloseReason::ClosedByPeer {
+                true => CloseHow::Finish,
+                false => CloseHow::Abort,
+            };
+            self.ops.push(Op::Close { conn, how });
+            return;
+        }
         match Farewell::for_reason(reason) {
             Farewell::Silent(how) => self.close(conn, how),
             Farewell::Error(how) => {
@@ -29,14 +52,10 @@ impl Gateway {
                 self.leave(conn, &error, WaitsFor::Sent(how), now);
             }
             Farewell::Goaway => {
-                let (reconnect_min, reconnect_max) = match reason.come_back() {
-                    ComeBack::StayAway => Default::default(),
-                    ComeBack::Resume | ComeBack::Reconnect => self.config.reconnect_window,
-                };
                 let goaway = Message::Goaway {
                     code: reason.code(),
-                    reconnect_min_ms: reconnect_min.as_millis_u32(),
-                    reconnect_max_ms: reconnect_max.as_millis_u32(),
+                    reconnect_min_ms: window.0.as_millis_u32(),
+                    reconnect_max_ms: window.1.as_millis_u32(),
                     address: "",
                     text: reason.word(),
                 };
@@ -45,43 +64,19 @@ impl Gateway {
         }
     }
 
-    /// Writes OFFLINE and frees the client id, if this connection owns one.
-    fn end_session(&mut self, conn: ConnId, reason: CloseReason, now: Moment) {
-        let Some(client) = self.tracker.unname(conn) else { return };
-        let Some(connection) = self.tracker.get(conn) else { return };
-        let State::Live(session) = &connection.state else { return };
-        let silence = now.since(session.last_beat);
-        let intervals = silence.as_nanos() / session.rhythm.interval.as_nanos().max(1);
-        let partial_bytes = connection.deframer.partial_bytes();
-        let evidence = Evidence {
-            beats_missed: u32::try_from(intervals).unwrap_or(u32::MAX),
-            partial_bytes: u32::try_from(partial_bytes).unwrap_or(u32::MAX),
-            stalled: self.time.stalled_since(session.last_beat),
-            probe: match session.watch {
-                Watch::Calm => Probe::NotSent,
-                Watch::Pinged { .. } => Probe::Unanswered,
-            },
-            tcp: self.tcp_seen.take(),
-        };
-        let offline = Event::Offline {
-            client,
-            epoch: session.epoch,
-            conn,
-            remote: connection.peer,
-            reason,
-            last_beat: self.time.clock(session.last_beat),
-            evidence,
-        };
-        self.tell(offline, now);
-    }
-
     /// Writes an event of this lived moment to the ledger.
     pub(crate) fn tell(&mut self, event: Event, now: Moment) {
         self.ledger.tell(event, self.time.expected(now));
     }
 
     /// Says the last word and waits, not for ever, for it to be heard.
-    fn leave(&mut self, conn: ConnId, word: &Message<'_>, waits_for: WaitsFor, now: Moment) {
+    pub(crate) fn leave(
+        &mut self,
+        conn: ConnId,
+        word: &Message<'_>,
+        waits_for: WaitsFor,
+        now: Moment,
+    ) {
         let until = match &self.draining {
             Some(drain) => drain.until.max(now),
             None => now + self.config.linger_timeout,
@@ -136,7 +131,7 @@ impl Gateway {
             self.stats.stale += 1;
             return;
         };
-        if matches!(connection.state, State::Closing) {
+        if matches!(connection.state, State::Closing | State::Held(_)) {
             connection.outbox.on_failed(chunk, &mut self.chunks);
             return;
         }

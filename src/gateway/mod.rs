@@ -26,7 +26,10 @@ mod events;
 mod farewell;
 mod lateness;
 mod lived;
+mod recent;
 mod requests;
+mod resume;
+mod sessions;
 #[cfg(test)]
 mod tests;
 mod verdict;
@@ -39,9 +42,10 @@ use crate::base::ids::ConnId;
 use crate::base::io::{CloseHow, Completion, IoFault, Op, ReceiveEnd, SocketHandle, TcpFacts};
 use crate::base::limits;
 use crate::base::time::{Moment, Span, WallAnchor};
-use crate::gateway::connection::{ChunkPool, Connection, Look, Receive, State, WaitsFor};
+use crate::gateway::connection::{ChunkPool, Connection, Look, Receive, Socket, State, WaitsFor};
 use crate::gateway::events::Ledger;
 use crate::gateway::lived::LivedTime;
+use crate::gateway::recent::RecentClients;
 use crate::tracker::{Progress, Tracker, TrackerConfig};
 
 pub use crate::gateway::command::{Command, Endings, Reply, Stats};
@@ -55,6 +59,9 @@ pub struct Gateway {
     time: LivedTime,
     tracker: Tracker<Connection>,
     ledger: Ledger,
+    recent: RecentClients,
+    /// Sessions held.
+    held: usize,
     chunks: ChunkPool,
     ops: Vec<Op>,
     accepting: Accepting,
@@ -100,6 +107,8 @@ impl Gateway {
             time: LivedTime::new(now),
             tracker,
             ledger: Ledger::new(),
+            recent: RecentClients::new(config.hash_key),
+            held: 0,
             chunks: ChunkPool::default(),
             ops: Vec::new(),
             accepting: Accepting { outstanding: 0, paused_until: None },
@@ -195,7 +204,8 @@ impl Gateway {
     pub fn stats(&self) -> Stats {
         Stats {
             connections: self.tracker.len(),
-            online: self.tracker.named(),
+            online: self.tracker.named() - self.held,
+            held: self.held,
             events_waiting: self.ledger.waiting(),
             seq_last: self.ledger.seq_last(),
             ..self.stats.clone()
@@ -224,12 +234,15 @@ impl Gateway {
         assert!(self.chunks.len() <= limits::CHUNKS_KEPT_MAX);
         let room = self.capacity() - self.tracker.len();
         assert!(self.accepting.outstanding as usize <= room, "every accept has a slot waiting");
-        let mut live = 0;
+        let (mut live, mut held) = (0, 0);
         for slot in 0..self.tracker.slots_end() {
             let Some((conn, connection)) = self.tracker.slot(slot) else { continue };
             let is_live = matches!(connection.state, State::Live(_));
             live += usize::from(is_live);
-            assert_eq!(is_live, self.tracker.client(conn).is_some(), "the live have names");
+            let is_held = matches!(connection.state, State::Held(_));
+            held += usize::from(is_held);
+            let is_named = self.tracker.client(conn).is_some();
+            assert_eq!(is_live || is_held, is_named, "sessions have names");
             assert!(connection.outbox.bytes() <= self.config.outbox_bytes_max);
             let partial_max = usize::from(self.config.payload_bytes_max)
                 .max(limits::HANDSHAKE_BYTES_MAX)
@@ -243,10 +256,13 @@ impl Gateway {
                     assert_eq!(connection.receive, Receive::Armed, "whoever is here is heard");
                 }
                 State::Leaving { .. } => assert!(is_watched, "{conn}: nobody leaves for ever"),
+                State::Held(_) => assert!(is_watched, "{conn}: nobody is held for ever"),
                 State::Closing => {}
             }
         }
-        assert_eq!(live, self.tracker.named());
+        assert_eq!(held, self.held);
+        assert_eq!(live + held, self.tracker.named());
+        assert!(self.recent.len() <= limits::RECENT_MAX);
         assert!(
             self.ledger.waiting() <= limits::EVENTS_WAITING_MAX + 2 * self.capacity() + 2,
             "the ledger is bounded"
@@ -310,7 +326,9 @@ impl Gateway {
 
     /// Whether the newest connection is one too many, or its events would be.
     fn is_full(&self) -> bool {
-        self.tracker.len() > self.config.connections_max as usize || self.ledger.is_congested()
+        // Whoever is held comes back by a further connection, and must not find the door closed.
+        let here = self.tracker.len() - self.held;
+        here > self.config.connections_max as usize || self.ledger.is_congested()
     }
 
     fn on_accept_failed(&mut self, fault: IoFault, now: Moment) {
@@ -340,7 +358,7 @@ impl Gateway {
         connection.receive = Receive::Over;
         match end {
             ReceiveEnd::Starved | ReceiveEnd::Interrupted => {
-                if !matches!(connection.state, State::Closing) {
+                if !matches!(connection.state, State::Closing | State::Held(_)) {
                     connection.receive = Receive::Armed;
                     self.stats.receives_rearmed += 1;
                     self.ops.push(Op::Receive { conn });
@@ -363,11 +381,17 @@ impl Gateway {
                 };
                 self.close(conn, how);
             }
-            State::Closing => {}
+            State::Held(_) | State::Closing => {}
         }
     }
 
     fn on_closed(&mut self, conn: ConnId) {
+        if let Some(connection) = self.tracker.get_mut(conn)
+            && let State::Held(held) = &mut connection.state
+        {
+            held.socket = Socket::Gone;
+            return;
+        }
         match self.tracker.dismiss(conn) {
             Some(mut connection) => {
                 connection.outbox.forget(&mut self.chunks);
@@ -413,6 +437,7 @@ impl Gateway {
             let Some((conn, connection)) = self.tracker.slot(slot) else { continue };
             match connection.state {
                 State::Greeting { .. } | State::Live(_) => self.end(conn, CloseReason::Drain, now),
+                State::Held(_) => self.end_held(conn, None, now),
                 State::Leaving { .. } => self.shorten_leave(conn),
                 State::Closing => {}
             }

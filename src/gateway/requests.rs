@@ -1,19 +1,17 @@
 //! What a client said, and what follows from it.
 
-use crate::base::config::{Preset, Rhythm, UserTimeout};
-use crate::base::event::{CloseReason, Event};
-use crate::base::ids::{ClientId, ConnId};
-use crate::base::io::Op;
+use crate::base::event::CloseReason;
+use crate::base::ids::ConnId;
 use crate::base::time::{Moment, Span};
 use crate::gateway::Gateway;
-use crate::gateway::connection::{Look, Receive, Session, State, Watch};
-use crate::tracker::NameError;
+use crate::gateway::connection::{Look, State, Watch};
+use crate::gateway::sessions::Wish;
 use crate::wire::message::{Message, Reply};
 use crate::wire::native::{self, Inbound};
 
 /// Whether a connection is listened to further.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Next {
+pub(crate) enum Next {
     Listen,
     Ended,
 }
@@ -29,7 +27,7 @@ impl Gateway {
         };
         match &connection.state {
             State::Greeting { .. } | State::Live(_) => {}
-            State::Leaving { .. } | State::Closing => return,
+            State::Held(_) | State::Leaving { .. } | State::Closing => return,
         }
         let mut deframer = std::mem::take(&mut connection.deframer);
         let mut rest = bytes;
@@ -70,7 +68,7 @@ impl Gateway {
                 self.send_waiting(conn);
             }
             // Nothing is said before HELLO, and its deadline stands.
-            State::Greeting { .. } | State::Leaving { .. } | State::Closing => {}
+            State::Greeting { .. } | State::Held(_) | State::Leaving { .. } | State::Closing => {}
         }
     }
 
@@ -87,7 +85,7 @@ impl Gateway {
                 }
                 false
             }
-            State::Leaving { .. } | State::Closing => return Next::Ended,
+            State::Held(_) | State::Leaving { .. } | State::Closing => return Next::Ended,
         };
         match inbound {
             Inbound::Preface(_) => Next::Listen,
@@ -112,10 +110,10 @@ impl Gateway {
     /// The first frame says who the client is, or there is no second one.
     fn on_first_message(&mut self, conn: ConnId, message: &Message<'_>, now: Moment) -> Next {
         match message {
-            Message::Hello { client_id, class, wanted_interval_ms, .. } => {
-                let wanted = Span::from_millis(u64::from(*wanted_interval_ms));
-                let rhythm = self.grant(class, wanted);
-                self.on_hello(conn, client_id, rhythm, now)
+            Message::Hello { wanted_interval_ms, client_id, class, resume, before, .. } => {
+                let interval = Span::from_millis(u64::from(*wanted_interval_ms));
+                let wish = Wish { client_id, class, interval, resume, before: *before };
+                self.on_hello(conn, &wish, now)
             }
             Message::Welcome { .. }
             | Message::Ping { .. }
@@ -150,7 +148,7 @@ impl Gateway {
         }
     }
 
-    fn refuse(&mut self, conn: ConnId, reason: CloseReason, now: Moment) -> Next {
+    pub(crate) fn refuse(&mut self, conn: ConnId, reason: CloseReason, now: Moment) -> Next {
         self.end(conn, reason, now);
         Next::Ended
     }
@@ -160,7 +158,7 @@ impl Gateway {
         let _ = self.answer(conn, message, now);
     }
 
-    fn answer(&mut self, conn: ConnId, message: &Message<'_>, now: Moment) -> Next {
+    pub(crate) fn answer(&mut self, conn: ConnId, message: &Message<'_>, now: Moment) -> Next {
         let bytes_max = self.config.outbox_bytes_max;
         let Some(connection) = self.tracker.get_mut(conn) else { return Next::Ended };
         let write = |out: &mut Vec<u8>| native::encode(message, out);
@@ -171,92 +169,6 @@ impl Gateway {
             }
             Err(_) => self.refuse(conn, CloseReason::SlowConsumer, now),
         }
-    }
-
-    /// A client says who it is.
-    fn on_hello(&mut self, conn: ConnId, client_id: &str, rhythm: Rhythm, now: Moment) -> Next {
-        if self.ledger.is_congested() {
-            return self.refuse(conn, CloseReason::Busy, now);
-        }
-        let Ok(client) = ClientId::new(client_id) else {
-            return self.refuse(conn, CloseReason::BadClientId, now);
-        };
-        match self.tracker.name(conn, client.clone()) {
-            Ok(()) => {}
-            Err(NameError::Taken { owner }) => {
-                self.end(owner, CloseReason::Replaced, now);
-                if self.tracker.name(conn, client.clone()).is_err() {
-                    return self.refuse(conn, CloseReason::ServerError, now);
-                }
-            }
-            Err(NameError::Named | NameError::Stale) => {
-                return self.refuse(conn, CloseReason::ServerError, now);
-            }
-        }
-        let ping_after = self.ping_after(rhythm);
-        let epoch = self.epoch_next;
-        self.epoch_next += 1;
-        let Some(connection) = self.tracker.get_mut(conn) else { return Next::Ended };
-        debug_assert_eq!(connection.receive, Receive::Armed);
-        connection.state =
-            State::Live(Session { epoch, rhythm, ping_after, last_beat: now, watch: Watch::Calm });
-        let remote = connection.peer;
-        let (interval, timeout) = (rhythm.interval, rhythm.timeout);
-        self.tell(Event::Online { client, epoch, conn, remote, interval, timeout }, now);
-        self.follow_timeout(conn, rhythm);
-        self.welcome(conn, epoch, rhythm, now)
-    }
-
-    /// The rhythm a client gets: its class's or the configured one, at the interval it wishes for,
-    /// within bounds.
-    fn grant(&self, class: &str, wanted: Span) -> Rhythm {
-        let config = &self.config;
-        let rhythm = Preset::from_word(class).map_or(config.rhythm, Preset::rhythm);
-        if wanted == Span::ZERO {
-            return rhythm;
-        }
-        let shortest = config.interval_wish_min.min(rhythm.interval);
-        let longest = config.interval_wish_max.max(rhythm.interval);
-        let granted = wanted.clamp(shortest, longest);
-        if granted == rhythm.interval { rhythm } else { rhythm.with_interval(granted) }
-    }
-
-    /// After how much silence a client of this rhythm is pinged: an interval where the server pings,
-    /// and otherwise when it becomes suspect.
-    fn ping_after(&self, rhythm: Rhythm) -> Option<Span> {
-        if self.config.mode.server_pings() {
-            return Some(rhythm.interval);
-        }
-        self.config.probe.span(rhythm).map(|span| rhythm.timeout.minus(span))
-    }
-
-    /// The listener's sockets inherit the timeout of the configured rhythm; another one is set.
-    fn follow_timeout(&mut self, conn: ConnId, rhythm: Rhythm) {
-        match self.config.user_timeout {
-            UserTimeout::FollowTimeout if rhythm.timeout != self.config.rhythm.timeout => {
-                self.ops.push(Op::SetUserTimeout { conn, timeout: rhythm.timeout });
-            }
-            UserTimeout::FollowTimeout | UserTimeout::Fixed(_) | UserTimeout::Off => {}
-        }
-    }
-
-    fn welcome(&mut self, conn: ConnId, epoch: u64, rhythm: Rhythm, now: Moment) -> Next {
-        // A crowd that came at once must not beat in step.
-        let interval_ms = rhythm.interval.as_millis_u32();
-        let first_beat_ms = self.jitter.u32(0..interval_ms.max(1));
-        let welcome = Message::Welcome {
-            version: *native::VERSIONS.end(),
-            mode: self.config.mode,
-            resumed: false,
-            epoch,
-            interval_ms,
-            timeout_ms: rhythm.timeout.as_millis_u32(),
-            first_beat_ms,
-            payload_max: self.config.payload_bytes_max,
-            server_unix_ms: self.config.wall.unix_millis(self.time.expected(now)),
-            resume: &[],
-        };
-        self.answer(conn, &welcome, now)
     }
 }
 

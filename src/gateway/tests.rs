@@ -13,9 +13,11 @@ use crate::base::io::{
 };
 use crate::base::limits;
 use crate::base::time::{Moment, Span};
-use crate::gateway::{Command, Gateway, Reply};
-use crate::wire::message::{Message, Reply as PingReply};
+use crate::gateway::{Command, Gateway, Reply, resume};
+use crate::wire::message::{Before, Message, Reply as PingReply};
 use crate::wire::native::{self, Deframer, Inbound};
+
+mod sessions;
 
 /// A gateway, and what it asked for.
 struct Stage {
@@ -113,19 +115,52 @@ impl Stage {
         self.receive(conn, &bytes);
     }
 
-    fn hello(&mut self, conn: ConnId, client: &str, class: &str, wanted_interval_ms: u32) {
+    fn hello(&mut self, conn: ConnId, client_id: &str, class: &str, wanted_interval_ms: u32) {
+        self.say_hello(
+            conn,
+            &Message::Hello {
+                wanted_interval_ms,
+                client_id,
+                class,
+                token: &[],
+                resume: &[],
+                last_seq: 0,
+                before: None,
+            },
+        );
+    }
+
+    fn say_hello(&mut self, conn: ConnId, hello: &Message<'_>) {
         let mut bytes = Vec::new();
         native::encode_preface(native::VERSIONS, &mut bytes);
-        let hello = Message::Hello {
-            wanted_interval_ms,
-            client_id: client,
-            class,
-            token: &[],
-            resume: &[],
-            last_seq: 0,
-        };
-        native::encode(&hello, &mut bytes);
+        native::encode(hello, &mut bytes);
         self.receive(conn, &bytes);
+    }
+
+    /// A client comes back by a new connection, with the token it has and what it saw.
+    fn come_back(&mut self, client_id: &str, resume: &[u8], before: Option<Before>) -> ConnId {
+        let conn = self.connect();
+        let hello = Message::Hello {
+            wanted_interval_ms: 0,
+            client_id,
+            class: "",
+            token: &[],
+            resume,
+            last_seq: 0,
+            before,
+        };
+        self.say_hello(conn, &hello);
+        conn
+    }
+
+    /// The resume token of a session.
+    fn token(&self, client: &str, epoch: u64) -> Vec<u8> {
+        resume::token([0, 0], client, epoch).to_vec()
+    }
+
+    fn is_lost(&mut self, conn: ConnId) {
+        self.complete(Completion::ReceiveEnded { conn, end: ReceiveEnd::Fault(IoFault::Reset) });
+        assert!(self.closes(conn).is_some());
     }
 
     fn login(&mut self, client: &str) -> ConnId {
@@ -196,6 +231,10 @@ impl Stage {
             Event::Offline { client, epoch, reason, .. } => {
                 format!("offline {client} {epoch} {reason}")
             }
+            Event::Resumed { client, epoch, away, .. } => {
+                format!("resumed {client} {epoch} {away}")
+            }
+            Event::Contested { client, count, .. } => format!("contested {client} {count}"),
             Event::Stalled { gap } => format!("stalled {gap}"),
             Event::Started | Event::Stopped => record.event.word().to_owned(),
         });
@@ -393,6 +432,7 @@ fn strangers_are_sent_away() {
             token: &[],
             resume: &[],
             last_seq: 0,
+            before: None,
         };
         native::encode(&hello, &mut bytes);
         stage.receive(conn, &bytes);

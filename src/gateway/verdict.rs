@@ -40,6 +40,7 @@ impl Gateway {
                     self.rearm(conn);
                 }
             }
+            State::Held(_) => self.end_held(conn, None, now),
             State::Leaving { until, waits_for } => {
                 let (until, waits_for) = (*until, *waits_for);
                 let is_said = connection.outbox.is_empty();
@@ -83,7 +84,7 @@ impl Gateway {
         };
         match &connection.state {
             State::Greeting { .. } | State::Live(_) => {}
-            State::Leaving { .. } | State::Closing => return,
+            State::Held(_) | State::Leaving { .. } | State::Closing => return,
         }
         match (found, connection.overdue(&self.config, since)) {
             (Found::Nothing, Some(reason)) => {

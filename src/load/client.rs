@@ -648,6 +648,7 @@ impl Client {
             token: b"",
             resume: b"",
             last_seq: 0,
+            before: None,
         };
         native::encode(&hello, out);
     }

@@ -25,6 +25,9 @@ pub enum Message<'a> {
         resume: &'a [u8],
         /// Number of the last DATA received in the session to resume.
         last_seq: u32,
+        /// How the connection before this one ended, seen from the client; `None`: there was none,
+        /// or the client does not say.
+        before: Option<Before>,
     },
     /// Server: you are in. The answer to HELLO.
     Welcome {
@@ -111,6 +114,25 @@ pub enum Message<'a> {
     },
 }
 
+/// How a client's former connection ended, as the client saw it. With it a server can tell a client
+/// that it judged wrongly from one whose path was gone.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Before {
+    /// How long ago the last beat was sent on it.
+    pub last_beat_ago_ms: u32,
+    /// Who ended it.
+    pub ended_by: EndedBy,
+}
+
+/// Who ended a connection.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum EndedBy {
+    /// The server closed it, reset it, or said good-bye.
+    Server,
+    /// The client gave it up: the server was silent, or the network was gone.
+    Client,
+}
+
 /// Whether a PING wants an answer.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Reply {
@@ -137,11 +159,13 @@ impl Message<'_> {
     /// The text of GOAWAY and ERROR has none, it is cut where it is written.
     pub fn check_sayable(&self) -> Result<(), Unsayable> {
         match *self {
-            Self::Hello { client_id, class, token, resume, .. } => {
+            Self::Hello { client_id, class, token, resume, before, .. } => {
                 ClientId::validate(client_id)?;
                 check_name("class", class, limits::CLASS_BYTES_MAX)?;
                 check_len("resume token", resume.len(), limits::RESUME_TOKEN_BYTES_MAX)?;
-                let others = HELLO_FIXED_BYTES + client_id.len() + class.len() + resume.len();
+                let before_bytes = if before.is_some() { BEFORE_BYTES } else { 0 };
+                let others =
+                    HELLO_FIXED_BYTES + client_id.len() + class.len() + resume.len() + before_bytes;
                 let token_max = limits::HELLO_PAYLOAD_BYTES_MAX.saturating_sub(others);
                 check_len("token", token.len(), token_max)
             }
@@ -166,6 +190,7 @@ impl Message<'_> {
 
 /// Bytes of HELLO beside its texts and tokens.
 const HELLO_FIXED_BYTES: usize = 4 + 1 + 1 + 2 + 1 + 4;
+const BEFORE_BYTES: usize = 4 + 1;
 /// Bytes of DATA beside topic and body.
 const DATA_FIXED_BYTES: usize = 4 + 1;
 

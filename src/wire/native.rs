@@ -14,7 +14,7 @@ use crate::base::ids::{ClientId, ClientIdError};
 use crate::base::limits;
 use crate::wire::cursor::Cursor;
 use crate::wire::error::{Flaw, Unsayable, WireError};
-use crate::wire::message::{AckWanted, Message, Reply};
+use crate::wire::message::{AckWanted, Before, EndedBy, Message, Reply};
 
 /// The versions spoken here.
 pub const VERSIONS: RangeInclusive<u8> = 1..=1;
@@ -314,7 +314,20 @@ fn take_hello<'a>(cursor: &mut Cursor<'a>) -> Result<Message<'a>, WireError> {
     let token = seen(cursor.take_long()).map_err(malformed)?;
     let resume = take_resume(cursor).map_err(malformed)?;
     let last_seq = seen(cursor.take_u32()).map_err(malformed)?;
-    Ok(Message::Hello { wanted_interval_ms, client_id, class, token, resume, last_seq })
+    let before = take_before(cursor).map_err(malformed)?;
+    Ok(Message::Hello { wanted_interval_ms, client_id, class, token, resume, last_seq, before })
+}
+
+/// A field that older clients do not have.
+fn take_before(cursor: &mut Cursor<'_>) -> Result<Option<Before>, Flaw> {
+    let Some(last_beat_ago_ms) = cursor.take_u32() else { return Ok(None) };
+    let ended_by = match cursor.take_u8() {
+        None | Some(0) => return Ok(None),
+        Some(1) => EndedBy::Server,
+        Some(2) => EndedBy::Client,
+        Some(value) => return Err(Flaw::UnknownValue { value }),
+    };
+    Ok(Some(Before { last_beat_ago_ms, ended_by }))
 }
 
 fn take_welcome<'a>(cursor: &mut Cursor<'a>) -> Result<Message<'a>, Flaw> {
@@ -452,7 +465,15 @@ const fn flags_of(message: &Message<'_>) -> u8 {
 
 fn put_payload(message: &Message<'_>, out: &mut Vec<u8>) {
     match *message {
-        Message::Hello { wanted_interval_ms, client_id, class, token, resume, last_seq } => {
+        Message::Hello {
+            wanted_interval_ms,
+            client_id,
+            class,
+            token,
+            resume,
+            last_seq,
+            before,
+        } => {
             out.extend_from_slice(&wanted_interval_ms.to_be_bytes());
             put_short(client_id.as_bytes(), out);
             put_short(class.as_bytes(), out);
@@ -461,6 +482,13 @@ fn put_payload(message: &Message<'_>, out: &mut Vec<u8>) {
             out.extend_from_slice(token);
             put_short(resume, out);
             out.extend_from_slice(&last_seq.to_be_bytes());
+            if let Some(Before { last_beat_ago_ms, ended_by }) = before {
+                out.extend_from_slice(&last_beat_ago_ms.to_be_bytes());
+                out.push(match ended_by {
+                    EndedBy::Server => 1,
+                    EndedBy::Client => 2,
+                });
+            }
         }
         Message::Welcome {
             version,
@@ -693,6 +721,7 @@ mod tests {
             token,
             resume: &[],
             last_seq: 0,
+            before: None,
         };
         let data = |topic, body| Message::Data { seq: 1, ack: AckWanted::No, topic, body };
         for (name, message) in [

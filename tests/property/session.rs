@@ -83,6 +83,7 @@ fn login(number: u8) -> Vec<u8> {
         token: &[],
         resume: &[],
         last_seq: 0,
+        before: None,
     };
     encode(&hello, &mut bytes);
     bytes

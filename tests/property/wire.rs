@@ -138,6 +138,7 @@ mod tests {
                     token: &self.bytes,
                     resume: short,
                     last_seq: second,
+                    before: None,
                 },
                 1 => Message::Welcome {
                     version: u8::try_from(first & 0xFF).unwrap(),

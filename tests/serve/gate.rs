@@ -292,6 +292,7 @@ pub(crate) fn hello(client_id: &str, class: &str, wanted_interval_ms: u32) -> Ve
         token: &[],
         resume: &[],
         last_seq: 0,
+        before: None,
     };
     native::encode(&hello, &mut bytes);
     bytes

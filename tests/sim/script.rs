@@ -325,6 +325,7 @@ fn hello_bytes(device: usize, wish: Wish, rng: &mut Rng) -> Vec<u8> {
         token: &[],
         resume: &[],
         last_seq: 0,
+        before: None,
     })
 }
 

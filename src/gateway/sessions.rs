@@ -1,0 +1,350 @@
+//! How sessions begin, go on, are held, and end: one client id, one owner.
+
+use crate::base::config::{Class, Duplicate, Rhythm, UserTimeout};
+use crate::base::event::{CloseReason, Event, Evidence, Probe};
+use crate::base::ids::{ClientId, ConnId};
+use crate::base::io::Op;
+use crate::base::limits;
+use crate::base::time::{Moment, Span};
+use crate::gateway::Gateway;
+use crate::gateway::connection::{Held, Receive, Session, Socket, State, WaitsFor, Watch};
+use crate::gateway::recent::Fight;
+use crate::gateway::requests::Next;
+use crate::gateway::resume;
+use crate::wire::message::{Before, EndedBy, Message};
+use crate::wire::native;
+
+/// What a HELLO asks for.
+pub(crate) struct Wish<'a> {
+    pub(crate) client_id: &'a str,
+    pub(crate) class: &'a str,
+    /// Zero: none.
+    pub(crate) interval: Span,
+    /// Empty: none.
+    pub(crate) resume: &'a [u8],
+    pub(crate) before: Option<Before>,
+}
+
+/// What a session begins with.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Entry {
+    New,
+    Resumed { epoch: u64, away: Span },
+}
+
+impl Gateway {
+    /// A client says who it is.
+    pub(crate) fn on_hello(&mut self, conn: ConnId, wish: &Wish<'_>, now: Moment) -> Next {
+        if self.ledger.is_congested() {
+            return self.refuse(conn, CloseReason::Busy, now);
+        }
+        let Ok(client) = ClientId::new(wish.client_id) else {
+            return self.refuse(conn, CloseReason::BadClientId, now);
+        };
+        let class = self.config.class(wish.class);
+        let mut entry = Entry::New;
+        if let Some(owner) = self.tracker.find(client.as_str()) {
+            if self.is_own(owner, &client, wish.resume) {
+                entry = self.take_session(owner, now);
+            } else if self.make_way(conn, owner, &client, now) == Next::Ended {
+                return Next::Ended;
+            }
+        }
+        if self.tracker.name(conn, client.clone()).is_err() {
+            return self.refuse(conn, CloseReason::ServerError, now);
+        }
+        self.note_return(&client, wish, class.rhythm, now);
+        self.begin_session(conn, client, self.grant(class, wish.interval), entry, now)
+    }
+
+    fn begin_session(
+        &mut self,
+        conn: ConnId,
+        client: ClientId,
+        class: Class,
+        entry: Entry,
+        now: Moment,
+    ) -> Next {
+        let epoch = match entry {
+            Entry::New => self.epoch_next,
+            Entry::Resumed { epoch, .. } => epoch,
+        };
+        self.epoch_next += u64::from(entry == Entry::New);
+        let rhythm = class.rhythm;
+        let ping_after = self.ping_after(class);
+        let Some(connection) = self.tracker.get_mut(conn) else { return Next::Ended };
+        debug_assert_eq!(connection.receive, Receive::Armed);
+        connection.state = State::Live(Session {
+            epoch,
+            rhythm,
+            ping_after,
+            last_beat: now,
+            watch: Watch::Calm,
+            grace: class.grace,
+            duplicate: class.duplicate,
+        });
+        let remote = connection.peer;
+        self.follow_timeout(conn, rhythm);
+        let sent = self.welcome(conn, &client, epoch, class, entry, now);
+        match entry {
+            Entry::New => {
+                let flaps = self.recent.on_online(client.as_str(), now);
+                let Rhythm { interval, timeout } = rhythm;
+                let online =
+                    Event::Online { client, epoch, conn, remote, interval, timeout, flaps };
+                self.tell(online, now);
+            }
+            Entry::Resumed { away, .. } => {
+                self.stats.resumed += 1;
+                self.tell(Event::Resumed { client, epoch, conn, remote, away }, now);
+            }
+        }
+        sent
+    }
+
+    /// The policies a client gets: those of its class, at the interval it wishes for, within bounds.
+    fn grant(&self, class: Class, wanted: Span) -> Class {
+        let rhythm = class.rhythm;
+        if wanted == Span::ZERO {
+            return class;
+        }
+        let shortest = self.config.interval_wish_min.min(rhythm.interval);
+        let longest = self.config.interval_wish_max.max(rhythm.interval);
+        let granted = wanted.clamp(shortest, longest);
+        if granted == rhythm.interval {
+            return class;
+        }
+        Class { rhythm: rhythm.with_interval(granted), ..class }
+    }
+
+    /// After how much silence a client is pinged: an interval where the server pings, and otherwise
+    /// when it becomes suspect.
+    fn ping_after(&self, class: Class) -> Option<Span> {
+        let rhythm = class.rhythm;
+        if self.config.mode.server_pings() {
+            return Some(rhythm.interval);
+        }
+        class.probe.span(rhythm).map(|span| rhythm.timeout.minus(span))
+    }
+
+    /// The listener's sockets inherit the timeout of the configured rhythm; another one is set.
+    fn follow_timeout(&mut self, conn: ConnId, rhythm: Rhythm) {
+        match self.config.user_timeout {
+            UserTimeout::FollowTimeout if rhythm.timeout != self.config.rhythm.timeout => {
+                self.ops.push(Op::SetUserTimeout { conn, timeout: rhythm.timeout });
+            }
+            UserTimeout::FollowTimeout | UserTimeout::Fixed(_) | UserTimeout::Off => {}
+        }
+    }
+
+    fn welcome(
+        &mut self,
+        conn: ConnId,
+        client: &ClientId,
+        epoch: u64,
+        class: Class,
+        entry: Entry,
+        now: Moment,
+    ) -> Next {
+        // A crowd that came at once must not beat in step.
+        let interval_ms = class.rhythm.interval.as_millis_u32();
+        let first_beat_ms = self.jitter.u32(0..interval_ms.max(1));
+        let token = resume::token(self.config.resume_key, client.as_str(), epoch);
+        let welcome = Message::Welcome {
+            version: *native::VERSIONS.end(),
+            mode: self.config.mode,
+            resumed: entry != Entry::New,
+            epoch,
+            interval_ms,
+            timeout_ms: class.rhythm.timeout.as_millis_u32(),
+            first_beat_ms,
+            payload_max: self.config.payload_bytes_max,
+            server_unix_ms: self.config.wall.unix_millis(self.time.expected(now)),
+            resume: if class.grace == Span::ZERO { &[] } else { &token },
+        };
+        self.answer(conn, &welcome, now)
+    }
+
+    // --- somebody of that name is here already ---------------------------------------------------
+
+    /// Whether the session of `owner` is the one that this token is for.
+    fn is_own(&self, owner: ConnId, client: &ClientId, token: &[u8]) -> bool {
+        let Some(connection) = self.tracker.get(owner) else { return false };
+        let epoch = match &connection.state {
+            State::Live(session) if session.grace > Span::ZERO => session.epoch,
+            State::Held(held) => held.session.epoch,
+            State::Live(_) | State::Greeting { .. } | State::Leaving { .. } | State::Closing => {
+                return false;
+            }
+        };
+        resume::is_token_of(self.config.resume_key, client.as_str(), epoch, token)
+    }
+
+    /// Takes the session from the connection that had it; that one goes without a word in the
+    /// ledger, since nobody went.
+    fn take_session(&mut self, owner: ConnId, now: Moment) -> Entry {
+        self.tracker.unname(owner);
+        let Some(connection) = self.tracker.get(owner) else { return Entry::New };
+        let peer = connection.peer;
+        match &connection.state {
+            State::Live(session) => {
+                let epoch = session.epoch;
+                self.stats.count_ending(CloseReason::Replaced, peer);
+                let replaced = CloseReason::Replaced;
+                let goaway = Message::Goaway {
+                    code: replaced.code(),
+                    reconnect_min_ms: 0,
+                    reconnect_max_ms: 0,
+                    address: "",
+                    text: replaced.word(),
+                };
+                self.leave(owner, &goaway, WaitsFor::Peer, now);
+                Entry::Resumed { epoch, away: Span::ZERO }
+            }
+            State::Held(held) => {
+                let (epoch, away) = (held.session.epoch, now.since(held.lost_at));
+                self.release_held(owner);
+                Entry::Resumed { epoch, away }
+            }
+            State::Greeting { .. } | State::Leaving { .. } | State::Closing => Entry::New,
+        }
+    }
+
+    /// Ends the session of `owner` so that `conn` can have its name, or refuses `conn`.
+    fn make_way(&mut self, conn: ConnId, owner: ConnId, client: &ClientId, now: Moment) -> Next {
+        let Some(connection) = self.tracker.get(owner) else { return Next::Listen };
+        let (epoch, duplicate) = match &connection.state {
+            State::Live(session) => (session.epoch, session.duplicate),
+            State::Held(_) => {
+                self.end_held(owner, None, now);
+                return Next::Listen;
+            }
+            State::Greeting { .. } | State::Leaving { .. } | State::Closing => {
+                return Next::Listen;
+            }
+        };
+        if duplicate == Duplicate::Reject {
+            return self.refuse(conn, CloseReason::AlreadyConnected, now);
+        }
+        match self.recent.on_takeover(client.as_str(), now) {
+            Fight::Fair => {
+                self.end(owner, CloseReason::Replaced, now);
+                Next::Listen
+            }
+            Fight::Contested { count } => self.send_away(conn, client, epoch, count, now),
+        }
+    }
+
+    /// Two devices that take one id from each other would do so for ever: newcomers wait, twice as
+    /// long each time.
+    fn send_away(
+        &mut self,
+        conn: ConnId,
+        client: &ClientId,
+        epoch: u64,
+        count: u32,
+        now: Moment,
+    ) -> Next {
+        let doublings = (count - limits::CONTEST_FREE).min(16);
+        let wait = Span::from_secs(1 << doublings).min(limits::CONTEST_WAIT_MAX);
+        if count.is_power_of_two() {
+            let remote = self.tracker.get(conn).map(|connection| connection.peer);
+            let Some(remote) = remote else { return Next::Ended };
+            let client = client.clone();
+            self.tell(Event::Contested { client, epoch, remote, count }, now);
+        }
+        self.end_within(conn, CloseReason::Contested, (wait.divided_by(2), wait), now);
+        Next::Ended
+    }
+
+    /// Counts a verdict that turns out to have been wrong: the client says that it sent a beat after
+    /// the last one that we heard, and that it was we who closed the connection.
+    fn note_return(&mut self, client: &ClientId, wish: &Wish<'_>, rhythm: Rhythm, now: Moment) {
+        let Some(verdict) = self.recent.take_verdict(client.as_str()) else { return };
+        self.stats.returned += 1;
+        let Some(before) = wish.before else { return };
+        let sent_at = now - Span::from_millis(u64::from(before.last_beat_ago_ms));
+        let heard_until = verdict.last_beat + rhythm.interval.divided_by(2);
+        let was_alive = sent_at > heard_until && verdict.judged_at > verdict.last_beat;
+        if was_alive && before.ended_by == EndedBy::Server {
+            self.stats.false_offline += 1;
+        }
+    }
+
+    // --- the end, at once or after a while -------------------------------------------------------
+
+    /// Ends the session on this connection, if there is one: it is held where its class wants that
+    /// and the network took it, and written off otherwise. Says whether it is held.
+    pub(crate) fn end_session(&mut self, conn: ConnId, reason: CloseReason, now: Moment) -> bool {
+        let Some(connection) = self.tracker.get_mut(conn) else { return false };
+        let State::Live(session) = &connection.state else { return false };
+        let silence = now.since(session.last_beat);
+        let intervals = silence.as_nanos() / session.rhythm.interval.as_nanos().max(1);
+        let partial_bytes = connection.deframer.partial_bytes();
+        let evidence = Evidence {
+            beats_missed: u32::try_from(intervals).unwrap_or(u32::MAX),
+            partial_bytes: u32::try_from(partial_bytes).unwrap_or(u32::MAX),
+            stalled: self.time.stalled_since(session.last_beat),
+            probe: match session.watch {
+                Watch::Calm => Probe::NotSent,
+                Watch::Pinged { .. } => Probe::Unanswered,
+            },
+            tcp: self.tcp_seen.take(),
+            held: Span::ZERO,
+        };
+        if session.grace > Span::ZERO && reason.is_loss() && self.draining.is_none() {
+            let until = now + session.grace;
+            let session = session.clone();
+            let held = Held { session, reason, evidence, lost_at: now, socket: Socket::Closing };
+            connection.state = State::Held(Box::new(held));
+            connection.deframer = Default::default();
+            connection.partial_since = None;
+            connection.outbox.forget(&mut self.chunks);
+            self.tracker.touch(conn, until);
+            self.held += 1;
+            return true;
+        }
+        let (epoch, last_beat, remote) = (session.epoch, session.last_beat, connection.peer);
+        let Some(client) = self.tracker.unname(conn) else { return false };
+        self.recent.on_offline(client.as_str(), reason, last_beat, now);
+        let last_beat = self.time.clock(last_beat);
+        let offline = Event::Offline { client, epoch, conn, remote, reason, last_beat, evidence };
+        self.tell(offline, now);
+        false
+    }
+
+    /// Writes off a session that was held: nobody came for it, or `instead` is the reason now.
+    pub(crate) fn end_held(&mut self, conn: ConnId, instead: Option<CloseReason>, now: Moment) {
+        let Some(connection) = self.tracker.get(conn) else { return };
+        let State::Held(held) = &connection.state else { return };
+        let reason = instead.unwrap_or(held.reason);
+        let evidence = Evidence { held: now.since(held.lost_at), ..held.evidence };
+        let (epoch, last_beat, remote) =
+            (held.session.epoch, held.session.last_beat, connection.peer);
+        if let Some(client) = self.tracker.unname(conn) {
+            self.recent.on_offline(client.as_str(), reason, last_beat, now);
+            let last_beat = self.time.clock(last_beat);
+            let offline =
+                Event::Offline { client, epoch, conn, remote, reason, last_beat, evidence };
+            self.tell(offline, now);
+        }
+        self.release_held(conn);
+    }
+
+    /// Gives back the slot of a session that is held no longer.
+    fn release_held(&mut self, conn: ConnId) {
+        let Some(connection) = self.tracker.get_mut(conn) else { return };
+        let State::Held(held) = &connection.state else { return };
+        self.held -= 1;
+        match held.socket {
+            Socket::Closing => {
+                connection.state = State::Closing;
+                self.tracker.disarm(conn);
+            }
+            Socket::Gone => {
+                self.tracker.dismiss(conn);
+                self.ask_for_connections();
+            }
+        }
+    }
+}
