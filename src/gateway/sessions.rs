@@ -85,7 +85,7 @@ impl Gateway {
         });
         let remote = connection.peer;
         self.follow_timeout(conn, rhythm);
-        let sent = self.welcome(conn, &client, epoch, class, entry, now);
+        let token = resume::token(self.config.resume_key, client.as_str(), epoch);
         match entry {
             Entry::New => {
                 let flaps = self.recent.on_online(client.as_str(), now);
@@ -99,7 +99,10 @@ impl Gateway {
                 self.tell(Event::Resumed { client, epoch, conn, remote, away }, now);
             }
         }
-        sent
+        // Said after it was written down: should even this be too much, OFFLINE follows ONLINE.
+        let token: &[u8] = if class.grace == Span::ZERO { &[] } else { &token };
+        let welcome = self.welcome((epoch, rhythm), entry, token, now);
+        self.answer(conn, &welcome, now)
     }
 
     /// The policies a client gets: those of its class, at the interval it wishes for, within bounds.
@@ -137,32 +140,29 @@ impl Gateway {
         }
     }
 
-    fn welcome(
+    /// What a session begins with, said to the client.
+    fn welcome<'a>(
         &mut self,
-        conn: ConnId,
-        client: &ClientId,
-        epoch: u64,
-        class: Class,
+        session: (u64, Rhythm),
         entry: Entry,
+        token: &'a [u8],
         now: Moment,
-    ) -> Next {
+    ) -> Message<'a> {
+        let (epoch, rhythm) = session;
         // A crowd that came at once must not beat in step.
-        let interval_ms = class.rhythm.interval.as_millis_u32();
-        let first_beat_ms = self.jitter.u32(0..interval_ms.max(1));
-        let token = resume::token(self.config.resume_key, client.as_str(), epoch);
-        let welcome = Message::Welcome {
+        let interval_ms = rhythm.interval.as_millis_u32();
+        Message::Welcome {
             version: *native::VERSIONS.end(),
             mode: self.config.mode,
             resumed: entry != Entry::New,
             epoch,
             interval_ms,
-            timeout_ms: class.rhythm.timeout.as_millis_u32(),
-            first_beat_ms,
+            timeout_ms: rhythm.timeout.as_millis_u32(),
+            first_beat_ms: self.jitter.u32(0..interval_ms.max(1)),
             payload_max: self.config.payload_bytes_max,
             server_unix_ms: self.config.wall.unix_millis(self.time.expected(now)),
-            resume: if class.grace == Span::ZERO { &[] } else { &token },
-        };
-        self.answer(conn, &welcome, now)
+            resume: token,
+        }
     }
 
     // --- somebody of that name is here already ---------------------------------------------------
