@@ -120,6 +120,16 @@ mod tests {
     }
 
     #[test]
+    fn what_is_heard_in_the_call_that_ends_a_gap_is_dated_behind_it() {
+        let mut time = LivedTime::new(at(0));
+        assert!(time.on_told(at(60_000)).is_some());
+        let heard = time.lived(at(60_000));
+        assert_eq!(time.clock(heard), at(60_000));
+        assert_eq!(time.stalled_since(heard), Span::ZERO);
+        assert_eq!(time.stalled_since(at(0)), Span::from_secs(60));
+    }
+
+    #[test]
     fn a_clock_that_runs_backwards_is_not_believed() {
         let mut time = LivedTime::new(at(5_000));
         assert_eq!(time.on_told(at(1_000)), None);
