@@ -22,7 +22,7 @@ pub(crate) struct LivedTime {
 /// A gap.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Stall {
-    /// The lived moment at which it began, and at which it ended.
+    /// The lived moment at which it began. It ended an instant later.
     pub(crate) at: Moment,
     /// How long it was.
     pub(crate) gap: Span,
@@ -47,7 +47,7 @@ impl LivedTime {
             return None;
         }
         let stall = Stall { at: self.lived(self.told_at), gap };
-        self.credit = self.credit + gap;
+        self.credit = self.credit + stall.credited();
         self.told_at = now;
         if self.stalls.len() == limits::STALLS_KEPT_MAX {
             self.stalls.pop_front();
@@ -70,13 +70,25 @@ impl LivedTime {
     /// What the clock said at a lived moment of the past. Exact as long as the gaps since then are
     /// remembered.
     pub(crate) fn clock(&self, lived: Moment) -> Moment {
-        self.expected(lived) - self.stalled_since(lived)
+        let credited = |sum, stall: &Stall| sum + stall.credited();
+        self.expected(lived) - self.since(lived).fold(Span::ZERO, credited)
     }
 
     /// How long we stood still since this lived moment.
     pub(crate) fn stalled_since(&self, lived: Moment) -> Span {
-        let since = self.stalls.iter().rev().take_while(|stall| stall.at >= lived);
-        since.fold(Span::ZERO, |sum, stall| sum + stall.gap)
+        self.since(lived).fold(Span::ZERO, |sum, stall| sum + stall.gap)
+    }
+
+    fn since(&self, lived: Moment) -> impl Iterator<Item = &Stall> {
+        self.stalls.iter().rev().take_while(move |stall| stall.at >= lived)
+    }
+}
+
+impl Stall {
+    /// What is taken out of time: an instant less than the gap, so that what is heard in the very
+    /// call that ends it comes after it.
+    fn credited(&self) -> Span {
+        self.gap.minus(Span::from_nanos(1))
     }
 }
 
@@ -95,10 +107,11 @@ mod tests {
         assert_eq!(time.lived(at(1_500)), at(1_500));
         let stall = Stall { at: at(1_500), gap: Span::from_millis(60_000) };
         assert_eq!(time.on_told(at(61_500)), Some(stall));
-        assert_eq!(time.lived(at(61_500)), at(1_500), "the gap was not lived");
+        let instant = Span::from_nanos(1);
+        assert_eq!(time.lived(at(61_500)), at(1_500) + instant, "the gap was not lived");
         assert_eq!(time.on_told(at(62_000)), None);
-        assert_eq!(time.lived(at(62_000)), at(2_000));
-        assert_eq!(time.expected(at(3_000)), at(63_000));
+        assert_eq!(time.lived(at(62_000)), at(2_000) + instant);
+        assert_eq!(time.expected(at(3_000) + instant), at(63_000));
     }
 
     #[test]
@@ -143,6 +156,6 @@ mod tests {
             assert!(time.on_told(at(count * 10_000)).is_some());
         }
         assert_eq!(time.stalls.len(), limits::STALLS_KEPT_MAX);
-        assert_eq!(time.lived(at(1_000_000)), at(0));
+        assert_eq!(time.lived(at(1_000_000)), Moment::from_nanos(100));
     }
 }
