@@ -61,7 +61,7 @@ impl RecentClients {
     /// A client comes online. Returns how often it did so before, within the window.
     pub(crate) fn on_online(&mut self, client: &str, now: Moment) -> u32 {
         let recent = self.of(client, now);
-        if now.since(recent.counted_since) > limits::FLAP_WINDOW {
+        if recent.comings == 0 || now.since(recent.counted_since) > limits::FLAP_WINDOW {
             recent.counted_since = now;
             recent.comings = 0;
         }
@@ -86,7 +86,7 @@ impl RecentClients {
     /// A login wants to take over from another.
     pub(crate) fn on_takeover(&mut self, client: &str, now: Moment) -> Fight {
         let recent = self.of(client, now);
-        if now.since(recent.fought_since) > limits::CONTEST_WINDOW {
+        if recent.fights == 0 || now.since(recent.fought_since) > limits::CONTEST_WINDOW {
             recent.fought_since = now;
             recent.fights = 0;
         }
@@ -168,6 +168,16 @@ mod tests {
         assert_eq!(recent.on_takeover("anna", at(100)), Fight::Contested { count: count + 1 });
         let after = at(101) + limits::CONTEST_WINDOW;
         assert_eq!(recent.on_takeover("anna", after), Fight::Fair);
+    }
+
+    #[test]
+    fn a_window_begins_with_the_first_that_is_counted() {
+        let mut recent = RecentClients::new([1, 2]);
+        recent.on_online("anna", at(0));
+        for second in [50, 70, 80] {
+            assert_eq!(recent.on_takeover("anna", at(second)), Fight::Fair);
+        }
+        assert_eq!(recent.on_takeover("anna", at(90)), Fight::Contested { count: 4 });
     }
 
     #[test]

@@ -222,7 +222,7 @@ impl Stage {
             let looks = self.ops.extract_if(.., |op| matches!(op, Op::Look { .. }));
             for op in looks.collect::<Vec<_>>() {
                 if let Op::Look { conn } = op {
-                    self.complete(Completion::Looked { conn, found: Found::Nothing });
+                    self.complete(Completion::Looked { conn, found: Found::Nothing, tcp: None });
                 }
             }
             if self.gateway.next_wake().is_none_or(|wake| wake > self.now) {
