@@ -134,6 +134,41 @@ fn a_full_house_lets_in_whom_it_holds() {
 }
 
 #[test]
+fn the_held_do_not_close_the_door_to_others() {
+    let mut stage = Stage::new(config_with_grace());
+    let inside: Vec<ConnId> = (0..4).map(|number| stage.login(&format!("c{number}"))).collect();
+    for conn in &inside {
+        stage.is_lost(*conn);
+    }
+    stage.events();
+    // As many newcomers as there are slots besides the held ones, and more.
+    for _ in 0..limits::REFUSALS_MAX + 8 {
+        let conn = stage.connect();
+        stage.hear(conn);
+    }
+    let events = stage.events();
+    assert_eq!(events[0], "offline c0 1 reset", "whoever was lost longest ago goes first");
+    assert!(stage.gateway.stats().held < 4);
+}
+
+#[test]
+fn a_wrong_verdict_is_counted_across_a_stall_too() {
+    let mut stage = Stage::new(config());
+    let conn = stage.login("anna");
+    stage.pass(Span::from_millis(35_010));
+    stage.sees_nothing(conn);
+    stage.hear(conn);
+    stage.closes(conn);
+    stage.stand_still(Span::from_secs(600));
+    stage.pass(Span::ZERO);
+    let before = Before { last_beat_ago_ms: 610_000, ended_by: EndedBy::Server };
+    let other = stage.login("bert");
+    stage.say(other, &Message::Bye { code: 100 });
+    stage.come_back("anna", &[], Some(before));
+    assert_eq!(stage.gateway.stats().false_offline, 1, "it beat twenty-five seconds in");
+}
+
+#[test]
 fn a_class_may_keep_the_older_login() {
     let own = Class {
         rhythm: config().rhythm,
