@@ -88,6 +88,8 @@ pub const CONNECTIONS_LIMIT: u32 = 4 * 1_024 * 1_024;
 pub const CONNECTIONS_DEFAULT: u32 = 1_000_000;
 /// Slots beyond the configured maximum, kept for telling newcomers politely that we are full.
 pub const REFUSALS_MAX: u32 = 64;
+/// Slots that stay free for newcomers, whoever is held.
+pub const HELD_ROOM_MIN: usize = REFUSALS_MAX as usize / 2;
 /// Accept operations waiting in the kernel at once.
 pub const ACCEPTS_MAX: u32 = 64;
 

@@ -46,6 +46,7 @@ use crate::gateway::connection::{ChunkPool, Connection, Look, Receive, Socket, S
 use crate::gateway::events::Ledger;
 use crate::gateway::lived::LivedTime;
 use crate::gateway::recent::RecentClients;
+use crate::gateway::sessions::HeldSessions;
 use crate::tracker::{Progress, Tracker, TrackerConfig};
 
 pub use crate::gateway::command::{Command, Endings, Reply, Stats};
@@ -60,8 +61,7 @@ pub struct Gateway {
     tracker: Tracker<Connection>,
     ledger: Ledger,
     recent: RecentClients,
-    /// Sessions held.
-    held: usize,
+    held: HeldSessions,
     chunks: ChunkPool,
     ops: Vec<Op>,
     accepting: Accepting,
@@ -108,7 +108,7 @@ impl Gateway {
             tracker,
             ledger: Ledger::new(),
             recent: RecentClients::new(config.hash_key),
-            held: 0,
+            held: HeldSessions::default(),
             chunks: ChunkPool::default(),
             ops: Vec::new(),
             accepting: Accepting { outstanding: 0, paused_until: None },
@@ -204,8 +204,8 @@ impl Gateway {
     pub fn stats(&self) -> Stats {
         Stats {
             connections: self.tracker.len(),
-            online: self.tracker.named() - self.held,
-            held: self.held,
+            online: self.tracker.named() - self.held.count(),
+            held: self.held.count(),
             events_waiting: self.ledger.waiting(),
             seq_last: self.ledger.seq_last(),
             ..self.stats.clone()
@@ -260,7 +260,8 @@ impl Gateway {
                 State::Closing => {}
             }
         }
-        assert_eq!(held, self.held);
+        assert_eq!(held, self.held.count());
+        assert!(self.held.remembered() <= 2 * self.capacity() + limits::HELD_ROOM_MIN);
         assert_eq!(live + held, self.tracker.named());
         assert!(self.recent.len() <= limits::RECENT_MAX);
         assert!(
@@ -288,12 +289,17 @@ impl Gateway {
         self.config.connections_max.saturating_add(limits::REFUSALS_MAX) as usize
     }
 
+    /// Slots that are free.
+    fn room(&self) -> usize {
+        self.capacity() - self.tracker.len()
+    }
+
     /// Asks for as many connections as there are slots for, so that an accepted one always has one.
     fn ask_for_connections(&mut self) {
         if self.draining.is_some() || self.accepting.paused_until.is_some() {
             return;
         }
-        let room = u32::try_from(self.capacity() - self.tracker.len()).unwrap_or(u32::MAX);
+        let room = u32::try_from(self.room()).unwrap_or(u32::MAX);
         let wanted = limits::ACCEPTS_MAX.min(room);
         let count = wanted.saturating_sub(self.accepting.outstanding);
         if count > 0 {
@@ -321,13 +327,14 @@ impl Gateway {
         } else if self.is_full() {
             self.end(conn, CloseReason::Busy, now);
         }
+        self.make_room(now);
         self.ask_for_connections();
     }
 
     /// Whether the newest connection is one too many, or its events would be.
     fn is_full(&self) -> bool {
         // Whoever is held comes back by a further connection, and must not find the door closed.
-        let here = self.tracker.len() - self.held;
+        let here = self.tracker.len() - self.held.count();
         here > self.config.connections_max as usize || self.ledger.is_congested()
     }
 

@@ -1,5 +1,7 @@
 //! How sessions begin, go on, are held, and end: one client id, one owner.
 
+use std::collections::VecDeque;
+
 use crate::base::config::{Class, Duplicate, Rhythm, UserTimeout};
 use crate::base::event::{CloseReason, Event, Evidence, Probe};
 use crate::base::ids::{ClientId, ConnId};
@@ -263,8 +265,10 @@ impl Gateway {
         let Some(verdict) = self.recent.take_verdict(client.as_str()) else { return };
         self.stats.returned += 1;
         let Some(before) = wish.before else { return };
-        let sent_at = now - Span::from_millis(u64::from(before.last_beat_ago_ms));
-        let heard_until = verdict.last_beat + rhythm.interval.divided_by(2);
+        // The client counts by the clock, stalls of ours included.
+        let sent_at =
+            self.time.expected(now) - Span::from_millis(u64::from(before.last_beat_ago_ms));
+        let heard_until = self.time.clock(verdict.last_beat) + rhythm.interval.divided_by(2);
         let was_alive = sent_at > heard_until && verdict.judged_at > verdict.last_beat;
         if was_alive && before.ended_by == EndedBy::Server {
             self.stats.false_offline += 1;
@@ -301,7 +305,7 @@ impl Gateway {
             connection.partial_since = None;
             connection.outbox.forget(&mut self.chunks);
             self.tracker.touch(conn, until);
-            self.held += 1;
+            self.hold(conn);
             return true;
         }
         let (epoch, last_beat, remote) = (session.epoch, session.last_beat, connection.peer);
@@ -331,11 +335,33 @@ impl Gateway {
         self.release_held(conn);
     }
 
+    fn hold(&mut self, conn: ConnId) {
+        self.held.count += 1;
+        self.held.order.push_back(conn);
+        if self.held.order.len() > self.held.remembered_max() {
+            let tracker = &self.tracker;
+            self.held.order.retain(|conn| {
+                let connection = tracker.get(*conn);
+                connection.is_some_and(|connection| matches!(connection.state, State::Held(_)))
+            });
+        }
+    }
+
+    /// Writes off whoever was lost longest ago when slots run short: the held must not close the
+    /// door to those who are here.
+    pub(crate) fn make_room(&mut self, now: Moment) {
+        while self.room() < limits::HELD_ROOM_MIN
+            && let Some(conn) = self.held.pop_oldest()
+        {
+            self.end_held(conn, None, now);
+        }
+    }
+
     /// Gives back the slot of a session that is held no longer.
     fn release_held(&mut self, conn: ConnId) {
         let Some(connection) = self.tracker.get_mut(conn) else { return };
         let State::Held(held) = &connection.state else { return };
-        self.held -= 1;
+        self.held.on_released();
         match held.socket {
             Socket::Closing => {
                 connection.state = State::Closing;
@@ -346,5 +372,41 @@ impl Gateway {
                 self.ask_for_connections();
             }
         }
+    }
+}
+
+/// The sessions that are held, in the order in which they were lost.
+#[derive(Default)]
+pub(crate) struct HeldSessions {
+    /// Some of these are held no longer; their ids are stale or their state tells.
+    order: VecDeque<ConnId>,
+    count: usize,
+}
+
+impl HeldSessions {
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
+    /// How many ids may be remembered, stale ones included, before they are sorted out.
+    pub(crate) fn remembered_max(&self) -> usize {
+        2 * self.count + limits::HELD_ROOM_MIN
+    }
+
+    /// How many ids are remembered.
+    pub(crate) fn remembered(&self) -> usize {
+        self.order.len()
+    }
+
+    fn on_released(&mut self) {
+        self.count -= 1;
+        if self.count == 0 {
+            self.order.clear();
+        }
+    }
+
+    fn pop_oldest(&mut self) -> Option<ConnId> {
+        self.order.pop_front()
     }
 }

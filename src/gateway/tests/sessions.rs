@@ -141,14 +141,28 @@ fn the_held_do_not_close_the_door_to_others() {
         stage.is_lost(*conn);
     }
     stage.events();
-    // As many newcomers as there are slots besides the held ones, and more.
-    for _ in 0..limits::REFUSALS_MAX + 8 {
+    for _ in 0..limits::REFUSALS_MAX {
         let conn = stage.connect();
         stage.hear(conn);
     }
     let events = stage.events();
     assert_eq!(events[0], "offline c0 1 reset", "whoever was lost longest ago goes first");
-    assert!(stage.gateway.stats().held < 4);
+    assert_eq!(stage.gateway.stats().held, 0);
+}
+
+#[test]
+fn a_client_that_is_lost_again_and_again_is_remembered_once() {
+    let mut stage = Stage::new(GatewayConfig { connections_max: 100, ..config_with_grace() });
+    let first = stage.login("held-all-the-time");
+    stage.is_lost(first);
+    let mut conn = stage.login("anna");
+    let token = stage.token("anna", 2);
+    for _ in 0..1_000 {
+        stage.is_lost(conn);
+        conn = stage.come_back("anna", &token, None);
+        stage.hear(conn);
+    }
+    assert_eq!(stage.gateway.stats().held, 1);
 }
 
 #[test]
