@@ -1,5 +1,9 @@
 //! Promise P8: beats allocate nothing, once every buffer has its size.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::Mutex;
+
 use heartwheel::base::config::GatewayConfig;
 use heartwheel::base::ids::ConnId;
 use heartwheel::base::io::{Completion, Op, SocketHandle};
@@ -12,6 +16,25 @@ use heartwheel::wire::native;
 static COUNTED: dhat::Alloc = dhat::Alloc;
 
 const CLIENTS: u64 = 2_000;
+
+/// The allocator has one set of books.
+static BOOKS: Mutex<()> = Mutex::new(());
+
+fn hello(client_id: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    native::encode_preface(native::VERSIONS, &mut bytes);
+    let message = Message::Hello {
+        wanted_interval_ms: 0,
+        client_id,
+        class: "",
+        token: &[],
+        resume: &[],
+        last_seq: 0,
+        before: None,
+    };
+    native::encode(&message, &mut bytes);
+    bytes
+}
 
 /// The gateway with a kernel that sends everything at once.
 struct Stage {
@@ -53,19 +76,7 @@ impl Stage {
             | Op::Close { .. } => None,
         });
         let conn = conn.expect("a connection");
-        let mut hello = Vec::new();
-        native::encode_preface(native::VERSIONS, &mut hello);
-        let client_id = format!("client-{number}");
-        let message = Message::Hello {
-            wanted_interval_ms: 0,
-            client_id: &client_id,
-            class: "",
-            token: &[],
-            resume: &[],
-            last_seq: 0,
-            before: None,
-        };
-        native::encode(&message, &mut hello);
+        let hello = hello(&format!("client-{number}"));
         self.gateway.on_completion(Completion::Received { conn, bytes: &hello }, self.now);
         self.settle();
         conn
@@ -74,6 +85,7 @@ impl Stage {
 
 #[test]
 fn a_million_beats_allocate_nothing() {
+    let _books = BOOKS.lock();
     let _profiler = dhat::Profiler::builder().testing().build();
     let config = GatewayConfig { connections_max: 3_000, ..GatewayConfig::default() };
     let now = Moment::from_millis(1);
@@ -105,4 +117,68 @@ fn a_million_beats_allocate_nothing() {
     let stats = stage.gateway.stats();
     assert_eq!(stats.online as u64, CLIENTS);
     assert_eq!(stats.frames_received, CLIENTS * (1 + 2 * 260));
+}
+
+#[test]
+fn beats_over_real_sockets_allocate_nothing_either() {
+    const BEATS: u64 = 20_000;
+    let _books = BOOKS.lock();
+    let _profiler = dhat::Profiler::builder().testing().build();
+    let (address, stop) = serve();
+    let mut stream = TcpStream::connect(address).expect("connects");
+    stream.set_nodelay(true).expect("an option");
+    stream.write_all(&hello("beating")).expect("sends");
+    let mut welcome = [0; 256];
+    assert!(stream.read(&mut welcome).expect("receives") > 0);
+    let mut ping = Vec::new();
+    native::encode(&Message::Ping { reply: Reply::Wanted, payload: b"12345678" }, &mut ping);
+    let mut pong = vec![0; ping.len()];
+    let mut beat = |count: u64| {
+        for _ in 0..count {
+            stream.write_all(&ping).expect("sends");
+            stream.read_exact(&mut pong).expect("receives");
+        }
+    };
+    beat(1_000);
+    let (before, began) = (dhat::HeapStats::get(), std::time::Instant::now());
+    beat(BEATS);
+    let blocks = dhat::HeapStats::get().total_blocks - before.total_blocks;
+    // Once a second the loop tells how things are, in a box.
+    let reports = began.elapsed().as_secs() + 1;
+    assert!(blocks <= 2 * reports, "{blocks} allocations in {BEATS} beats");
+    stop();
+}
+
+/// A server on a thread of its own, where it is, and how to stop it.
+fn serve() -> (std::net::SocketAddr, impl FnOnce()) {
+    use heartwheel::gateway::Command;
+    use heartwheel::os::machine::{self, Wanted};
+    use heartwheel::os::ring::DriverConfig;
+    use heartwheel::os::{clock::Clock, socket};
+    use heartwheel::server::Server;
+
+    let any_port = "127.0.0.1:0".parse().expect("an address");
+    let listener = socket::listen(any_port, &socket::ListenOptions::default()).expect("listens");
+    let address = listener.local_address();
+    let (asker_in, asker_out) = std::sync::mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        let plan = machine::survey().plan(Wanted::UpTo(64)).expect("io_uring works");
+        let driver = DriverConfig {
+            connections_max: plan.sockets_max(),
+            descriptors: plan.descriptors,
+            listener: Some(listener),
+            sizes: plan.ring_sizes(),
+        };
+        let config = GatewayConfig { connections_max: 64, ..GatewayConfig::default() };
+        let (mut server, asker, _) =
+            Server::new(driver, config, Clock::new()).expect("io_uring works");
+        asker_in.send(asker).expect("the test waits");
+        server.run().expect("the ring holds");
+    });
+    let mut asker = asker_out.recv().expect("the server starts");
+    let stop = move || {
+        asker.ask(Command::Drain { within: Span::from_millis(10) }).expect("room for a question");
+        thread.join().expect("the server ends");
+    };
+    (address, stop)
 }
