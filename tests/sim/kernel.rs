@@ -6,7 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use fastrand::Rng;
 use heartwheel::base::ids::ConnId;
-use heartwheel::base::io::{Chunk, CloseHow, Found, IoFault, Op, ReceiveEnd, SocketHandle};
+use heartwheel::base::io::{
+    Chunk, CloseHow, Found, IoFault, Op, ReceiveEnd, SocketHandle, TcpFacts,
+};
 use heartwheel::base::limits;
 use heartwheel::base::time::{Moment, Span};
 
@@ -28,6 +30,8 @@ pub(crate) struct Link {
     /// Bytes the client wrote in all, and bytes handed to the gateway in all.
     written_bytes: u64,
     delivered_bytes: u64,
+    /// Where the last frame ended that was handed over whole.
+    whole_bytes: u64,
     /// Where in the stream the frames end that were not yet handed over whole.
     ends: VecDeque<(u64, Label)>,
     /// The client will write no more.
@@ -67,7 +71,7 @@ pub(crate) enum Word {
     Received(Vec<u8>),
     Ended(ReceiveEnd),
     Sent(Chunk, Result<usize, IoFault>),
-    Looked(Found),
+    Looked(Found, Option<TcpFacts>),
     Closed,
 }
 
@@ -131,6 +135,7 @@ impl Kernel {
             waiting: VecDeque::new(),
             written_bytes: 0,
             delivered_bytes: 0,
+            whole_bytes: 0,
             ends: VecDeque::new(),
             is_finished: false,
             broken: None,
@@ -175,18 +180,17 @@ impl Kernel {
         links.chain(accepts).min()
     }
 
-    /// Takes what belongs to a word that is handed over: which frames it completes, and whether it
-    /// leaves one begun.
-    pub(crate) fn hand_over(&mut self, link: usize, bytes: usize) -> (Vec<Label>, Begun) {
+    /// Takes what belongs to a word that is handed over: which frames it completes, and how many
+    /// bytes of another are there then.
+    pub(crate) fn hand_over(&mut self, link: usize, bytes: usize) -> (Vec<Label>, u64) {
         let link = &mut self.links[link];
         link.delivered_bytes += bytes as u64;
         let whole = link.ends.iter().take_while(|(end, _)| *end <= link.delivered_bytes).count();
         let frames: Vec<_> = link.ends.drain(..whole).collect();
-        let begun = match frames.last() {
-            Some((end, _)) if *end == link.delivered_bytes => Begun::Nothing,
-            Some(_) => Begun::Anew,
-            None => Begun::Still,
-        };
+        if let Some((end, _)) = frames.last() {
+            link.whole_bytes = *end;
+        }
+        let begun = link.delivered_bytes - link.whole_bytes;
         (frames.into_iter().map(|(_, label)| label).collect(), begun)
     }
 
@@ -374,23 +378,12 @@ impl Kernel {
                         self.conns.remove(&conn);
                         self.slots.remove(&conn.slot);
                     }
-                    Word::Received(_) | Word::Sent(..) | Word::Looked(_) => {}
+                    Word::Received(_) | Word::Sent(..) | Word::Looked(..) => {}
                 }
                 Some(News::Of { link: index, conn, word })
             }
         }
     }
-}
-
-/// How a handed-over piece of the stream ends.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Begun {
-    /// At the end of a frame.
-    Nothing,
-    /// Within a frame that began in this piece, behind another.
-    Anew,
-    /// Within a frame that was perhaps begun before.
-    Still,
 }
 
 impl Link {
@@ -461,7 +454,16 @@ impl Link {
                 None if self.is_finished => Found::Eof,
                 None => Found::Nothing,
             };
-            self.queue.push_back((now, Word::Looked(found)));
+            let is_known = found == Found::Nothing && rng.bool();
+            // Unlike any other look's, so that another's facts are noticed.
+            let facts = || TcpFacts {
+                last_data_received_ms: rng.u32(..),
+                last_ack_received_ms: rng.u32(..),
+                unacked: rng.u32(..),
+                rtt_us: rng.u32(..),
+                retransmits: rng.u8(..),
+            };
+            self.queue.push_back((now, Word::Looked(found, is_known.then(facts))));
         }
         if let Some((due, how)) = self.closing
             && due <= now

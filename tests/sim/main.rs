@@ -9,6 +9,7 @@
 mod clients;
 mod faults;
 mod kernel;
+mod lived;
 mod oracle;
 mod script;
 mod world;

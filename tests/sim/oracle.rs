@@ -4,13 +4,14 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use heartwheel::base::config::GatewayConfig;
-use heartwheel::base::event::{CloseReason, Event, Record};
+use heartwheel::base::config::{GatewayConfig, Rhythm};
+use heartwheel::base::event::{CloseReason, Event, Evidence, Probe, Record};
 use heartwheel::base::ids::ConnId;
-use heartwheel::base::io::{Found, IoFault, ReceiveEnd};
+use heartwheel::base::io::{Found, IoFault, ReceiveEnd, TcpFacts};
+use heartwheel::base::limits;
 use heartwheel::base::time::{Moment, Span};
 
-use crate::kernel::Begun;
+use crate::lived::Lived;
 use crate::script::{Label, Wish, client_id};
 
 /// What is known of one connection, from its adoption to its `Closed`.
@@ -20,12 +21,18 @@ pub(crate) struct Seat {
     pub(crate) phase: Phase,
     since: Moment,
     partial_since: Option<Moment>,
+    partial_bytes: u64,
     /// A last look is under way, asked for at this moment.
     looked_from: Option<Moment>,
-    /// Where the server pings: it was pinged at this moment or before, and has not spoken since.
+    /// It was silent for so long that it may have been pinged, at this moment or later, and has not
+    /// spoken since.
+    pinged_from: Option<Moment>,
+    /// It was pinged, at this moment or before, and has not spoken since.
     pinged_by: Option<Moment>,
-    /// The last look found bytes: nobody is judged before this.
-    spared_until: Moment,
+    /// How often it was silent for so long.
+    pub(crate) silences: usize,
+    /// The last look found bytes: nobody is judged within a tick from here.
+    spared_at: Option<Moment>,
     is_closed: bool,
 }
 
@@ -52,7 +59,18 @@ pub(crate) struct Presence {
 #[derive(Debug)]
 enum Expected {
     Online { device: usize, conn: ConnId, wish: Wish },
-    Offline { conn: ConnId, presence: Presence, reason: CloseReason },
+    Offline { conn: ConnId, presence: Presence, reason: CloseReason, proof: Proof },
+    Stalled { gap: Span },
+}
+
+/// What the evidence must say.
+#[derive(Clone, Copy, Debug)]
+struct Proof {
+    at: Moment,
+    partial_bytes: u64,
+    tcp: Option<TcpFacts>,
+    /// Whether it was pinged; `None`: the tick decides.
+    probe: Option<Probe>,
 }
 
 pub(crate) struct Oracle {
@@ -60,78 +78,118 @@ pub(crate) struct Oracle {
     pub(crate) seats: BTreeMap<ConnId, Seat>,
     owners: BTreeMap<usize, ConnId>,
     expected: VecDeque<Expected>,
-    draining_until: Option<Moment>,
+    lived: Lived,
+    /// Since when everybody is asked to leave, and how long they have.
+    draining: Option<(Moment, Span)>,
     seq_last: u64,
     epoch_last: u64,
     has_stopped: bool,
     /// Who is online, from the ledger alone: the reader's view.
     ledger_view: BTreeMap<String, u64>,
+    /// What TCP said of the connection that is being judged.
+    tcp_seen: Option<TcpFacts>,
     /// Verdicts of silence, for the summary.
     pub(crate) verdicts: usize,
+    pub(crate) stalls: usize,
     pub(crate) records: usize,
 }
 
 impl Oracle {
-    pub(crate) fn new(config: GatewayConfig) -> Self {
+    pub(crate) fn new(config: GatewayConfig, now: Moment) -> Self {
         Self {
             epoch_last: config.epoch_first - 1,
             config,
             seats: BTreeMap::new(),
             owners: BTreeMap::new(),
             expected: VecDeque::new(),
-            draining_until: None,
+            lived: Lived::new(now),
+            draining: None,
             seq_last: 0,
             has_stopped: false,
             ledger_view: BTreeMap::new(),
+            tcp_seen: None,
             verdicts: 0,
+            stalls: 0,
             records: 0,
         }
     }
 
     // --- what the gateway is told ----------------------------------------------------------------
 
+    /// The gateway is told that it is `now`, by whatever door.
+    pub(crate) fn on_told(&mut self, now: Moment) {
+        if let Some(gap) = self.lived.on_told(now)
+            && !self.seats.is_empty()
+        {
+            self.stalls += 1;
+            self.expected.push_back(Expected::Stalled { gap });
+        }
+    }
+
+    /// The gateway is to look at the time: whoever was silent for long may be pinged from now on.
+    pub(crate) fn on_time(&mut self, now: Moment) {
+        let (config, lived) = (&self.config, &self.lived);
+        for seat in self.seats.values_mut() {
+            if let Phase::Live(presence) = &seat.phase
+                && let Some(silence) = ping_after(presence, config)
+                && seat.pinged_from.is_none()
+                && lived.between(presence.last_beat, now) >= silence
+            {
+                seat.pinged_from = Some(now);
+                seat.silences += 1;
+            }
+        }
+    }
+
     /// A connection was accepted and adopted.
     pub(crate) fn on_adopted(&mut self, conn: ConnId, link: usize, now: Moment) {
-        let is_refused = self.draining_until.is_some()
-            || self.seats.len() >= self.config.connections_max as usize;
-        let reason =
-            if self.draining_until.is_some() { CloseReason::Drain } else { CloseReason::Busy };
+        let is_refused =
+            self.draining.is_some() || self.seats.len() >= self.config.connections_max as usize;
+        let reason = if self.draining.is_some() { CloseReason::Drain } else { CloseReason::Busy };
         let over = Phase::Over { since: now, reason: Some(reason) };
         let seat = Seat {
             link,
             phase: if is_refused { over } else { Phase::Greeting },
             since: now,
             partial_since: None,
+            partial_bytes: 0,
             looked_from: None,
+            pinged_from: None,
             pinged_by: None,
-            spared_until: Moment::ZERO,
+            silences: 0,
+            spared_at: None,
             is_closed: false,
         };
         assert!(self.seats.insert(conn, seat).is_none(), "{conn} is here already");
     }
 
-    /// Bytes were handed over that complete these frames.
+    /// Bytes were handed over that complete these frames, and so many bytes of another.
     pub(crate) fn on_received(
         &mut self,
         conn: ConnId,
         labels: &[Label],
-        begun: Begun,
+        begun_bytes: u64,
         now: Moment,
     ) {
+        // Whoever is ended for what it says has nothing begun: what is taken apart is not kept.
+        self.seat(conn).partial_bytes = 0;
         for label in labels {
             self.on_frame(conn, label, now);
         }
         let seat = self.seat(conn);
-        seat.partial_since = match begun {
-            Begun::Nothing => None,
-            Begun::Anew => Some(now),
-            Begun::Still => seat.partial_since.or(Some(now)),
+        seat.partial_bytes = begun_bytes;
+        seat.partial_since = match (begun_bytes, labels) {
+            (0, _) => None,
+            (_, []) => seat.partial_since.or(Some(now)),
+            (_, _) => Some(now),
         };
     }
 
     fn on_frame(&mut self, conn: ConnId, label: &Label, now: Moment) {
         let seat = self.seat(conn);
-        seat.pinged_by = None;
+        if !matches!(label, Label::Bad(_)) {
+            (seat.pinged_from, seat.pinged_by) = (None, None);
+        }
         match (&mut seat.phase, label) {
             (Phase::Greeting, Label::Hello { device, wish }) => {
                 let (device, wish) = (*device, *wish);
@@ -194,41 +252,52 @@ impl Oracle {
     }
 
     /// The last look is answered.
-    pub(crate) fn on_looked(&mut self, conn: ConnId, found: Found, now: Moment) {
-        let tick = self.config.tick;
+    pub(crate) fn on_looked(
+        &mut self,
+        conn: ConnId,
+        found: Found,
+        tcp: Option<TcpFacts>,
+        now: Moment,
+    ) {
         let asked_at = self.seat(conn).looked_from.take().expect("a look was asked for");
         // A look that was answered late judges by when it was asked for: what happened since may
         // wait behind it.
         let overdue = self.overdue(conn, asked_at);
-        let seat = self.seat(conn);
         match found {
             Found::Nothing => {
                 if let Some(reason) = overdue {
                     self.verdicts += usize::from(reason == CloseReason::HeartbeatTimeout);
+                    self.tcp_seen = tcp;
                     self.end(conn, reason, now);
+                    self.tcp_seen = None;
                 }
             }
-            Found::Bytes => seat.spared_until = now + tick,
+            Found::Bytes => self.seat(conn).spared_at = Some(now),
             Found::Eof => self.end(conn, CloseReason::ClosedByPeer, now),
             Found::Fault(fault) => self.end(conn, reason_of(fault), now),
         }
     }
 
-    /// Which deadline passed, if one did.
-    fn overdue(&self, conn: ConnId, now: Moment) -> Option<CloseReason> {
+    /// Which deadline passed by `at`, if one did.
+    fn overdue(&self, conn: ConnId, at: Moment) -> Option<CloseReason> {
         let seat = &self.seats[&conn];
+        let has_passed = |since: Moment, span: Span| self.lived.between(since, at) >= span;
         match &seat.phase {
-            Phase::Greeting => {
-                let due = seat.since + self.config.handshake_timeout;
-                (due <= now).then_some(CloseReason::HandshakeTimeout)
-            }
+            Phase::Greeting => has_passed(seat.since, self.config.handshake_timeout)
+                .then_some(CloseReason::HandshakeTimeout),
             Phase::Live(presence) => {
-                let frame = seat.partial_since.map(|since| since + self.config.frame_timeout);
-                if presence.last_beat + presence.timeout <= now {
-                    Some(CloseReason::HeartbeatTimeout)
-                } else {
-                    frame.filter(|due| *due <= now).map(|_| CloseReason::FrameTimeout)
+                let is_silent = has_passed(presence.last_beat, presence.timeout);
+                let had_time = match (answer_min(presence, &self.config), seat.pinged_from) {
+                    (None, _) => true,
+                    (Some(span), Some(from)) => has_passed(from, span),
+                    (Some(_), None) => false,
+                };
+                if is_silent && had_time {
+                    return Some(CloseReason::HeartbeatTimeout);
                 }
+                seat.partial_since
+                    .filter(|since| has_passed(*since, self.config.frame_timeout))
+                    .map(|_| CloseReason::FrameTimeout)
             }
             Phase::Over { .. } => None,
         }
@@ -237,7 +306,7 @@ impl Oracle {
     /// The gateway sends something. To whoever did not say HELLO it has nothing to say but to
     /// leave.
     pub(crate) fn on_send_asked(&mut self, conn: ConnId, now: Moment) {
-        let is_draining = self.draining_until.is_some();
+        let is_draining = self.draining.is_some();
         if self.seat(conn).phase == Phase::Greeting {
             assert!(is_draining, "{conn}: a word before HELLO");
             self.end(conn, CloseReason::Drain, now);
@@ -259,8 +328,8 @@ impl Oracle {
     }
 
     /// Everybody is asked to leave.
-    pub(crate) fn on_drain(&mut self, until: Moment) {
-        self.draining_until = Some(until);
+    pub(crate) fn on_drain(&mut self, within: Span, now: Moment) {
+        self.draining = Some((now, within));
     }
 
     /// An operator ends a client's session.
@@ -276,7 +345,14 @@ impl Oracle {
 
     fn end(&mut self, conn: ConnId, reason: CloseReason, now: Moment) {
         let over = Phase::Over { since: now, reason: Some(reason) };
+        let tcp = self.tcp_seen;
         let seat = self.seat(conn);
+        let probe = match (seat.pinged_from, seat.pinged_by) {
+            (None, _) => Some(Probe::NotSent),
+            (Some(_), Some(_)) => Some(Probe::Unanswered),
+            (Some(_), None) => None,
+        };
+        let proof = Proof { at: now, partial_bytes: seat.partial_bytes, tcp, probe };
         match &seat.phase {
             Phase::Over { .. } => {}
             Phase::Greeting => seat.phase = over,
@@ -284,7 +360,7 @@ impl Oracle {
                 let presence = presence.clone();
                 seat.phase = over;
                 self.owners.remove(&presence.device);
-                self.expected.push_back(Expected::Offline { conn, presence, reason });
+                self.expected.push_back(Expected::Offline { conn, presence, reason, proof });
             }
         }
     }
@@ -317,6 +393,12 @@ impl Oracle {
                     self.foresee(*conn, *reason, now, &is_stuck);
                     self.on_offline(&record.event);
                 }
+                Event::Stalled { gap } => {
+                    let expected = self.expected.pop_front();
+                    let is_right =
+                        matches!(expected, Some(Expected::Stalled { gap: due }) if due == *gap);
+                    assert!(is_right, "expected {expected:?}, the ledger says {gap} of stall");
+                }
                 Event::Stopped => {
                     assert!(self.owners.is_empty(), "P5: stopped with clients online");
                     assert!(self.seats.is_empty(), "stopped with connections open");
@@ -330,7 +412,7 @@ impl Oracle {
     /// Per client ONLINE and OFFLINE alternate, and an OFFLINE ends the newest epoch.
     fn read_as_a_consumer(&mut self, event: &Event) {
         match event {
-            Event::Started => {}
+            Event::Started | Event::Stalled { .. } => {}
             Event::Online { client, epoch, .. } => {
                 assert!(*epoch > self.epoch_last, "P5: epoch {epoch} after {}", self.epoch_last);
                 self.epoch_last = *epoch;
@@ -384,18 +466,19 @@ impl Oracle {
         now: Moment,
         is_stuck: impl Fn(usize) -> bool,
     ) {
-        let (frame_timeout, server_pings) =
-            (self.config.frame_timeout, self.config.mode.server_pings());
-        let is_draining = self.draining_until.is_some();
-        let seat = self.seat(conn);
+        let is_draining = self.draining.is_some();
+        let seat = &self.seats[&conn];
         if !matches!(seat.phase, Phase::Live(_)) {
-            let frame = seat.partial_since.map(|since| since + frame_timeout);
+            let frame_timeout = self.config.frame_timeout;
+            let is_frame_late = seat
+                .partial_since
+                .is_some_and(|since| self.lived.between(since, now) >= frame_timeout);
             #[allow(clippy::wildcard_enum_match_arm, reason = "two of them are special here")]
             let is_right = match reason {
                 // What it said behind the bytes that filled its outbox was not listened to.
                 CloseReason::SlowConsumer => is_stuck(seat.link),
-                // Where the server pings, a late ping puts off the one verdict and not the other.
-                CloseReason::FrameTimeout => server_pings && frame.is_some_and(|due| due <= now),
+                // A late ping puts off the one verdict and not the other.
+                CloseReason::FrameTimeout => seat.pinged_from.is_some() && is_frame_late,
                 _ => false,
             };
             if is_right {
@@ -421,7 +504,7 @@ impl Oracle {
                 Expected::Offline { conn: other, reason, .. } if *other == conn => {
                     *reason = instead
                 }
-                Expected::Offline { .. } | Expected::Online { .. } => {}
+                Expected::Offline { .. } | Expected::Online { .. } | Expected::Stalled { .. } => {}
             }
         }
         if let Phase::Over { reason, .. } = &mut self.seat(conn).phase {
@@ -430,44 +513,80 @@ impl Oracle {
     }
 
     fn on_offline(&mut self, event: &Event) {
-        let Event::Offline { client, epoch, conn, reason, last_beat, .. } = event else { return };
+        let Event::Offline { client, epoch, conn, reason, last_beat, evidence, .. } = event else {
+            return;
+        };
         let expected = self.expected.pop_front();
-        let Some(Expected::Offline { conn: expected_conn, presence, reason: why }) = expected
+        let Some(Expected::Offline { conn: expected_conn, presence, reason: why, proof }) =
+            expected
         else {
             panic!("expected {expected:?}, the ledger says {event:?}");
         };
         assert_eq!((*conn, *reason), (expected_conn, why), "{event:?} and {presence:?}");
         assert_eq!(client.as_str(), client_id(presence.device));
-        assert_eq!((*epoch, *last_beat), (presence.epoch, presence.last_beat), "{event:?}");
+        assert_eq!(*epoch, presence.epoch, "{event:?}");
+        // Only the latest gaps are remembered, for dating what was before them.
+        if self.lived.is_dated(presence.last_beat) {
+            assert_eq!(*last_beat, presence.last_beat, "{event:?}");
+            self.assert_evidence(evidence, &presence, *reason, proof);
+        }
+    }
+
+    fn assert_evidence(
+        &self,
+        evidence: &Evidence,
+        presence: &Presence,
+        reason: CloseReason,
+        proof: Proof,
+    ) {
+        let silence = self.lived.between(presence.last_beat, proof.at);
+        let missed = silence.as_nanos() / presence.interval.as_nanos();
+        assert_eq!(u64::from(evidence.beats_missed), missed, "{presence:?}");
+        assert_eq!(evidence.stalled, self.lived.stalled(presence.last_beat, proof.at));
+        assert_eq!(evidence.tcp, proof.tcp, "facts of another look");
+        let probe = match reason {
+            CloseReason::HeartbeatTimeout if ping_after(presence, &self.config).is_some() => {
+                Some(Probe::Unanswered)
+            }
+            _ => proof.probe,
+        };
+        assert_eq!(evidence.probe, probe.unwrap_or(evidence.probe), "{reason}: {presence:?}");
+        // Whoever does not read is ended in the middle of what it says, or between.
+        let is_unknown = reason == CloseReason::SlowConsumer && evidence.partial_bytes == 0;
+        assert!(is_unknown || u64::from(evidence.partial_bytes) == proof.partial_bytes);
     }
 
     // --- the walk --------------------------------------------------------------------------------
 
     /// Walks everybody, after the gateway looked at the time and left nothing over.
     pub(crate) fn check(&mut self, now: Moment, next_wake: Option<Moment>) {
-        let tick = self.config.tick;
-        let config = &self.config;
-        let draining_until = self.draining_until;
+        let (config, lived, draining) = (&self.config, &self.lived, self.draining);
+        let tick = config.tick;
         for (conn, seat) in &mut self.seats {
             if let Phase::Greeting | Phase::Live(_) = seat.phase {
-                assert!(draining_until.is_none(), "{conn}: still here in a drain");
+                assert!(draining.is_none(), "{conn}: still here in a drain");
             }
+            let spared = seat.spared_at.map_or(Moment::ZERO, |at| lived.due(at, tick));
             let due = match &seat.phase {
-                Phase::Greeting => seat.since + config.handshake_timeout,
+                Phase::Greeting => lived.due(seat.since, config.handshake_timeout),
                 Phase::Live(presence) => {
-                    let frame = seat.partial_since.map(|since| since + config.frame_timeout);
-                    let ping_at = presence.last_beat + presence.interval;
-                    let sleeps_on = next_wake.is_none_or(|wake| wake > ping_at + tick);
-                    // Nobody is pinged while a look at them is under way.
-                    if now >= ping_at && sleeps_on && seat.looked_from.is_none() {
+                    let frame =
+                        seat.partial_since.map(|since| lived.due(since, config.frame_timeout));
+                    let is_free = seat.looked_from.is_none() && spared + tick <= now;
+                    let ping_at = ping_after(presence, config)
+                        .map(|silence| lived.due(presence.last_beat, silence));
+                    // It is done when its time has come and nobody wakes up for it.
+                    let is_past =
+                        |at: Moment| at <= now && next_wake.is_none_or(|wake| wake > at + tick);
+                    if is_free && ping_at.is_some_and(is_past) {
                         seat.pinged_by = seat.pinged_by.or(Some(now));
                     }
-                    let silent = silent_due(presence, seat.pinged_by, config);
+                    let silent = silent_due(presence, seat.pinged_by, config, lived);
                     frame.map_or(silent, |due| due.min(silent))
                 }
                 Phase::Over { since, .. } => {
-                    let linger = *since + config.linger_timeout;
-                    linger.max(draining_until.unwrap_or(linger))
+                    let linger = lived.due(*since, config.linger_timeout);
+                    draining.map_or(linger, |(at, within)| linger.max(lived.due(at, within)))
                 }
             };
             let is_gateways_turn = match seat.phase {
@@ -475,11 +594,15 @@ impl Oracle {
                 Phase::Over { .. } => !seat.is_closed,
             };
             if is_gateways_turn {
-                let due = due.max(seat.spared_until) + tick;
+                let due = due.max(spared) + tick;
                 let is_woken = next_wake.is_some_and(|wake| wake <= due);
                 assert!(is_woken, "P2: {conn} is due at {due:?}, the next wake is {next_wake:?}");
                 assert!(now < due, "P2: {conn} is late, due {due:?} at {now:?}: {seat:?}");
             }
+        }
+        if !self.seats.is_empty() {
+            let is_awake = next_wake.is_some_and(|wake| wake <= now + limits::SLEEP_MAX);
+            assert!(is_awake, "sleeps too long at {now:?}: {next_wake:?}");
         }
     }
 
@@ -495,17 +618,37 @@ impl Oracle {
     }
 }
 
-/// When something is due about a client of which nothing more is heard: the verdict, or the ping
-/// before it. Whoever is pinged late has half of the usual time to answer.
-fn silent_due(presence: &Presence, pinged_by: Option<Moment>, config: &GatewayConfig) -> Moment {
-    let dead_at = presence.last_beat + presence.timeout;
-    if !config.mode.server_pings() {
-        return dead_at;
+/// After how much silence a client is pinged, if at all.
+fn ping_after(presence: &Presence, config: &GatewayConfig) -> Option<Span> {
+    let rhythm = Rhythm { interval: presence.interval, timeout: presence.timeout };
+    if config.mode.server_pings() {
+        Some(rhythm.interval)
+    } else {
+        config.probe.span(rhythm).map(|span| rhythm.timeout.minus(span))
     }
-    let usual = presence.timeout.minus(presence.interval);
-    match pinged_by {
-        Some(by) => dead_at.max(by + usual.divided_by(2)),
-        None => presence.last_beat + presence.interval,
+}
+
+/// How long whoever is pinged has to answer, at the least: half of what is usual.
+fn answer_min(presence: &Presence, config: &GatewayConfig) -> Option<Span> {
+    ping_after(presence, config).map(|silence| presence.timeout.minus(silence).divided_by(2))
+}
+
+/// When something is due about a client of which nothing more is heard: the verdict, or the ping
+/// before it.
+fn silent_due(
+    presence: &Presence,
+    pinged_by: Option<Moment>,
+    config: &GatewayConfig,
+    lived: &Lived,
+) -> Moment {
+    let dead_at = lived.due(presence.last_beat, presence.timeout);
+    match (ping_after(presence, config), pinged_by) {
+        (None, _) => dead_at,
+        (Some(silence), None) => lived.due(presence.last_beat, silence),
+        (Some(silence), Some(by)) => {
+            let usual = presence.timeout.minus(silence);
+            dead_at.max(lived.due(by, usual.divided_by(2)))
+        }
     }
 }
 

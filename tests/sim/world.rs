@@ -67,6 +67,8 @@ struct World {
     steps: usize,
     idle_turns: u32,
     accept_failed_at: Option<Moment>,
+    /// Commands that the loop has not taken yet.
+    kicks_waiting: u32,
     /// Whether the gateway always had the time that it gives itself.
     patience: Patience,
     has_leaps: bool,
@@ -139,13 +141,14 @@ impl World {
             now,
             gateway,
             kernel,
-            oracle: Oracle::new(config.clone()),
+            oracle: Oracle::new(config.clone(), now),
             clients: Clients::new(rng.fork()),
             agenda: BinaryHeap::new(),
             agenda_next: 0,
             steps: 0,
             idle_turns: 0,
             accept_failed_at: None,
+            kicks_waiting: 0,
             patience: if faults.stall + faults.leap == 0 {
                 Patience::Kept
             } else {
@@ -204,9 +207,15 @@ impl World {
         if happens(&mut self.rng, self.kernel.faults.hurry) {
             return;
         }
+        self.oracle.on_told(self.now);
+        self.oracle.on_time(self.now);
         self.gateway.on_time(self.now);
         self.steps += 1;
         self.read_ledger();
+        self.hand_ops_over();
+        for _ in 0..std::mem::take(&mut self.kicks_waiting) {
+            self.kick();
+        }
         self.hand_ops_over();
         self.gateway.check();
         self.kernel.check_heard();
@@ -272,6 +281,7 @@ impl World {
         self.trace(|| format!("kernel: {news:?}"));
         self.steps += 1;
         let now = self.now;
+        self.oracle.on_told(now);
         match news {
             News::Accepted { link } => {
                 let peer = self.kernel.links[link].peer;
@@ -294,7 +304,7 @@ impl World {
         match word {
             Word::Received(bytes) => {
                 let (labels, begun) = self.kernel.hand_over(link, bytes.len());
-                self.trace(|| format!("  is {labels:?}, then {begun:?}"));
+                self.trace(|| format!("  is {labels:?}, then {begun} bytes"));
                 self.gateway.on_completion(Completion::Received { conn, bytes: &bytes }, now);
                 self.oracle.on_received(conn, &labels, begun, now);
             }
@@ -306,9 +316,9 @@ impl World {
                 self.gateway.on_completion(Completion::Sent { conn, chunk, result }, now);
                 self.oracle.on_sent(conn, result, now);
             }
-            Word::Looked(found) => {
-                self.gateway.on_completion(Completion::Looked { conn, found }, now);
-                self.oracle.on_looked(conn, found, now);
+            Word::Looked(found, tcp) => {
+                self.gateway.on_completion(Completion::Looked { conn, found, tcp }, now);
+                self.oracle.on_looked(conn, found, tcp, now);
             }
             Word::Closed => {
                 self.gateway.on_completion(Completion::Closed { conn }, now);
@@ -417,7 +427,7 @@ impl World {
             }
             Happening::Leave { link } => self.kernel.links[link].finish(),
             Happening::GiveUp { link } => self.kernel.links[link].break_with(IoFault::TimedOut),
-            Happening::Kick => self.kick(),
+            Happening::Kick => self.kicks_waiting += 1,
         }
     }
 
@@ -460,10 +470,12 @@ impl World {
     }
 
     fn kick(&mut self) {
+        self.oracle.on_told(self.now);
         let online = self.oracle.online();
         let absent = Command::Kick { client: ClientId::new("nobody").expect("a client id") };
         assert_eq!(self.gateway.on_command(absent, self.now), Reply::NoSuchClient);
         if online.is_empty() {
+            self.read_ledger();
             return;
         }
         let device = online[self.rng.usize(0..online.len())];
@@ -484,8 +496,9 @@ impl World {
             self.patience = Patience::Slept; // it gives itself too little on purpose
         }
         let until = self.now + within;
+        self.oracle.on_told(self.now);
         assert_eq!(self.gateway.on_command(Command::Drain { within }, self.now), Reply::Done);
-        self.oracle.on_drain(until);
+        self.oracle.on_drain(within, self.now);
         let end = until + self.config.tick.times(2) + Span::from_secs(2);
         while !self.gateway.is_drained() {
             assert!(self.now < end, "not drained by {end:?}");
