@@ -1,6 +1,8 @@
 //! The pretend clients: each follows its script, reads what the gateway says, and insists that it
 //! is what the protocol promises.
 
+use std::collections::BTreeMap;
+
 use fastrand::Rng;
 use heartwheel::base::config::GatewayConfig;
 use heartwheel::base::event::CloseReason;
@@ -8,19 +10,22 @@ use heartwheel::base::time::{Moment, Span};
 use heartwheel::wire::message::{Message, Reply};
 use heartwheel::wire::native::{Deframer, Inbound};
 
-use crate::faults::{happens, span_upto};
-use crate::kernel::Link;
+use crate::faults::{happens, span_upto, stream};
+use crate::link::Link;
 use crate::script::{Script, Step, Writer, encoded};
 use crate::world::is_told;
 
 pub(crate) struct Clients {
-    rng: Rng,
+    seed: u64,
+    /// How often each device connected.
+    times: BTreeMap<usize, u64>,
     ends: Vec<End>,
 }
 
 /// The client's end of one link.
 struct End {
     device: usize,
+    rng: Rng,
     script: Script,
     deframer: Deframer,
     /// It is within a frame, and must not say anything else.
@@ -28,6 +33,7 @@ struct End {
     is_welcome: bool,
     pings_said: usize,
     pongs_heard: usize,
+    pings_heard: usize,
     pinged_at: Option<Moment>,
     /// It answers pings and does as GOAWAY says.
     is_obedient: bool,
@@ -50,8 +56,25 @@ pub(crate) struct Answers {
 }
 
 impl Clients {
-    pub(crate) fn new(rng: Rng) -> Self {
-        Self { rng, ends: Vec::new() }
+    pub(crate) fn new(seed: u64) -> Self {
+        Self { seed, times: BTreeMap::new(), ends: Vec::new() }
+    }
+
+    /// How many connections there were.
+    pub(crate) fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// The randomness of a device before it connects.
+    pub(crate) fn rng_of(&self, device: usize) -> Rng {
+        stream(self.seed, device as u64, 0)
+    }
+
+    /// The randomness of the wire of a device that connects now.
+    pub(crate) fn next_rng_of(&mut self, device: usize) -> Rng {
+        let times = self.times.entry(device).or_default();
+        *times += 1;
+        stream(self.seed, device as u64, *times)
     }
 
     /// A device connected by a new link. Says when it acts first, if ever.
@@ -62,18 +85,23 @@ impl Clients {
         config: &GatewayConfig,
     ) -> Option<Span> {
         assert_eq!(link, self.ends.len(), "links are numbered in order");
-        let script = Writer::life(&mut self.rng, config, device);
+        let nth = self.times.get(&device).copied().unwrap_or_default();
+        let mut rng = stream(self.seed, device as u64, nth | 1 << 32);
+        let script = Writer::life(&mut rng, config, device);
+        let is_obedient = !happens(&mut rng, 200);
         let wait = script.front().map(|(wait, _)| *wait);
         self.ends.push(End {
             device,
+            rng,
             script,
             deframer: Deframer::client_side(),
             is_within_frame: false,
             is_welcome: false,
             pings_said: 0,
             pongs_heard: 0,
+            pings_heard: 0,
             pinged_at: None,
-            is_obedient: !happens(&mut self.rng, 200),
+            is_obedient,
             last_word: None,
             has_vanished: false,
         });
@@ -90,9 +118,20 @@ impl Clients {
                 end.pings_said += ends.len();
             }
             Step::Vanish => end.has_vanished = true,
-            Step::Finish | Step::Reset | Step::StopReading | Step::ConnectAgain => {}
+            Step::Finish
+            | Step::Reset
+            | Step::Fail
+            | Step::Restart
+            | Step::StopReading
+            | Step::ConnectAgain => {}
         }
         Some((step, end.script.front().map(|(wait, _)| *wait)))
+    }
+
+    /// It does nothing more, whatever its script says.
+    pub(crate) fn vanish(&mut self, link: usize) {
+        self.ends[link].has_vanished = true;
+        self.ends[link].script.clear();
     }
 
     pub(crate) fn device(&self, link: usize) -> usize {
@@ -131,9 +170,10 @@ impl Clients {
                 Message::Ping { reply, .. } => {
                     assert!(end.is_welcome, "a ping before WELCOME");
                     assert_ne!(reply, Reply::NotWanted);
+                    end.pings_heard += 1;
                     end.pinged_at = Some(now);
                     if end.is_obedient {
-                        answers.pongs.push(span_upto(&mut self.rng, Span::from_millis(50)));
+                        answers.pongs.push(span_upto(&mut end.rng, Span::from_millis(50)));
                     }
                 }
                 Message::Pong { .. } => {
@@ -144,7 +184,7 @@ impl Clients {
                     assert!(reconnect_min_ms <= reconnect_max_ms);
                     end.last_word = Some(code);
                     if end.is_obedient {
-                        answers.leaves = Some(span_upto(&mut self.rng, Span::from_millis(500)));
+                        answers.leaves = Some(span_upto(&mut end.rng, Span::from_millis(500)));
                     }
                 }
                 Message::Error { code, .. } => end.last_word = Some(code),
@@ -156,6 +196,12 @@ impl Clients {
             }
         }
         answers
+    }
+
+    /// Nobody is pinged who was not silent for long, or twice for the same silence.
+    pub(crate) fn check_pings(&self, link: usize, silences: usize) {
+        let pings = self.ends[link].pings_heard;
+        assert!(pings <= silences, "link {link} was pinged {pings} times in {silences} silences");
     }
 
     /// The gateway closed the link. Who was there and listening was told why.

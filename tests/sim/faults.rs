@@ -4,50 +4,131 @@
 use fastrand::Rng;
 use heartwheel::base::time::Span;
 
-/// How often, out of a thousand chances, each thing goes wrong.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Faults {
+/// Something that goes wrong.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) enum Fault {
     /// Received bytes are cut into small pieces.
-    pub(crate) cut: u32,
+    Cut,
+    /// There are only a few receive buffers for everybody.
+    Scarce,
     /// A receive ends because no buffer is left.
-    pub(crate) starve: u32,
+    Starve,
     /// A receive ends for the kernel's own reasons.
-    pub(crate) interrupt: u32,
+    Interrupt,
+    /// The completion queue overflows: every receive ends at once.
+    Overflow,
     /// A send takes only some of the bytes.
-    pub(crate) short_send: u32,
+    ShortSend,
     /// The kernel takes its time with an operation.
-    pub(crate) slow_kernel: u32,
+    SlowKernel,
+    /// What was received, or that something was sent, is told late.
+    LateNews,
     /// A last look is answered late.
-    pub(crate) slow_look: u32,
+    SlowLook,
     /// An accept fails.
-    pub(crate) accept: u32,
+    Accept,
     /// The process stands still, up to three timeouts long, while the clients go on.
-    pub(crate) stall: u32,
+    Stall,
+    /// It stands still so briefly that it is no stall.
+    Nap,
+    /// It stands still between what is received and the look at the time.
+    StallInTurn,
     /// Everything stands still but the clock.
-    pub(crate) leap: u32,
+    Leap,
     /// A turn runs out of budget before it comes to look at the time.
-    pub(crate) hurry: u32,
+    Hurry,
     /// Operations are handed to the kernel later than they could be.
-    pub(crate) late_ops: u32,
+    LateOps,
+    /// The network is down for a while, for everybody.
+    Blackout,
+    /// Half of the clients vanish in the same instant.
+    MassDeath,
+    /// Half of the connections are reset in the same instant.
+    MassReset,
+    /// Every device connects again in the same instant.
+    Storm,
+}
+
+/// All of them, with the name for the command line and how often out of a thousand chances they
+/// happen at the most.
+pub(crate) const FAULTS: [(Fault, &str, u32); 20] = [
+    (Fault::Cut, "cut", 800),
+    (Fault::Scarce, "scarce", 1_000),
+    (Fault::Starve, "starve", 300),
+    (Fault::Interrupt, "interrupt", 200),
+    (Fault::Overflow, "overflow", 10),
+    (Fault::ShortSend, "short-send", 700),
+    (Fault::SlowKernel, "slow-kernel", 500),
+    (Fault::LateNews, "late-news", 300),
+    (Fault::SlowLook, "slow-look", 500),
+    (Fault::Accept, "accept", 300),
+    (Fault::Stall, "stall", 10),
+    (Fault::Nap, "nap", 30),
+    (Fault::StallInTurn, "stall-in-turn", 5),
+    (Fault::Leap, "leap", 5),
+    (Fault::Hurry, "hurry", 300),
+    (Fault::LateOps, "late-ops", 500),
+    (Fault::Blackout, "blackout", 3),
+    (Fault::MassDeath, "mass-death", 300),
+    (Fault::MassReset, "mass-reset", 300),
+    (Fault::Storm, "storm", 300),
+];
+
+impl Fault {
+    pub(crate) fn word(self) -> &'static str {
+        FAULTS[self as usize].1
+    }
+
+    pub(crate) fn from_word(word: &str) -> Option<Self> {
+        FAULTS.iter().find(|(_, known, _)| *known == word).map(|(fault, _, _)| *fault)
+    }
+}
+
+/// How often, out of a thousand chances, each thing goes wrong, and how often it did.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Faults {
+    per_mille: [u32; FAULTS.len()],
+    pub(crate) played: [u64; FAULTS.len()],
 }
 
 impl Faults {
-    /// A random subset, each fault with a strength of its own.
-    pub(crate) fn swarm(rng: &mut Rng) -> Self {
-        let mut some = |most: u32| if rng.bool() { rng.u32(1..=most) } else { 0 };
-        Self {
-            cut: some(800),
-            starve: some(300),
-            interrupt: some(200),
-            short_send: some(700),
-            slow_kernel: some(500),
-            slow_look: some(500),
-            accept: some(300),
-            stall: some(10),
-            leap: some(5),
-            hurry: some(300),
-            late_ops: some(500),
+    /// A random subset, each fault with a strength of its own; of those only what is `allowed`.
+    pub(crate) fn swarm(rng: &mut Rng, allowed: Option<&[Fault]>) -> Self {
+        let mut per_mille = [0; FAULTS.len()];
+        for (fault, _, most) in FAULTS {
+            let is_on = rng.bool();
+            let strength = rng.u32(1..=most);
+            let is_allowed = allowed.is_none_or(|allowed| allowed.contains(&fault));
+            per_mille[fault as usize] = if is_on && is_allowed { strength } else { 0 };
         }
+        Self { per_mille, played: [0; FAULTS.len()] }
+    }
+
+    /// Whether it can happen in this world.
+    pub(crate) fn has(&self, fault: Fault) -> bool {
+        self.per_mille[fault as usize] > 0
+    }
+
+    /// Those that can happen in this world.
+    pub(crate) fn all(&self) -> Vec<Fault> {
+        FAULTS.iter().map(|(fault, _, _)| *fault).filter(|fault| self.has(*fault)).collect()
+    }
+
+    /// Whether it happens this time.
+    pub(crate) fn strikes(&mut self, rng: &mut Rng, fault: Fault) -> bool {
+        self.strikes_times(rng, fault, 1)
+    }
+
+    /// Whether it happens this time, when it is so many times as likely as usual.
+    pub(crate) fn strikes_times(&mut self, rng: &mut Rng, fault: Fault, times: u32) -> bool {
+        let does = happens(rng, self.per_mille[fault as usize] * times);
+        self.played[fault as usize] += u64::from(does);
+        does
+    }
+
+    /// It does not happen any more.
+    pub(crate) fn forbid(&mut self, fault: Fault) {
+        self.per_mille[fault as usize] = 0;
     }
 }
 
@@ -64,4 +145,23 @@ pub(crate) fn span_upto(rng: &mut Rng, longest: Span) -> Span {
 /// A span of so many to so many hundredths of another.
 pub(crate) fn part_of(rng: &mut Rng, span: Span, hundredths: std::ops::Range<u64>) -> Span {
     span.times(rng.u64(hundredths)).divided_by(100)
+}
+
+/// The randomness of one part of a world: it stays the same when other parts are left out.
+pub(crate) fn stream(seed: u64, part: u64, nth: u64) -> Rng {
+    let mixed = [part, nth].iter().fold(seed, |mixed, number| {
+        let mixed = (mixed ^ number).wrapping_add(0x9E37_79B9_7F4A_7C15);
+        (mixed ^ (mixed >> 29)).wrapping_mul(0xBF58_476D_1CE4_E5B9)
+    });
+    Rng::with_seed(mixed)
+}
+
+#[test]
+fn every_fault_is_found_by_its_number_and_its_word() {
+    for (index, (fault, word, most)) in FAULTS.into_iter().enumerate() {
+        assert_eq!(fault as usize, index);
+        assert_eq!(fault.word(), word);
+        assert_eq!(Fault::from_word(word), Some(fault));
+        assert!(most > 0);
+    }
 }

@@ -4,7 +4,8 @@ use heartwheel::base::limits;
 use heartwheel::base::time::{Moment, Span};
 
 pub(crate) struct Lived {
-    told_at: Moment,
+    /// The latest moment that was told.
+    pub(crate) told_at: Moment,
     gaps: Vec<Gap>,
 }
 

@@ -1,84 +1,201 @@
 //! The whole gateway in worlds that follow from a seed.
 //!
 //! ```text
-//! cargo test --test sim                    the first 300 seeds
-//! SEEDS=100000 cargo test --release --test sim    a night
+//! cargo test --test sim                    the first 1,000 seeds
+//! SEEDS=100000 cargo test --release --test sim -- --nocapture    a night
 //! SEED=17 TRACE=1 cargo test --test sim -- --nocapture    one world, step by step
+//! CONNECTIONS=1000000 cargo test --release --test sim scale    a million connections
 //! ```
+//!
+//! A world in which a promise breaks is made smaller until nothing more can be left out, and what
+//! is printed then repeats it: `SEED=17 CLIENTS=3 FAULTS=cut,stall TURNS=412`.
 
 mod clients;
 mod faults;
 mod kernel;
+mod link;
 mod lived;
 mod oracle;
+mod scale;
 mod script;
+mod tally;
+mod trial;
 mod world;
 
-use std::panic::catch_unwind;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
+use std::time::Instant;
 
-use crate::world::{Outcome, live};
+use heartwheel::base::time::Span;
 
-const SEEDS_DEFAULT: u64 = 300;
+use crate::faults::Fault;
+use crate::link::Sabotage;
+use crate::tally::Tally;
+use crate::trial::{Bounds, Failure, attempt, shrink};
+use crate::world::Outcome;
 
-/// The seeds to live through: one that was asked for, or so many from zero.
-fn seeds() -> std::ops::Range<u64> {
-    let number = |name| {
-        let text = std::env::var(name).ok()?;
-        Some(text.parse::<u64>().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
-    };
-    match number("SEED") {
-        Some(seed) => seed..seed + 1,
+const SEEDS_DEFAULT: u64 = 1_000;
+
+/// From so many worlds on, something that never happened in them cannot happen.
+const SEEDS_TELLING: u64 = 1_000;
+
+/// Virtual seconds that pass in a real one, at the least.
+const SPEED_MIN: f64 = 1_000.0;
+
+/// Worlds that are made smaller before we give up.
+const FAILURES_MAX: usize = 3;
+
+#[test]
+fn no_world_breaks_a_promise() {
+    let asked = asked_for();
+    let seeds = match &asked {
+        Some(bounds) => bounds.seed..bounds.seed + 1,
         None => 0..number("SEEDS").unwrap_or(SEEDS_DEFAULT),
+    };
+    let next = AtomicU64::new(seeds.start);
+    let sum = Mutex::new(Sum::default());
+    let failures = Mutex::new(Vec::new());
+    let begin = Instant::now();
+    let work = || {
+        while failures.lock().expect("nobody panics with the lock").len() < FAILURES_MAX {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds.end {
+                return;
+            }
+            let bounds = asked.clone().unwrap_or(Bounds { seed, ..Bounds::default() });
+            match attempt(&bounds) {
+                Ok(outcome) => sum.lock().expect("the same").add(&outcome, begin),
+                Err(failure) => failures.lock().expect("the same").push(failure),
+            }
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(work);
+        }
+    });
+    let failures = failures.into_inner().expect("the same");
+    tell_failures(&failures, asked.is_some());
+    let sum = sum.into_inner().expect("the same");
+    sum.tell(begin);
+    if asked.is_none() {
+        sum.insist(begin);
     }
 }
 
 #[test]
-fn no_world_breaks_a_promise() {
-    let seeds = seeds();
-    let next = AtomicU64::new(seeds.start);
-    let outcomes = Mutex::new(Vec::new());
-    let failed = Mutex::new(Vec::new());
-    let threads = thread::available_parallelism().map_or(1, usize::from);
-    thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                while failed.lock().expect("nobody panics with the lock").len() < 3 {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= seeds.end {
-                        return;
-                    }
-                    match catch_unwind(|| live(seed)) {
-                        Ok(outcome) => outcomes.lock().expect("the same").push(outcome),
-                        Err(_) => failed.lock().expect("the same").push(seed),
-                    }
-                }
-            });
-        }
-    });
-    let failed = failed.into_inner().expect("the same");
-    for seed in &failed {
-        eprintln!("repeat with: SEED={seed} TRACE=1 cargo test --test sim -- --nocapture");
+fn the_same_seed_makes_the_same_world() {
+    for seed in 0..5 {
+        let bounds = Bounds { seed, ..Bounds::default() };
+        let (once, again) = (attempt(&bounds), attempt(&bounds));
+        let (once, again) = (once.expect("no promise breaks"), again.expect("nor here"));
+        assert_eq!(once.fingerprint, again.fingerprint, "seed {seed}");
     }
-    assert!(failed.is_empty(), "seeds {failed:?} broke a promise");
-    sum_up(&outcomes.into_inner().expect("the same"));
 }
 
-/// Says what was lived through, and that it was worth living through.
-fn sum_up(outcomes: &[Outcome]) {
-    let total = |part: fn(&Outcome) -> usize| outcomes.iter().map(part).sum::<usize>();
-    let (verdicts, rescued) = (total(|world| world.verdicts), total(|world| world.rescued));
-    println!(
-        "{} worlds, {:.1} h lived, {} steps, {} events, {verdicts} verdicts, {rescued} rescued",
-        outcomes.len(),
-        outcomes.iter().map(|world| world.lived.as_secs_f64()).sum::<f64>() / 3_600.0,
-        total(|world| world.steps),
-        total(|world| world.records),
-    );
-    if outcomes.len() >= 100 {
-        assert!(verdicts > outcomes.len(), "worlds in which hardly anybody dies prove little");
-        assert!(rescued > 0, "nobody was rescued by a last look");
+#[test]
+fn a_kernel_that_lies_is_found_out_and_the_world_shrinks() {
+    for (sabotage, promise) in [(Sabotage::BlindLook, "P3"), (Sabotage::LostBytes, "")] {
+        let worlds =
+            (0..200).map(|seed| Bounds { seed, sabotage: Some(sabotage), ..Bounds::default() });
+        let failure = worlds.into_iter().find_map(|bounds| attempt(&bounds).err());
+        let failure = failure.unwrap_or_else(|| panic!("nobody notices {sabotage:?}"));
+        let before = failure.bounds.clone();
+        assert!(failure.text.contains(promise), "{sabotage:?}: {}", failure.text);
+        let smallest = shrink(failure);
+        let count = |bounds: &Bounds| bounds.devices.as_ref().map_or(0, Vec::len);
+        assert!(count(&smallest.bounds) <= 2, "{before} shrinks to {}", smallest.bounds);
+        println!("{before} shrinks to {}", smallest.bounds);
+        let again = attempt(&smallest.bounds).expect_err("it repeats");
+        assert_eq!((again.place, again.text), (smallest.place, smallest.text));
+    }
+}
+
+/// The world that is asked for on the command line, if one is.
+fn asked_for() -> Option<Bounds> {
+    let list = |name| std::env::var(name).ok();
+    let devices = list("CLIENTS").map(|text| {
+        let numbers = text.split(',').filter(|word| !word.is_empty());
+        numbers.map(|word| word.parse().expect("CLIENTS are numbers")).collect()
+    });
+    let faults = list("FAULTS").map(|text| {
+        let words = text.split(',').filter(|word| !word.is_empty());
+        let fault = |word| Fault::from_word(word).unwrap_or_else(|| panic!("no fault {word}"));
+        words.map(fault).collect()
+    });
+    let turns = number("TURNS");
+    number("SEED").map(|seed| Bounds { seed, devices, faults, turns, sabotage: None })
+}
+
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
+}
+
+/// Makes the worlds in which a promise broke smaller, and says how to repeat them.
+fn tell_failures(failures: &[Failure], is_asked: bool) {
+    for failure in failures {
+        let smallest = if is_asked { failure.clone() } else { shrink(failure.clone()) };
+        eprintln!("seed {} at {}:\n{}", failure.bounds.seed, smallest.place, smallest.text);
+        eprintln!(
+            "repeat with: {} TRACE=1 cargo test --test sim promise -- --nocapture\n",
+            smallest.bounds
+        );
+    }
+    let seeds: Vec<_> = failures.iter().map(|failure| failure.bounds.seed).collect();
+    assert!(failures.is_empty(), "seeds {seeds:?} broke a promise");
+}
+
+/// What was lived through in all worlds together.
+#[derive(Default)]
+struct Sum {
+    worlds: u64,
+    lived: Span,
+    steps: usize,
+    records: usize,
+    clients: usize,
+    tally: Tally,
+}
+
+impl Sum {
+    fn add(&mut self, outcome: &Outcome, begin: Instant) {
+        self.worlds += 1;
+        self.lived = self.lived + outcome.lived;
+        self.steps += outcome.steps;
+        self.records += outcome.records;
+        self.clients += outcome.clients;
+        self.tally.add(&outcome.tally);
+        if self.worlds.is_multiple_of(1_000) {
+            let seconds = begin.elapsed().as_secs_f64();
+            println!("{} worlds in {seconds:.0} s", self.worlds);
+        }
+    }
+
+    fn speed(&self, begin: Instant) -> f64 {
+        self.lived.as_secs_f64() / begin.elapsed().as_secs_f64()
+    }
+
+    fn tell(&self, begin: Instant) {
+        println!(
+            "{} worlds with {} connections, {:.3} years lived, {:.0} times faster than real, {} \
+             steps, {} events",
+            self.worlds,
+            self.clients,
+            self.lived.as_secs_f64() / (365.25 * 86_400.0),
+            self.speed(begin),
+            self.steps,
+            self.records,
+        );
+        println!("{}", self.tally);
+    }
+
+    /// That it was worth living through.
+    fn insist(&self, begin: Instant) {
+        assert!(self.speed(begin) > SPEED_MIN, "{:.0} times faster", self.speed(begin));
+        if self.worlds >= SEEDS_TELLING {
+            let missing = self.tally.missing();
+            assert!(missing.is_empty(), "in {} worlds never: {missing:?}", self.worlds);
+        }
     }
 }

@@ -13,6 +13,10 @@ use heartwheel::base::time::{Moment, Span};
 
 use crate::lived::Lived;
 use crate::script::{Label, Wish, client_id};
+use crate::tally::Tally;
+
+/// Longest that a ping is under way in these worlds, cut into pieces as it may be.
+const PING_TIME_MAX: Span = Span::from_millis(150);
 
 /// What is known of one connection, from its adoption to its `Closed`.
 #[derive(Debug)]
@@ -33,6 +37,8 @@ pub(crate) struct Seat {
     pub(crate) silences: usize,
     /// The last look found bytes: nobody is judged within a tick from here.
     spared_at: Option<Moment>,
+    /// How long it had to answer a ping, when it ended.
+    answer_min: Option<Span>,
     is_closed: bool,
 }
 
@@ -78,7 +84,9 @@ pub(crate) struct Oracle {
     pub(crate) seats: BTreeMap<ConnId, Seat>,
     owners: BTreeMap<usize, ConnId>,
     expected: VecDeque<Expected>,
-    lived: Lived,
+    pub(crate) lived: Lived,
+    /// The gateway last looked at the time at this moment.
+    timed_at: Moment,
     /// Since when everybody is asked to leave, and how long they have.
     draining: Option<(Moment, Span)>,
     seq_last: u64,
@@ -89,8 +97,9 @@ pub(crate) struct Oracle {
     /// What TCP said of the connection that is being judged.
     tcp_seen: Option<TcpFacts>,
     /// Verdicts of silence, for the summary.
-    pub(crate) verdicts: usize,
-    pub(crate) stalls: usize,
+    pub(crate) verdicts: u64,
+    pub(crate) stalls: u64,
+    pub(crate) tally: Tally,
     pub(crate) records: usize,
 }
 
@@ -103,6 +112,7 @@ impl Oracle {
             owners: BTreeMap::new(),
             expected: VecDeque::new(),
             lived: Lived::new(now),
+            timed_at: now,
             draining: None,
             seq_last: 0,
             has_stopped: false,
@@ -110,6 +120,7 @@ impl Oracle {
             tcp_seen: None,
             verdicts: 0,
             stalls: 0,
+            tally: Tally::default(),
             records: 0,
         }
     }
@@ -128,6 +139,7 @@ impl Oracle {
 
     /// The gateway is to look at the time: whoever was silent for long may be pinged from now on.
     pub(crate) fn on_time(&mut self, now: Moment) {
+        self.timed_at = now;
         let (config, lived) = (&self.config, &self.lived);
         for seat in self.seats.values_mut() {
             if let Phase::Live(presence) = &seat.phase
@@ -158,6 +170,7 @@ impl Oracle {
             pinged_by: None,
             silences: 0,
             spared_at: None,
+            answer_min: None,
             is_closed: false,
         };
         assert!(self.seats.insert(conn, seat).is_none(), "{conn} is here already");
@@ -242,7 +255,8 @@ impl Oracle {
     }
 
     /// The gateway asks for a last look: somebody must be due.
-    pub(crate) fn on_look_asked(&mut self, conn: ConnId, now: Moment) {
+    pub(crate) fn on_look_asked(&mut self, conn: ConnId) {
+        let now = self.timed_at;
         let is_due = self.overdue(conn, now).is_some();
         let seat = self.seat(conn);
         seat.looked_from = Some(now);
@@ -257,6 +271,7 @@ impl Oracle {
         conn: ConnId,
         found: Found,
         tcp: Option<TcpFacts>,
+        waiting_since: Option<Moment>,
         now: Moment,
     ) {
         let asked_at = self.seat(conn).looked_from.take().expect("a look was asked for");
@@ -266,7 +281,9 @@ impl Oracle {
         match found {
             Found::Nothing => {
                 if let Some(reason) = overdue {
-                    self.verdicts += usize::from(reason == CloseReason::HeartbeatTimeout);
+                    let is_heard = waiting_since.is_none_or(|since| since >= asked_at);
+                    assert!(is_heard, "P3: {conn} is judged while its bytes wait");
+                    self.verdicts += u64::from(reason == CloseReason::HeartbeatTimeout);
                     self.tcp_seen = tcp;
                     self.end(conn, reason, now);
                     self.tcp_seen = None;
@@ -346,6 +363,10 @@ impl Oracle {
     fn end(&mut self, conn: ConnId, reason: CloseReason, now: Moment) {
         let over = Phase::Over { since: now, reason: Some(reason) };
         let tcp = self.tcp_seen;
+        let answer = match &self.seats[&conn].phase {
+            Phase::Live(presence) => answer_min(presence, &self.config),
+            Phase::Greeting | Phase::Over { .. } => None,
+        };
         let seat = self.seat(conn);
         let probe = match (seat.pinged_from, seat.pinged_by) {
             (None, _) => Some(Probe::NotSent),
@@ -359,6 +380,7 @@ impl Oracle {
             Phase::Live(presence) => {
                 let presence = presence.clone();
                 seat.phase = over;
+                seat.answer_min = answer;
                 self.owners.remove(&presence.device);
                 self.expected.push_back(Expected::Offline { conn, presence, reason, proof });
             }
@@ -384,6 +406,7 @@ impl Oracle {
             assert!(!self.has_stopped, "P5: the ledger goes on behind its end");
             self.seq_last = record.seq;
             self.records += 1;
+            self.tally.note("event", record.event.word(), 1);
             assert_eq!(record.at, now, "an event of another moment: {record:?}");
             self.read_as_a_consumer(&record.event);
             match &record.event {
@@ -533,7 +556,7 @@ impl Oracle {
     }
 
     fn assert_evidence(
-        &self,
+        &mut self,
         evidence: &Evidence,
         presence: &Presence,
         reason: CloseReason,
@@ -544,6 +567,16 @@ impl Oracle {
         assert_eq!(u64::from(evidence.beats_missed), missed, "{presence:?}");
         assert_eq!(evidence.stalled, self.lived.stalled(presence.last_beat, proof.at));
         assert_eq!(evidence.tcp, proof.tcp, "facts of another look");
+        let finds = [
+            ("verdict", reason == CloseReason::HeartbeatTimeout),
+            ("ping unanswered", evidence.probe == Probe::Unanswered),
+            ("facts of TCP", evidence.tcp.is_some()),
+            ("stall in evidence", evidence.stalled > Span::ZERO),
+            ("partial frame in evidence", evidence.partial_bytes > 0),
+        ];
+        for (word, is_found) in finds {
+            self.tally.note("find", word, u64::from(is_found));
+        }
         let probe = match reason {
             CloseReason::HeartbeatTimeout if ping_after(presence, &self.config).is_some() => {
                 Some(Probe::Unanswered)
@@ -601,9 +634,19 @@ impl Oracle {
             }
         }
         if !self.seats.is_empty() {
-            let is_awake = next_wake.is_some_and(|wake| wake <= now + limits::SLEEP_MAX);
+            let is_awake = next_wake.is_some_and(|wake| wake <= lived.told_at + limits::SLEEP_MAX);
             assert!(is_awake, "sleeps too long at {now:?}: {next_wake:?}");
         }
+    }
+
+    /// Whether it has time to hear a ping before it is judged.
+    pub(crate) fn leaves_time_for_a_ping(&self, conn: ConnId) -> bool {
+        let seat = &self.seats[&conn];
+        let min = match &seat.phase {
+            Phase::Live(presence) => answer_min(presence, &self.config),
+            Phase::Greeting | Phase::Over { .. } => seat.answer_min,
+        };
+        min.is_some_and(|min| min >= PING_TIME_MAX)
     }
 
     /// How many are online.

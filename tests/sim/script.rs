@@ -47,10 +47,41 @@ pub(crate) enum Step {
     Reset,
     /// The client is gone without a word; TCP may notice later.
     Vanish,
+    /// The path is gone, and the kernel was told so.
+    Fail,
+    /// The client's machine starts anew and knows nothing of the connection.
+    Restart,
     /// The client reads no more.
     StopReading,
     /// The same client connects once more, whatever became of this connection.
     ConnectAgain,
+}
+
+/// The words for the steps, for counting them.
+pub(crate) const STEPS: [&str; 8] = [
+    "write",
+    "finish",
+    "reset",
+    "vanish",
+    "path fails",
+    "machine restarts",
+    "stops reading",
+    "connects again",
+];
+
+impl Step {
+    pub(crate) fn word(&self) -> &'static str {
+        match self {
+            Self::Write { .. } => STEPS[0],
+            Self::Finish => STEPS[1],
+            Self::Reset => STEPS[2],
+            Self::Vanish => STEPS[3],
+            Self::Fail => STEPS[4],
+            Self::Restart => STEPS[5],
+            Self::StopReading => STEPS[6],
+            Self::ConnectAgain => STEPS[7],
+        }
+    }
 }
 
 /// Steps, each with the time since the one before.
@@ -222,8 +253,10 @@ impl<'a> Writer<'a> {
     /// How it ends.
     fn part(&mut self, device: usize) {
         self.pause_part(5..60);
-        match self.rng.u32(0..14) {
+        match self.rng.u32(0..16) {
             0..3 => {} // falls silent with the connection open
+            14 => self.step(Step::Restart),
+            15 => self.step(Step::Fail),
             3 => self.step(Step::Vanish),
             4 | 5 => self.say(&Message::Bye { code: CloseReason::Bye.code() }, Label::Bye),
             6 => self.step(Step::Reset),

@@ -3,9 +3,10 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use fastrand::Rng;
-use heartwheel::base::config::{GatewayConfig, Mode, Rhythm};
+use heartwheel::base::config::{GatewayConfig, Mode, ProbePolicy, Rhythm};
 use heartwheel::base::event::{CloseReason, Event};
 use heartwheel::base::ids::{ClientId, ConnId};
 use heartwheel::base::io::{Completion, IoFault, Op};
@@ -14,18 +15,30 @@ use heartwheel::base::time::{Moment, Span};
 use heartwheel::gateway::{Command, Gateway, Reply};
 
 use crate::clients::{Clients, Patience};
-use crate::faults::{Faults, happens, part_of, span_upto};
-use crate::kernel::{Kernel, News, Word, socket_of};
+use crate::faults::{Fault, Faults, happens, part_of, span_upto, stream};
+use crate::kernel::{Kernel, News, link_of, socket_of};
+use crate::link::Word;
 use crate::oracle::{Oracle, Phase};
-use crate::script::{Step, client_id};
+use crate::script::{Label, Step, client_id};
+use crate::tally::Tally;
+use crate::trial::{Bounds, tell_begin, tell_turn};
 
 /// More turns than this without the clock moving on: the gateway is busy with nothing.
 const IDLE_TURNS_MAX: u32 = 200;
 
 /// More steps than this are no story any more.
-const STEPS_MAX: usize = 300_000;
+const STEPS_MAX: usize = 1_000_000;
+
 /// In how many steps the world goes on while the process stands still.
 const STALL_SLICES: u64 = 10;
+
+/// Up to so many connections everything is checked after every completion, and beyond after every
+/// turn.
+const CHECKED_ALWAYS_MAX: usize = 12;
+
+/// Streams of randomness, beside those of the devices.
+const WORLD: u64 = 1 << 40;
+const KERNEL: u64 = 2 << 40;
 
 /// What happens by itself at some moment.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -42,21 +55,29 @@ enum Happening {
     GiveUp { link: usize },
     /// An operator ends somebody's session.
     Kick,
+    /// Something befalls many at once.
+    Disaster { fault: Fault },
 }
 
 /// What a world came to, for the summary.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Outcome {
     pub(crate) lived: Span,
     pub(crate) steps: usize,
     pub(crate) records: usize,
-    pub(crate) verdicts: usize,
-    pub(crate) rescued: usize,
+    pub(crate) clients: usize,
+    pub(crate) tally: Tally,
+    /// Differs when anything went differently.
+    pub(crate) fingerprint: u64,
 }
 
 struct World {
+    began_at: Moment,
     now: Moment,
+    /// Beats from afar: the network is down until then.
+    dark_until: Moment,
     rng: Rng,
+    devices: Vec<usize>,
     config: GatewayConfig,
     gateway: Gateway,
     kernel: Kernel,
@@ -65,45 +86,29 @@ struct World {
     agenda: BinaryHeap<Reverse<(Moment, u64, Happening)>>,
     agenda_next: u64,
     steps: usize,
+    turns: u64,
     idle_turns: u32,
-    accept_failed_at: Option<Moment>,
     /// Commands that the loop has not taken yet.
     kicks_waiting: u32,
+    accept_failed_at: Option<Moment>,
     /// Whether the gateway always had the time that it gives itself.
     patience: Patience,
-    has_leaps: bool,
+    tally: Tally,
+    fingerprint: DefaultHasher,
     is_traced: bool,
 }
 
-/// Lives through the world of this seed, and panics when a promise is broken in it.
-pub(crate) fn live(seed: u64) -> Outcome {
-    let mut rng = Rng::with_seed(seed);
-    let config = config(&mut rng);
-    let faults = Faults::swarm(&mut rng);
-    let mut world = World::new(config, faults, rng);
-    if world.is_traced {
-        println!("{:?}\n{faults:?}", world.config);
-    }
+/// Lives through a world, and panics when a promise is broken in it.
+pub(crate) fn live(bounds: &Bounds) -> Outcome {
+    let mut world = World::new(bounds);
     world.populate();
     let end = world.now + part_of(&mut world.rng, world.config.rhythm.timeout, 200..900);
-    while world.now < end {
+    while world.now < end && bounds.turns.is_none_or(|most| world.turns < most) {
         world.turn();
         world.pass_time(end);
     }
     world.drain();
-    let stats = world.gateway.stats();
-    assert_eq!((stats.connections, stats.online), (0, 0), "somebody was left behind");
-    assert_eq!(stats.stale, 0, "completions for connections that do not exist");
-    assert_eq!(stats.seq_last, world.oracle.records as u64, "an event was not told");
-    world.kernel.check_empty();
-    world.oracle.check_empty();
-    Outcome {
-        lived: world.now.since(Moment::ZERO),
-        steps: world.steps,
-        records: world.oracle.records,
-        verdicts: world.oracle.verdicts,
-        rescued: usize::try_from(stats.rescued).expect("a small number"),
-    }
+    world.sum_up()
 }
 
 fn config(rng: &mut Rng) -> GatewayConfig {
@@ -114,11 +119,18 @@ fn config(rng: &mut Rng) -> GatewayConfig {
     // A tick that is long beside the timeout leaves no time for a ping and its answer.
     let tick_millis = [1, 10, 10, 64, 1_000][rng.usize(0..5)];
     let (handshake, frame, linger) = [(10, 10, 2), (3, 5, 1), (1, 1, 5)][rng.usize(0..3)];
+    let patience = Span::from_millis(timeout - interval);
+    let probe = match rng.u32(0..4) {
+        0 => ProbePolicy::Off,
+        1 => ProbePolicy::Fixed(part_of(rng, patience, 10..60)),
+        _ => ProbePolicy::Auto,
+    };
     GatewayConfig {
         rhythm: rhythm.expect("a rhythm of the table"),
         mode: [Mode::Client, Mode::Client, Mode::Server, Mode::Either][rng.usize(0..4)],
+        probe,
         tick: Span::from_millis(tick_millis.min(timeout / 20)),
-        connections_max: [3, 20, 1_000][rng.usize(0..3)],
+        connections_max: [3, 20, 1_000, 1_000][rng.usize(0..4)],
         handshake_timeout: Span::from_secs(handshake),
         frame_timeout: Span::from_secs(frame),
         linger_timeout: Span::from_secs(linger),
@@ -131,52 +143,82 @@ fn config(rng: &mut Rng) -> GatewayConfig {
     }
 }
 
+/// How many devices: mostly a few, now and then a crowd.
+fn devices(rng: &mut Rng, config: &GatewayConfig) -> usize {
+    let (few, crowd) = (rng.usize(1..=25), rng.usize(100..=300));
+    // Sometimes more than there are slots for, the refused ones included.
+    let is_crowd = match config.connections_max {
+        3 => happens(rng, 150),
+        20 => false,
+        _ => happens(rng, 40),
+    };
+    if is_crowd { crowd } else { few }
+}
+
 impl World {
-    fn new(config: GatewayConfig, faults: Faults, mut rng: Rng) -> Self {
+    fn new(bounds: &Bounds) -> Self {
+        let mut rng = stream(bounds.seed, WORLD, 0);
+        let config = config(&mut rng);
+        let faults = Faults::swarm(&mut rng, bounds.faults.as_deref());
+        let all = devices(&mut rng, &config);
+        let is_there = |device: &usize| match &bounds.devices {
+            Some(devices) => devices.contains(device),
+            None => true,
+        };
+        let devices: Vec<_> = (0..all).filter(is_there).collect();
+        tell_begin(&devices, faults.all());
         // Not from zero: nothing may depend on it.
         let now = Moment::from_nanos(rng.u64(0..1 << 45));
-        let gateway = Gateway::new(config.clone(), now);
-        let kernel = Kernel::new(faults, rng.fork());
+        let stalls = [Fault::Stall, Fault::Nap, Fault::StallInTurn, Fault::Leap];
+        let is_patient = !stalls.into_iter().any(|fault| faults.has(fault));
         let mut world = Self {
+            began_at: now,
             now,
-            gateway,
-            kernel,
+            dark_until: now,
+            devices,
+            gateway: Gateway::new(config.clone(), now),
+            kernel: Kernel::new(faults, stream(bounds.seed, KERNEL, 0), bounds.sabotage),
             oracle: Oracle::new(config.clone(), now),
-            clients: Clients::new(rng.fork()),
+            clients: Clients::new(bounds.seed),
             agenda: BinaryHeap::new(),
             agenda_next: 0,
             steps: 0,
+            turns: 0,
             idle_turns: 0,
-            accept_failed_at: None,
             kicks_waiting: 0,
-            patience: if faults.stall + faults.leap == 0 {
-                Patience::Kept
-            } else {
-                Patience::Slept
-            },
-            has_leaps: faults.leap > 0,
+            accept_failed_at: None,
+            patience: if is_patient { Patience::Kept } else { Patience::Slept },
+            tally: Tally::default(),
+            fingerprint: DefaultHasher::new(),
             is_traced: std::env::var_os("TRACE").is_some(),
             config,
             rng,
         };
+        world.trace(|| format!("{:?}\n{:?}", world.config, world.kernel.shop.faults.all()));
         world.hand_ops_over();
-        world.read_ledger();
+        world.read_ledger(now);
         world
     }
 
     fn populate(&mut self) {
-        // Sometimes more than there are slots for, the refused ones included.
-        let is_crowd = self.config.connections_max == 3 && happens(&mut self.rng, 200);
-        let devices = if is_crowd { 100 } else { self.rng.usize(1..=40) };
-        for device in 0..devices {
-            let rush =
-                if self.rng.bool() { Span::from_millis(1) } else { self.config.rhythm.timeout };
-            let at = self.now + span_upto(&mut self.rng, rush);
+        let timeout = self.config.rhythm.timeout;
+        let rush = if self.rng.bool() { Span::from_millis(1) } else { timeout };
+        for device in self.devices.clone() {
+            let at = self.now + span_upto(&mut self.clients.rng_of(device), rush);
             self.plan(at, Happening::Connect { device });
         }
         for _ in 0..self.rng.u32(0..4) {
-            let at = self.now + span_upto(&mut self.rng, self.config.rhythm.timeout.times(4));
+            let at = self.now + span_upto(&mut self.rng, timeout.times(4));
             self.plan(at, Happening::Kick);
+        }
+        for fault in [Fault::MassDeath, Fault::MassReset, Fault::Storm] {
+            let at = self.now + span_upto(&mut self.rng, timeout.times(4));
+            if self.kernel.shop.faults.strikes(&mut self.rng, fault) {
+                self.plan(at, Happening::Disaster { fault });
+            }
+        }
+        if self.devices.len() > 100 {
+            self.tally.note("find", "more than a hundred clients", 1);
         }
     }
 
@@ -184,8 +226,33 @@ impl World {
 
     /// One turn of the loop: all input, then the time.
     fn turn(&mut self) {
+        self.turns += 1;
+        tell_turn(self.turns);
         let before = self.steps;
         self.live_upto_now();
+        let begun_at = self.now;
+        self.drain_kernel();
+        self.stand_still(Fault::StallInTurn);
+        if self.strikes(Fault::Hurry) {
+            return;
+        }
+        // The loop reads the clock before it drains, and perhaps again.
+        let at = if self.rng.bool() { begun_at } else { self.now };
+        self.oracle.on_told(at);
+        self.oracle.on_time(at);
+        self.gateway.on_time(at);
+        self.steps += 1;
+        self.read_ledger(at);
+        self.hand_ops_over();
+        for _ in 0..std::mem::take(&mut self.kicks_waiting) {
+            self.kick();
+        }
+        self.hand_ops_over();
+        self.check(at, before);
+        self.let_clients_hear();
+    }
+
+    fn drain_kernel(&mut self) {
         loop {
             while let Some(news) = self.kernel.next(self.now) {
                 self.hand_in(news);
@@ -193,58 +260,55 @@ impl World {
                     self.now += span_upto(&mut self.rng, Span::from_micros(30));
                     self.live_upto_now();
                 }
-                if !happens(&mut self.rng, self.kernel.faults.late_ops) {
+                if !self.strikes(Fault::LateOps) {
                     self.hand_ops_over();
                 }
             }
             self.hand_ops_over();
             // What the kernel can do at once it is given time for, or not until the next turn.
             let is_all = self.kernel.next_due().is_none_or(|due| due > self.now);
-            if is_all || happens(&mut self.rng, self.kernel.faults.late_ops) {
-                break;
+            if is_all || self.strikes(Fault::LateOps) {
+                return;
             }
         }
-        if happens(&mut self.rng, self.kernel.faults.hurry) {
-            return;
-        }
-        self.oracle.on_told(self.now);
-        self.oracle.on_time(self.now);
-        self.gateway.on_time(self.now);
-        self.steps += 1;
-        self.read_ledger();
-        self.hand_ops_over();
-        for _ in 0..std::mem::take(&mut self.kicks_waiting) {
-            self.kick();
-        }
-        self.hand_ops_over();
+    }
+
+    /// Everything that must hold after the gateway looked at the time.
+    fn check(&mut self, at: Moment, steps_before: usize) {
         self.gateway.check();
         self.kernel.check_heard();
         assert!(self.steps < STEPS_MAX, "a world without end");
         let next_wake = self.gateway.next_wake();
-        self.check_accepting(next_wake);
-        let is_settled = next_wake.is_none_or(|wake| wake > self.now);
+        self.check_accepting(at, next_wake);
+        let is_settled = next_wake.is_none_or(|wake| wake > at);
         if is_settled {
-            self.oracle.check(self.now, next_wake);
+            self.oracle.check(at, next_wake);
             self.idle_turns = 0;
-        } else if self.steps == before + 1 {
+        } else if self.steps == steps_before + 1 {
             self.idle_turns += 1;
             assert!(self.idle_turns < IDLE_TURNS_MAX, "busy with nothing: wake {next_wake:?}");
         }
-        assert_eq!(self.gateway.stats().online, self.oracle.online_count());
-        self.let_clients_hear();
+        let stats = self.gateway.stats();
+        assert_eq!(stats.online, self.oracle.online_count());
+        assert_eq!(stats.connections, self.oracle.seats.len(), "a slot got lost");
+        let capacity = self.config.connections_max + limits::REFUSALS_MAX;
+        assert!(stats.connections <= capacity as usize, "P6: {} are here", stats.connections);
     }
 
     /// Whoever waits to be accepted is, unless the house is full or the machine was short of
     /// something a moment ago.
-    fn check_accepting(&self, next_wake: Option<Moment>) {
+    fn check_accepting(&self, at: Moment, next_wake: Option<Moment>) {
         let capacity = (self.config.connections_max + limits::REFUSALS_MAX) as usize;
         if self.kernel.is_deaf() && self.oracle.seats.len() < capacity {
-            let again_at = self.accept_failed_at.map(|at| at + limits::ACCEPT_PAUSE);
-            let is_pause = again_at.is_some_and(|at| self.now < at);
+            let again_at = self.accept_failed_at;
+            let again_at = again_at.map(|from| self.oracle.lived.due(from, limits::ACCEPT_PAUSE));
+            let is_pause = again_at.is_some_and(|again_at| at < again_at);
             assert!(is_pause, "nobody accepts, and {} are here", self.oracle.seats.len());
             assert!(next_wake <= again_at, "nobody will accept again: wake {next_wake:?}");
         }
     }
+
+    // --- time ------------------------------------------------------------------------------------
 
     /// Time passes until something is due, and sometimes longer.
     fn pass_time(&mut self, end: Moment) {
@@ -252,21 +316,15 @@ impl World {
         let dues = [agenda, self.kernel.next_due(), self.gateway.next_wake()];
         let next = dues.into_iter().flatten().min().unwrap_or(end).min(end);
         self.now = next.max(self.now + Span::from_nanos(self.rng.u64(1..2_000)));
-        let timeout = self.config.rhythm.timeout;
-        // A stall is worst while a verdict waits for its answer.
-        let worst = if self.kernel.is_looking() { 10 } else { 1 };
-        if happens(&mut self.rng, self.kernel.faults.stall * worst) {
-            let stall = span_upto(&mut self.rng, timeout.times(3));
-            self.trace(|| format!("the process stands still for {stall}"));
-            // The others go on: what was handed to the kernel is done, and clients answer.
-            for _ in 0..STALL_SLICES {
-                self.now += stall.divided_by(STALL_SLICES);
-                self.live_upto_now();
-                self.kernel.work(self.now);
-                self.let_clients_hear();
-            }
-        } else if happens(&mut self.rng, self.kernel.faults.leap) {
-            let leap = span_upto(&mut self.rng, timeout.times(3));
+        if self.strikes(Fault::Blackout) {
+            self.dark_until = self.now + span_upto(&mut self.rng, self.config.rhythm.timeout);
+            self.trace(|| format!("the network is down until {:?}", self.dark_until));
+        }
+        if self.stand_still(Fault::Stall) || self.stand_still(Fault::Nap) {
+            return;
+        }
+        if self.strikes(Fault::Leap) {
+            let leap = span_upto(&mut self.rng, self.config.rhythm.timeout.times(3));
             self.trace(|| format!("the clock leaps by {leap}"));
             self.now += leap;
             let agenda = std::mem::take(&mut self.agenda);
@@ -277,6 +335,36 @@ impl World {
         }
     }
 
+    /// Perhaps the process stands still, while the others go on: what was handed to the kernel is
+    /// done, and clients answer.
+    fn stand_still(&mut self, fault: Fault) -> bool {
+        // It is worst while a verdict waits for its answer.
+        let times = if self.kernel.is_looking() { 10 } else { 1 };
+        let faults = &mut self.kernel.shop.faults;
+        if !faults.strikes_times(&mut self.rng, fault, times) {
+            return false;
+        }
+        let longest = match fault {
+            Fault::Nap => limits::STALL_THRESHOLD,
+            _ => self.config.rhythm.timeout.times(3),
+        };
+        let stall = span_upto(&mut self.rng, longest);
+        self.trace(|| format!("the process stands still for {stall}"));
+        for _ in 0..STALL_SLICES {
+            self.now += stall.divided_by(STALL_SLICES);
+            self.live_upto_now();
+            self.kernel.work(self.now);
+            self.let_clients_hear();
+        }
+        true
+    }
+
+    fn strikes(&mut self, fault: Fault) -> bool {
+        self.kernel.shop.faults.strikes(&mut self.rng, fault)
+    }
+
+    // --- between kernel and gateway --------------------------------------------------------------
+
     fn hand_in(&mut self, news: News) {
         self.trace(|| format!("kernel: {news:?}"));
         self.steps += 1;
@@ -284,7 +372,7 @@ impl World {
         self.oracle.on_told(now);
         match news {
             News::Accepted { link } => {
-                let peer = self.kernel.links[link].peer;
+                let peer = self.kernel.link(link).peer;
                 self.gateway
                     .on_completion(Completion::Accepted { socket: socket_of(link), peer }, now);
                 self.hand_ops_over();
@@ -295,18 +383,20 @@ impl World {
             }
             News::Of { link, conn, word } => self.hand_in_word(link, conn, word),
         }
-        self.read_ledger();
-        self.gateway.check();
+        self.read_ledger(now);
+        if self.oracle.seats.len() <= CHECKED_ALWAYS_MAX {
+            self.gateway.check();
+        }
     }
 
     fn hand_in_word(&mut self, link: usize, conn: ConnId, word: Word) {
         let now = self.now;
         match word {
             Word::Received(bytes) => {
-                let (labels, begun) = self.kernel.hand_over(link, bytes.len());
-                self.trace(|| format!("  is {labels:?}, then {begun} bytes"));
+                let (labels, begun_bytes) = self.kernel.hand_over(link, bytes.len());
+                self.trace(|| format!("  is {labels:?}, then {begun_bytes} bytes"));
                 self.gateway.on_completion(Completion::Received { conn, bytes: &bytes }, now);
-                self.oracle.on_received(conn, &labels, begun, now);
+                self.oracle.on_received(conn, &labels, begun_bytes, now);
             }
             Word::Ended(end) => {
                 self.gateway.on_completion(Completion::ReceiveEnded { conn, end }, now);
@@ -318,14 +408,16 @@ impl World {
             }
             Word::Looked(found, tcp) => {
                 self.gateway.on_completion(Completion::Looked { conn, found, tcp }, now);
-                self.oracle.on_looked(conn, found, tcp, now);
+                let waiting_since = self.kernel.link(link).waiting_since();
+                self.oracle.on_looked(conn, found, tcp, waiting_since, now);
             }
             Word::Closed => {
                 self.gateway.on_completion(Completion::Closed { conn }, now);
                 let seat = self.oracle.on_closed(conn);
+                self.let_clients_hear();
+                self.clients.check_pings(link, seat.silences);
                 if let Phase::Over { reason, .. } = seat.phase {
-                    self.let_clients_hear();
-                    self.clients.on_closed(link, reason, &self.kernel.links[link], self.patience);
+                    self.clients.on_closed(link, reason, self.kernel.link(link), self.patience);
                 }
             }
         }
@@ -338,11 +430,10 @@ impl World {
             self.trace(|| format!("gateway: {op:?}"));
             match &op {
                 Op::Adopt { socket, conn } => {
-                    let link = usize::try_from(socket.0 - socket_of(0).0).expect("a link");
-                    self.oracle.on_adopted(*conn, link, self.now);
+                    self.oracle.on_adopted(*conn, link_of(*socket), self.now);
                 }
                 Op::Send { conn, .. } => self.oracle.on_send_asked(*conn, self.now),
-                Op::Look { conn } => self.oracle.on_look_asked(*conn, self.now),
+                Op::Look { conn } => self.oracle.on_look_asked(*conn),
                 Op::Close { conn, .. } => self.oracle.on_close_asked(*conn),
                 Op::Accept { .. }
                 | Op::StopAccepting
@@ -355,20 +446,22 @@ impl World {
         }
     }
 
-    fn read_ledger(&mut self) {
+    /// Reads what the ledger says since the last time, all of it of this moment.
+    fn read_ledger(&mut self, at: Moment) {
         let mut records = Vec::new();
         self.gateway.take_events(&mut records, usize::MAX);
         for record in &records {
             self.trace(|| format!("ledger: {record:?}"));
+            (record.seq, record.at, record.event.word()).hash(&mut self.fingerprint);
             self.assert_was_asked(&record.event);
         }
         // A small outbox can run full of answers before the kernel had a chance to send any.
         let is_small = self.config.outbox_bytes_max < limits::OUTBOX_BYTES_MAX;
-        let is_stuck = |link: usize| is_small || !self.kernel.links[link].is_reading();
-        self.oracle.on_records(&records, self.now, is_stuck);
+        let is_stuck = |link: usize| is_small || !self.kernel.link(link).is_reading();
+        self.oracle.on_records(&records, at, is_stuck);
     }
 
-    /// Where the server pings, nobody is judged silent who was not asked before.
+    /// Whoever is asked before it is judged was asked indeed.
     fn assert_was_asked(&mut self, event: &Event) {
         let Event::Offline { conn, reason: CloseReason::HeartbeatTimeout, last_beat, .. } = event
         else {
@@ -376,10 +469,12 @@ impl World {
         };
         self.let_clients_hear();
         let link = self.oracle.seats[conn].link;
-        let wire = &self.kernel.links[link];
+        let wire = self.kernel.link(link);
+        let can_be_asked = wire.is_reading() && !wire.is_peer_gone();
         // A clock that leaps leaves no time for a ping to travel.
-        let can_be_asked = wire.is_reading() && !wire.is_peer_gone() && !self.has_leaps;
-        if self.config.mode.server_pings() && can_be_asked {
+        let faults = &self.kernel.shop.faults;
+        let has_time = !faults.has(Fault::Leap) && self.oracle.leaves_time_for_a_ping(*conn);
+        if can_be_asked && has_time {
             let was_asked = self.clients.pinged_at(link).is_some_and(|at| at >= *last_beat);
             assert!(was_asked, "{conn}: judged without having been pinged");
         }
@@ -398,15 +493,21 @@ impl World {
                 return;
             }
             self.agenda.pop();
-            self.trace(|| format!("{happening:?}"));
-            self.happen(happening, at);
+            let is_dark = at < self.dark_until && happening != Happening::Kick;
+            if is_dark {
+                self.plan(self.dark_until, happening);
+            } else {
+                self.trace(|| format!("{happening:?}"));
+                self.happen(happening, at);
+            }
         }
     }
 
     fn happen(&mut self, happening: Happening, at: Moment) {
         match happening {
             Happening::Connect { device } => {
-                let link = self.kernel.connect();
+                let rng = self.clients.next_rng_of(device);
+                let link = self.kernel.connect(rng);
                 let wait = self.clients.on_connected(link, device, &self.config);
                 if let Some(wait) = wait {
                     self.plan(at + wait, Happening::Act { link });
@@ -414,6 +515,7 @@ impl World {
             }
             Happening::Act { link } => {
                 let Some((step, wait)) = self.clients.next_step(link) else { return };
+                self.tally.note("step", step.word(), 1);
                 self.act(link, step, at);
                 if let Some(wait) = wait {
                     self.plan(at + wait, Happening::Act { link });
@@ -421,30 +523,41 @@ impl World {
             }
             Happening::Answer { link } => {
                 if let Some(pong) = self.clients.pong(link) {
-                    let end = (pong.len(), crate::script::Label::Beat);
-                    self.kernel.links[link].arrive(&pong, &[end]);
+                    self.kernel.arrive(link, &pong, &[(pong.len(), Label::Beat)], at);
                 }
             }
-            Happening::Leave { link } => self.kernel.links[link].finish(),
-            Happening::GiveUp { link } => self.kernel.links[link].break_with(IoFault::TimedOut),
+            Happening::Leave { link } => self.kernel.touch(link, |wire| wire.finish()),
+            Happening::GiveUp { link } => {
+                self.kernel.touch(link, |wire| wire.break_with(IoFault::TimedOut));
+            }
             Happening::Kick => self.kicks_waiting += 1,
+            Happening::Disaster { fault } => self.befall(fault, at),
         }
     }
 
     fn act(&mut self, link: usize, step: Step, at: Moment) {
         match step {
-            Step::Write { bytes, ends } => self.kernel.links[link].arrive(&bytes, &ends),
-            Step::Finish => self.kernel.links[link].finish(),
-            Step::Reset => self.kernel.links[link].break_with(IoFault::Reset),
+            Step::Write { bytes, ends } => self.kernel.arrive(link, &bytes, &ends, at),
+            Step::Finish => self.kernel.touch(link, |wire| wire.finish()),
+            Step::Reset => self.kernel.touch(link, |wire| wire.break_with(IoFault::Reset)),
+            Step::Fail => self.kernel.touch(link, |wire| wire.break_with(IoFault::Unreachable)),
+            Step::Restart => self.kernel.touch(link, |wire| wire.forget()),
             Step::Vanish => {
-                self.kernel.links[link].stop_reading(self.rng.usize(0..3_000));
-                if self.rng.bool() {
-                    let patience = self.config.rhythm.timeout.times(2);
-                    let at = at + span_upto(&mut self.rng, patience);
-                    self.plan(at, Happening::GiveUp { link });
+                let patience = self.config.rhythm.timeout.times(2);
+                let mut wait = None;
+                self.kernel.touch(link, |wire| {
+                    let window_bytes = wire.rng.usize(0..3_000);
+                    wire.stop_reading(window_bytes);
+                    wait = wire.rng.bool().then(|| span_upto(&mut wire.rng, patience));
+                });
+                if let Some(wait) = wait {
+                    self.plan(at + wait, Happening::GiveUp { link });
                 }
             }
-            Step::StopReading => self.kernel.links[link].stop_reading(self.rng.usize(100..2_000)),
+            Step::StopReading => self.kernel.touch(link, |wire| {
+                let window_bytes = wire.rng.usize(100..2_000);
+                wire.stop_reading(window_bytes);
+            }),
             Step::ConnectAgain => {
                 let device = self.clients.device(link);
                 self.plan(at, Happening::Connect { device });
@@ -452,13 +565,27 @@ impl World {
         }
     }
 
+    fn befall(&mut self, fault: Fault, at: Moment) {
+        if fault == Fault::Storm {
+            for device in self.devices.clone() {
+                self.plan(at, Happening::Connect { device });
+            }
+            return;
+        }
+        for link in self.kernel.held() {
+            let is_hit = self.clients.device(link).is_multiple_of(2);
+            if is_hit && fault == Fault::MassDeath {
+                self.clients.vanish(link);
+                self.act(link, Step::Vanish, at);
+            } else if is_hit {
+                self.act(link, Step::Reset, at);
+            }
+        }
+    }
+
     /// Clients read what came, and do what follows from it.
     fn let_clients_hear(&mut self) {
-        for link in 0..self.kernel.links.len() {
-            let bytes = self.kernel.links[link].take_heard();
-            if bytes.is_empty() {
-                continue;
-            }
+        for (link, bytes) in self.kernel.take_heard() {
             let answers = self.clients.hear(link, &bytes, self.now);
             for wait in answers.pongs {
                 self.plan(self.now + wait, Happening::Answer { link });
@@ -474,23 +601,22 @@ impl World {
         let online = self.oracle.online();
         let absent = Command::Kick { client: ClientId::new("nobody").expect("a client id") };
         assert_eq!(self.gateway.on_command(absent, self.now), Reply::NoSuchClient);
-        if online.is_empty() {
-            self.read_ledger();
-            return;
+        if !online.is_empty() {
+            let device = online[self.rng.usize(0..online.len())];
+            let client = ClientId::new(&client_id(device)).expect("a client id");
+            assert_eq!(self.gateway.on_command(Command::Kick { client }, self.now), Reply::Done);
+            self.oracle.on_kick(device, self.now);
         }
-        let device = online[self.rng.usize(0..online.len())];
-        let client = ClientId::new(&client_id(device)).expect("a client id");
-        assert_eq!(self.gateway.on_command(Command::Kick { client }, self.now), Reply::Done);
-        self.oracle.on_kick(device, self.now);
-        self.read_ledger();
+        self.read_ledger(self.now);
     }
 
     // --- the end ---------------------------------------------------------------------------------
 
     fn drain(&mut self) {
         self.trace(|| "drain".to_owned());
-        self.kernel.faults.stall = 0;
-        self.kernel.faults.leap = 0;
+        for fault in [Fault::Stall, Fault::Nap, Fault::StallInTurn, Fault::Leap] {
+            self.kernel.shop.faults.forbid(fault);
+        }
         let within = span_upto(&mut self.rng, Span::from_secs(5));
         if within < Span::from_secs(1) {
             self.patience = Patience::Slept; // it gives itself too little on purpose
@@ -499,13 +625,44 @@ impl World {
         self.oracle.on_told(self.now);
         assert_eq!(self.gateway.on_command(Command::Drain { within }, self.now), Reply::Done);
         self.oracle.on_drain(within, self.now);
+        self.read_ledger(self.now);
         let end = until + self.config.tick.times(2) + Span::from_secs(2);
         while !self.gateway.is_drained() {
             assert!(self.now < end, "not drained by {end:?}");
             self.turn();
             self.pass_time(end);
         }
-        self.read_ledger();
+    }
+
+    /// Nothing is left of it but numbers.
+    fn sum_up(mut self) -> Outcome {
+        let stats = self.gateway.stats();
+        assert_eq!((stats.connections, stats.online), (0, 0), "somebody was left behind");
+        assert_eq!(stats.stale, 0, "completions for connections that do not exist");
+        assert_eq!(stats.seq_last, self.oracle.records as u64, "an event was not told");
+        assert_eq!(stats.stalls, self.oracle.stalls, "a stall was not told");
+        assert_eq!(stats.lateness.count, self.oracle.verdicts, "a verdict was not timed");
+        self.kernel.check_empty();
+        self.oracle.check_empty();
+        for reason in CloseReason::ALL {
+            self.tally.note("reason", reason.word(), stats.ended(reason));
+        }
+        let faults = &self.kernel.shop.faults;
+        for (fault, played) in crate::faults::FAULTS.iter().zip(faults.played) {
+            self.tally.note("fault", fault.1, played);
+        }
+        self.tally.note("find", "rescued", stats.rescued);
+        self.tally.note("find", "ping answered", stats.pings_answered);
+        self.tally.add(&self.oracle.tally);
+        (self.now, self.steps).hash(&mut self.fingerprint);
+        Outcome {
+            lived: self.now.since(self.began_at),
+            steps: self.steps,
+            records: self.oracle.records,
+            clients: self.clients.len(),
+            tally: self.tally,
+            fingerprint: self.fingerprint.finish(),
+        }
     }
 
     fn trace(&self, line: impl FnOnce() -> String) {
