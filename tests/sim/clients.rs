@@ -12,14 +12,22 @@ use heartwheel::wire::native::{Deframer, Inbound};
 
 use crate::faults::{happens, span_upto, stream};
 use crate::link::Link;
-use crate::script::{Script, Step, Writer, encoded};
+use crate::script::{Hello, Label, Script, Shows, Step, Writer, encoded, hello_bytes};
 use crate::world::is_told;
 
 pub(crate) struct Clients {
     seed: u64,
     /// How often each device connected.
     times: BTreeMap<usize, u64>,
+    badges: BTreeMap<usize, Badge>,
     ends: Vec<End>,
+}
+
+/// What a client was given to come back with.
+#[derive(Clone)]
+struct Badge {
+    epoch: u64,
+    token: Vec<u8>,
 }
 
 /// The client's end of one link.
@@ -37,6 +45,8 @@ struct End {
     pinged_at: Option<Moment>,
     /// It answers pings and does as GOAWAY says.
     is_obedient: bool,
+    /// The session that it showed the token of.
+    shown: Option<u64>,
     last_word: Option<u16>,
     has_vanished: bool,
 }
@@ -57,7 +67,7 @@ pub(crate) struct Answers {
 
 impl Clients {
     pub(crate) fn new(seed: u64) -> Self {
-        Self { seed, times: BTreeMap::new(), ends: Vec::new() }
+        Self { seed, times: BTreeMap::new(), badges: BTreeMap::new(), ends: Vec::new() }
     }
 
     /// How many connections there were.
@@ -102,6 +112,7 @@ impl Clients {
             pings_heard: 0,
             pinged_at: None,
             is_obedient,
+            shown: None,
             last_word: None,
             has_vanished: false,
         });
@@ -118,7 +129,8 @@ impl Clients {
                 end.pings_said += ends.len();
             }
             Step::Vanish => end.has_vanished = true,
-            Step::Finish
+            Step::Greet { .. }
+            | Step::Finish
             | Step::Reset
             | Step::Fail
             | Step::Restart
@@ -126,6 +138,25 @@ impl Clients {
             | Step::ConnectAgain => {}
         }
         Some((step, end.script.front().map(|(wait, _)| *wait)))
+    }
+
+    /// What the client at this link says hello with, and what the gateway should make of it.
+    pub(crate) fn hello(&mut self, link: usize, hello: Hello, shows: Shows) -> (Vec<u8>, Label) {
+        let end = &mut self.ends[link];
+        end.pings_said += 1;
+        let badge = self.badges.get(&hello.device);
+        let mut token = badge.map(|badge| badge.token.clone()).unwrap_or_default();
+        match shows {
+            Shows::Nothing => token.clear(),
+            Shows::Token => end.shown = badge.map(|badge| badge.epoch),
+            Shows::Forgery => {
+                let byte = end.rng.usize(0..24);
+                token.resize(24, 0);
+                token[byte] ^= 1 << end.rng.u32(0..8);
+            }
+        }
+        let said = Hello { resumes: end.shown, ..hello };
+        (hello_bytes(&said, &token), Label::Hello(said))
     }
 
     /// It does nothing more, whatever its script says.
@@ -161,7 +192,22 @@ impl Clients {
             let Inbound::Message(message) = inbound else { panic!("the gateway said {inbound:?}") };
             assert_eq!(end.last_word, None, "{message:?} behind the last word");
             match message {
-                Message::Welcome { interval_ms, timeout_ms, first_beat_ms, .. } => {
+                Message::Welcome {
+                    interval_ms,
+                    timeout_ms,
+                    first_beat_ms,
+                    epoch,
+                    resumed,
+                    resume,
+                    ..
+                } => {
+                    assert!(!resumed || end.shown == Some(epoch), "welcome to another's session");
+                    if resume.is_empty() {
+                        self.badges.remove(&end.device);
+                    } else {
+                        let badge = Badge { epoch, token: resume.to_vec() };
+                        self.badges.insert(end.device, badge);
+                    }
                     assert!(!end.is_welcome, "welcome twice");
                     assert!(interval_ms < timeout_ms, "{interval_ms} of {timeout_ms}");
                     assert!(first_beat_ms <= interval_ms, "the first beat is due too late");

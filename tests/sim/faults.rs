@@ -47,11 +47,13 @@ pub(crate) enum Fault {
     MassReset,
     /// Every device connects again in the same instant.
     Storm,
+    /// One client id connects again and again.
+    Duel,
 }
 
 /// All of them, with the name for the command line and how often out of a thousand chances they
 /// happen at the most.
-pub(crate) const FAULTS: [(Fault, &str, u32); 20] = [
+pub(crate) const FAULTS: [(Fault, &str, u32); 21] = [
     (Fault::Cut, "cut", 800),
     (Fault::Scarce, "scarce", 1_000),
     (Fault::Starve, "starve", 300),
@@ -72,6 +74,7 @@ pub(crate) const FAULTS: [(Fault, &str, u32); 20] = [
     (Fault::MassDeath, "mass-death", 300),
     (Fault::MassReset, "mass-reset", 300),
     (Fault::Storm, "storm", 300),
+    (Fault::Duel, "duel", 500),
 ];
 
 impl Fault {

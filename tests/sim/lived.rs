@@ -18,6 +18,11 @@ impl Gap {
     fn span(&self) -> Span {
         self.upto.since(self.from)
     }
+
+    /// What is taken out of time: all of it but the instant that lies between before and after.
+    fn credit(&self) -> Span {
+        self.span().minus(Span::from_nanos(1))
+    }
 }
 
 impl Lived {
@@ -38,25 +43,27 @@ impl Lived {
 
     /// How much of the time between the two was lived.
     pub(crate) fn between(&self, from: Moment, upto: Moment) -> Span {
-        upto.since(from).minus(self.stalled(from, upto))
+        self.gaps_in(from, upto).fold(upto.since(from), |lived, gap| lived.minus(gap.credit()))
     }
 
     /// How much of the time between the two was not.
     pub(crate) fn stalled(&self, from: Moment, upto: Moment) -> Span {
-        let inside = self.gaps_from(from).iter().take_while(|gap| gap.upto <= upto);
-        inside.fold(Span::ZERO, |sum, gap| sum + gap.span())
+        self.gaps_in(from, upto).fold(Span::ZERO, |sum, gap| sum + gap.span())
     }
 
     /// When so much time will have been lived since `from`, if there is no further gap.
     pub(crate) fn due(&self, from: Moment, span: Span) -> Moment {
-        self.gaps_from(from).iter().fold(from + span, |due, gap| due + gap.span())
+        self.gaps_from(from).iter().fold(from + span, |due, gap| due + gap.credit())
+    }
+
+    fn gaps_in(&self, from: Moment, upto: Moment) -> impl Iterator<Item = &Gap> {
+        self.gaps_from(from).iter().take_while(move |gap| gap.upto <= upto)
     }
 
     /// Whether the gateway can still tell the date of what happened then: it remembers only the
     /// latest gaps.
     pub(crate) fn is_dated(&self, at: Moment) -> bool {
-        let is_at_an_end = self.gaps.iter().any(|gap| gap.upto == at); // FINDING F1
-        self.gaps_from(at).len() <= limits::STALLS_KEPT_MAX && !is_at_an_end
+        self.gaps_from(at).len() <= limits::STALLS_KEPT_MAX
     }
 
     /// The gaps that did not begin before `from`, oldest first.

@@ -13,9 +13,11 @@
 mod clients;
 mod faults;
 mod kernel;
+mod ledger;
 mod link;
 mod lived;
 mod oracle;
+mod past;
 mod scale;
 mod script;
 mod tally;

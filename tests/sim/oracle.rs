@@ -4,15 +4,16 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use heartwheel::base::config::{GatewayConfig, Rhythm};
-use heartwheel::base::event::{CloseReason, Event, Evidence, Probe, Record};
+use heartwheel::base::config::{Class, Duplicate, GatewayConfig, Rhythm};
+use heartwheel::base::event::{CloseReason, Probe};
 use heartwheel::base::ids::ConnId;
 use heartwheel::base::io::{Found, IoFault, ReceiveEnd, TcpFacts};
 use heartwheel::base::limits;
 use heartwheel::base::time::{Moment, Span};
 
 use crate::lived::Lived;
-use crate::script::{Label, Wish, client_id};
+use crate::past::Past;
+use crate::script::{Hello, Label};
 use crate::tally::Tally;
 
 /// Longest that a ping is under way in these worlds, cut into pieces as it may be.
@@ -24,13 +25,13 @@ pub(crate) struct Seat {
     pub(crate) link: usize,
     pub(crate) phase: Phase,
     since: Moment,
-    partial_since: Option<Moment>,
-    partial_bytes: u64,
+    pub(crate) partial_since: Option<Moment>,
+    pub(crate) partial_bytes: u64,
     /// A last look is under way, asked for at this moment.
     looked_from: Option<Moment>,
     /// It was silent for so long that it may have been pinged, at this moment or later, and has not
     /// spoken since.
-    pinged_from: Option<Moment>,
+    pub(crate) pinged_from: Option<Moment>,
     /// It was pinged, at this moment or before, and has not spoken since.
     pinged_by: Option<Moment>,
     /// How often it was silent for so long.
@@ -48,6 +49,8 @@ pub(crate) enum Phase {
     Greeting,
     /// A client is online.
     Live(Presence),
+    /// The connection was lost, and the session waits for the client.
+    Held(Hold),
     /// It ended at this moment or before; only its close is awaited.
     Over { since: Moment, reason: Option<CloseReason> },
 }
@@ -57,48 +60,65 @@ pub(crate) struct Presence {
     pub(crate) device: usize,
     pub(crate) epoch: u64,
     pub(crate) last_beat: Moment,
-    pub(crate) interval: Span,
-    pub(crate) timeout: Span,
+    pub(crate) class: Class,
+}
+
+/// A session without a connection.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Hold {
+    pub(crate) presence: Presence,
+    pub(crate) reason: CloseReason,
+    pub(crate) lost_at: Moment,
+    pub(crate) proof: Proof,
+    /// The kernel is done with its socket.
+    pub(crate) is_gone: bool,
 }
 
 /// An event that the ledger must tell next.
 #[derive(Debug)]
-enum Expected {
-    Online { device: usize, conn: ConnId, wish: Wish },
-    Offline { conn: ConnId, presence: Presence, reason: CloseReason, proof: Proof },
+pub(crate) enum Expected {
+    Online { device: usize, conn: ConnId, rhythm: Rhythm, flaps: u32 },
+    Resumed { device: usize, conn: ConnId, epoch: u64, away: Span },
+    Contested { device: usize, epoch: u64, count: u32 },
+    Offline { conn: ConnId, presence: Presence, reason: CloseReason, proof: Proof, held: Span },
     Stalled { gap: Span },
 }
 
 /// What the evidence must say.
-#[derive(Clone, Copy, Debug)]
-struct Proof {
-    at: Moment,
-    partial_bytes: u64,
-    tcp: Option<TcpFacts>,
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Proof {
+    pub(crate) at: Moment,
+    pub(crate) partial_bytes: u64,
+    pub(crate) tcp: Option<TcpFacts>,
     /// Whether it was pinged; `None`: the tick decides.
-    probe: Option<Probe>,
+    pub(crate) probe: Option<Probe>,
 }
 
 pub(crate) struct Oracle {
-    config: GatewayConfig,
+    pub(crate) config: GatewayConfig,
     pub(crate) seats: BTreeMap<ConnId, Seat>,
-    owners: BTreeMap<usize, ConnId>,
-    expected: VecDeque<Expected>,
+    pub(crate) owners: BTreeMap<usize, ConnId>,
+    pub(crate) expected: VecDeque<Expected>,
+    /// What is remembered of each device.
+    pub(crate) past: BTreeMap<usize, Past>,
     pub(crate) lived: Lived,
     /// The gateway last looked at the time at this moment.
-    timed_at: Moment,
+    pub(crate) timed_at: Moment,
     /// Since when everybody is asked to leave, and how long they have.
-    draining: Option<(Moment, Span)>,
-    seq_last: u64,
-    epoch_last: u64,
-    has_stopped: bool,
+    pub(crate) draining: Option<(Moment, Span)>,
+    pub(crate) seq_last: u64,
+    pub(crate) epoch_last: u64,
+    pub(crate) has_stopped: bool,
     /// Who is online, from the ledger alone: the reader's view.
-    ledger_view: BTreeMap<String, u64>,
+    pub(crate) ledger_view: BTreeMap<String, u64>,
     /// What TCP said of the connection that is being judged.
-    tcp_seen: Option<TcpFacts>,
+    pub(crate) tcp_seen: Option<TcpFacts>,
     /// Verdicts of silence, for the summary.
     pub(crate) verdicts: u64,
     pub(crate) stalls: u64,
+    pub(crate) resumed: u64,
+    pub(crate) returned: u64,
+    pub(crate) false_offline: u64,
     pub(crate) tally: Tally,
     pub(crate) records: usize,
 }
@@ -111,6 +131,7 @@ impl Oracle {
             seats: BTreeMap::new(),
             owners: BTreeMap::new(),
             expected: VecDeque::new(),
+            past: BTreeMap::new(),
             lived: Lived::new(now),
             timed_at: now,
             draining: None,
@@ -120,6 +141,9 @@ impl Oracle {
             tcp_seen: None,
             verdicts: 0,
             stalls: 0,
+            resumed: 0,
+            returned: 0,
+            false_offline: 0,
             tally: Tally::default(),
             records: 0,
         }
@@ -155,8 +179,8 @@ impl Oracle {
 
     /// A connection was accepted and adopted.
     pub(crate) fn on_adopted(&mut self, conn: ConnId, link: usize, now: Moment) {
-        let is_refused =
-            self.draining.is_some() || self.seats.len() >= self.config.connections_max as usize;
+        let is_refused = self.draining.is_some()
+            || self.seats.len() - self.held_count() >= self.config.connections_max as usize;
         let reason = if self.draining.is_some() { CloseReason::Drain } else { CloseReason::Busy };
         let over = Phase::Over { since: now, reason: Some(reason) };
         let seat = Seat {
@@ -204,28 +228,13 @@ impl Oracle {
             (seat.pinged_from, seat.pinged_by) = (None, None);
         }
         match (&mut seat.phase, label) {
-            (Phase::Greeting, Label::Hello { device, wish }) => {
-                let (device, wish) = (*device, *wish);
-                if let Some(owner) = self.owners.get(&device).copied() {
-                    self.end(owner, CloseReason::Replaced, now);
-                }
-                self.owners.insert(device, conn);
-                self.expected.push_back(Expected::Online { device, conn, wish });
-                let rhythm = self.config.rhythm;
-                self.seat(conn).phase = Phase::Live(Presence {
-                    device,
-                    epoch: 0, // the ledger says which
-                    last_beat: now,
-                    interval: rhythm.interval,
-                    timeout: rhythm.timeout,
-                });
-            }
+            (Phase::Greeting, Label::Hello(hello)) => self.on_hello(conn, *hello, now),
             (Phase::Live(presence), Label::Beat) => presence.last_beat = now,
             (Phase::Live(presence), Label::Bye) => {
                 presence.last_beat = now;
                 self.end(conn, CloseReason::Bye, now);
             }
-            (Phase::Live(presence), Label::Hello { .. } | Label::Unexpected) => {
+            (Phase::Live(presence), Label::Hello(_) | Label::Unexpected) => {
                 presence.last_beat = now;
                 self.end(conn, CloseReason::UnexpectedFrame, now);
             }
@@ -233,9 +242,103 @@ impl Oracle {
                 self.end(conn, CloseReason::UnexpectedFrame, now);
             }
             (Phase::Greeting | Phase::Live(_), Label::Bad(reason)) => self.end(conn, *reason, now),
-            (Phase::Greeting, Label::Preface) | (Phase::Over { .. }, _) => {}
+            (Phase::Greeting, Label::Preface) | (Phase::Held(_) | Phase::Over { .. }, _) => {}
             (Phase::Live(_), Label::Preface) => panic!("a script says the preface twice"),
         }
+    }
+
+    /// A client says who it is: somebody of that name makes way, or keeps it.
+    fn on_hello(&mut self, conn: ConnId, hello: Hello, now: Moment) {
+        let class = self.config.class(hello.class);
+        let device = hello.device;
+        let mut resumed = None;
+        if let Some(owner) = self.owners.get(&device).copied() {
+            let phase = self.seats[&owner].phase.clone();
+            match phase {
+                Phase::Live(presence)
+                    if presence.class.grace > Span::ZERO
+                        && hello.resumes == Some(presence.epoch) =>
+                {
+                    let reason = Some(CloseReason::Replaced);
+                    self.seat(owner).phase = Phase::Over { since: now, reason };
+                    self.find("resumed before the loss was noticed");
+                    resumed = Some((presence.epoch, Span::ZERO));
+                }
+                Phase::Live(presence) => {
+                    if self.keeps_name(conn, device, &presence, now) {
+                        return;
+                    }
+                    self.end(owner, CloseReason::Replaced, now);
+                }
+                Phase::Held(hold) if hello.resumes == Some(hold.presence.epoch) => {
+                    self.release(owner, now);
+                    self.find("resumed after a while");
+                    if hold.reason == CloseReason::HeartbeatTimeout {
+                        self.find("verdict taken back");
+                    }
+                    let away = self.lived.between(hold.lost_at, now);
+                    resumed = Some((hold.presence.epoch, away));
+                }
+                Phase::Held(_) => {
+                    self.find("held and somebody else came");
+                    self.end_held(owner, None, now);
+                }
+                Phase::Greeting | Phase::Over { .. } => panic!("{owner} owns nothing"),
+            }
+        }
+        self.begin(conn, hello, class, resumed, now);
+    }
+
+    /// Whether the owner of a name keeps it; then the newcomer is sent away.
+    fn keeps_name(&mut self, conn: ConnId, device: usize, owner: &Presence, now: Moment) -> bool {
+        if owner.class.duplicate == Duplicate::Reject {
+            self.end(conn, CloseReason::AlreadyConnected, now);
+            return true;
+        }
+        let past = self.past.get_mut(&device).expect("the owner came online");
+        let Some(count) = past.on_takeover(&self.lived, now) else { return false };
+        if count.is_power_of_two() {
+            self.expected.push_back(Expected::Contested { device, epoch: owner.epoch, count });
+        }
+        self.end(conn, CloseReason::Contested, now);
+        true
+    }
+
+    fn begin(
+        &mut self,
+        conn: ConnId,
+        hello: Hello,
+        class: Class,
+        resumed: Option<(u64, Span)>,
+        now: Moment,
+    ) {
+        let device = hello.device;
+        let past = self.past.entry(device).or_insert_with(|| Past::new(now));
+        if let Some(verdict) = past.verdict.take() {
+            self.returned += 1;
+            let is_wrong = verdict.is_wrong(&self.lived, hello.before, class.rhythm, now);
+            self.false_offline += u64::from(is_wrong);
+        }
+        let rhythm = granted(class.rhythm, hello.wish_ms, &self.config);
+        let epoch = match resumed {
+            Some((epoch, away)) => {
+                self.resumed += 1;
+                self.expected.push_back(Expected::Resumed { device, conn, epoch, away });
+                epoch
+            }
+            None => {
+                let flaps = past.on_online(&self.lived, now);
+                self.expected.push_back(Expected::Online { device, conn, rhythm, flaps });
+                0 // the ledger says which
+            }
+        };
+        self.owners.insert(device, conn);
+        let class = Class { rhythm, ..class };
+        self.seat(conn).phase = Phase::Live(Presence { device, epoch, last_beat: now, class });
+    }
+
+    pub(crate) fn find(&mut self, word: &'static str) {
+        self.tally.note("find", word, 1);
     }
 
     /// The receive ended.
@@ -303,7 +406,7 @@ impl Oracle {
             Phase::Greeting => has_passed(seat.since, self.config.handshake_timeout)
                 .then_some(CloseReason::HandshakeTimeout),
             Phase::Live(presence) => {
-                let is_silent = has_passed(presence.last_beat, presence.timeout);
+                let is_silent = has_passed(presence.last_beat, presence.class.rhythm.timeout);
                 let had_time = match (answer_min(presence, &self.config), seat.pinged_from) {
                     (None, _) => true,
                     (Some(span), Some(from)) => has_passed(from, span),
@@ -316,7 +419,7 @@ impl Oracle {
                     .filter(|since| has_passed(*since, self.config.frame_timeout))
                     .map(|_| CloseReason::FrameTimeout)
             }
-            Phase::Over { .. } => None,
+            Phase::Held(_) | Phase::Over { .. } => None,
         }
     }
 
@@ -333,15 +436,28 @@ impl Oracle {
     /// The gateway closes: the session must have ended before.
     pub(crate) fn on_close_asked(&mut self, conn: ConnId) {
         let seat = self.seat(conn);
-        assert!(matches!(seat.phase, Phase::Over { .. }), "{conn} is closed alive: {seat:?}");
+        let has_ended = matches!(seat.phase, Phase::Held(_) | Phase::Over { .. });
+        assert!(has_ended, "{conn} is closed alive: {seat:?}");
+        assert!(!seat.is_closed, "{conn} is closed twice");
         seat.is_closed = true;
     }
 
-    /// The connection is gone.
-    pub(crate) fn on_closed(&mut self, conn: ConnId) -> Seat {
-        let seat = self.seats.remove(&conn).expect("what closes was here");
+    /// The kernel is done with a connection. Returns why it ended, and how often it was silent for
+    /// so long that it might be pinged.
+    pub(crate) fn on_closed(&mut self, conn: ConnId) -> (Option<CloseReason>, usize) {
+        let seat = self.seat(conn);
         assert!(seat.is_closed, "{conn}: closed without having been asked to");
-        seat
+        let silences = seat.silences;
+        let reason = match &mut seat.phase {
+            Phase::Held(hold) => {
+                hold.is_gone = true;
+                return (Some(hold.reason), silences);
+            }
+            Phase::Over { reason, .. } => *reason,
+            Phase::Greeting | Phase::Live(_) => panic!("{conn} is closed alive"),
+        };
+        self.seats.remove(&conn);
+        (reason, silences)
     }
 
     /// Everybody is asked to leave.
@@ -351,22 +467,27 @@ impl Oracle {
 
     /// An operator ends a client's session.
     pub(crate) fn on_kick(&mut self, device: usize, now: Moment) {
-        let conn = *self.owners.get(&device).expect("only who is online is kicked");
-        self.end(conn, CloseReason::Kicked, now);
+        let conn = *self.owners.get(&device).expect("only who has a session is kicked");
+        if matches!(self.seats[&conn].phase, Phase::Held(_)) {
+            self.end_held(conn, Some(CloseReason::Kicked), now);
+        } else {
+            self.end(conn, CloseReason::Kicked, now);
+        }
     }
 
-    /// The devices online.
+    /// The devices that have a session.
     pub(crate) fn online(&self) -> Vec<usize> {
         self.owners.keys().copied().collect()
     }
 
-    fn end(&mut self, conn: ConnId, reason: CloseReason, now: Moment) {
+    pub(crate) fn end(&mut self, conn: ConnId, reason: CloseReason, now: Moment) {
         let over = Phase::Over { since: now, reason: Some(reason) };
         let tcp = self.tcp_seen;
         let answer = match &self.seats[&conn].phase {
             Phase::Live(presence) => answer_min(presence, &self.config),
-            Phase::Greeting | Phase::Over { .. } => None,
+            Phase::Greeting | Phase::Held(_) | Phase::Over { .. } => None,
         };
+        let is_draining = self.draining.is_some();
         let seat = self.seat(conn);
         let probe = match (seat.pinged_from, seat.pinged_by) {
             (None, _) => Some(Probe::NotSent),
@@ -375,218 +496,60 @@ impl Oracle {
         };
         let proof = Proof { at: now, partial_bytes: seat.partial_bytes, tcp, probe };
         match &seat.phase {
-            Phase::Over { .. } => {}
+            Phase::Held(_) | Phase::Over { .. } => {}
             Phase::Greeting => seat.phase = over,
             Phase::Live(presence) => {
                 let presence = presence.clone();
-                seat.phase = over;
                 seat.answer_min = answer;
-                self.owners.remove(&presence.device);
-                self.expected.push_back(Expected::Offline { conn, presence, reason, proof });
+                if presence.class.grace > Span::ZERO && reason.is_loss() && !is_draining {
+                    let hold = Hold { presence, reason, lost_at: now, proof, is_gone: false };
+                    seat.phase = Phase::Held(hold);
+                    return;
+                }
+                seat.phase = over;
+                self.write_off(conn, presence, reason, proof, Span::ZERO);
             }
         }
     }
 
-    fn seat(&mut self, conn: ConnId) -> &mut Seat {
-        self.seats.get_mut(&conn).unwrap_or_else(|| panic!("{conn} is not here"))
-    }
-
-    // --- what the ledger says --------------------------------------------------------------------
-
-    /// Compares what the ledger says with what it must say. `is_stuck` tells whether a link's
-    /// client does not take what is sent.
-    pub(crate) fn on_records(
-        &mut self,
-        records: &[Record],
-        now: Moment,
-        is_stuck: impl Fn(usize) -> bool,
-    ) {
-        for record in records {
-            assert_eq!(record.seq, self.seq_last + 1, "P5: the ledger has a gap");
-            assert!(!self.has_stopped, "P5: the ledger goes on behind its end");
-            self.seq_last = record.seq;
-            self.records += 1;
-            self.tally.note("event", record.event.word(), 1);
-            assert_eq!(record.at, now, "an event of another moment: {record:?}");
-            self.read_as_a_consumer(&record.event);
-            match &record.event {
-                Event::Started => assert_eq!(record.seq, 1, "P5: the ledger begins once"),
-                Event::Online { .. } => self.on_online(&record.event),
-                Event::Offline { conn, reason, .. } => {
-                    self.foresee(*conn, *reason, now, &is_stuck);
-                    self.on_offline(&record.event);
-                }
-                Event::Stalled { gap } => {
-                    let expected = self.expected.pop_front();
-                    let is_right =
-                        matches!(expected, Some(Expected::Stalled { gap: due }) if due == *gap);
-                    assert!(is_right, "expected {expected:?}, the ledger says {gap} of stall");
-                }
-                Event::Stopped => {
-                    assert!(self.owners.is_empty(), "P5: stopped with clients online");
-                    assert!(self.seats.is_empty(), "stopped with connections open");
-                    self.has_stopped = true;
-                }
-            }
-        }
-        assert!(self.expected.is_empty(), "the ledger does not tell {:?}", self.expected);
-    }
-
-    /// Per client ONLINE and OFFLINE alternate, and an OFFLINE ends the newest epoch.
-    fn read_as_a_consumer(&mut self, event: &Event) {
-        match event {
-            Event::Started | Event::Stalled { .. } => {}
-            Event::Online { client, epoch, .. } => {
-                assert!(*epoch > self.epoch_last, "P5: epoch {epoch} after {}", self.epoch_last);
-                self.epoch_last = *epoch;
-                let before = self.ledger_view.insert(client.to_string(), *epoch);
-                assert_eq!(before, None, "P5: {client} comes online twice");
-            }
-            Event::Offline { client, epoch, .. } => {
-                let before = self.ledger_view.remove(client.as_str());
-                assert_eq!(before, Some(*epoch), "P5: OFFLINE of {client} ends another session");
-            }
-            Event::Stopped => assert!(self.ledger_view.is_empty(), "P5: {:?}", self.ledger_view),
-        }
-    }
-
-    fn on_online(&mut self, event: &Event) {
-        let Event::Online { client, epoch, conn, interval, timeout, .. } = event else { return };
-        let expected = self.expected.pop_front();
-        let Some(Expected::Online { device, conn: expected_conn, wish }) = expected else {
-            panic!("expected {expected:?}, the ledger says {event:?}");
+    /// A session that was held ends: for the reason for which its connection was lost, or `instead`.
+    pub(crate) fn end_held(&mut self, conn: ConnId, instead: Option<CloseReason>, now: Moment) {
+        let Phase::Held(hold) = self.seats[&conn].phase.clone() else {
+            panic!("{conn} is not held");
         };
-        assert_eq!((client.as_str(), *conn), (client_id(device).as_str(), expected_conn));
-        match wish {
-            Wish::None => {
-                assert_eq!(*interval, self.config.rhythm.interval);
-                assert_eq!(*timeout, self.config.rhythm.timeout);
-            }
-            Wish::Some => {
-                let shortest = self.config.interval_wish_min.min(self.config.rhythm.interval);
-                assert!(*interval >= shortest, "{interval} is shorter than anybody may wish");
-                assert!(*interval < *timeout, "{interval} is a death sentence within {timeout}");
-            }
-        }
-        // It may have ended within the same bytes; what is expected of it then learns its epoch.
-        for expected in &mut self.expected {
-            if let Expected::Offline { conn: other, presence, .. } = expected
-                && other == conn
-            {
-                presence.epoch = *epoch;
-            }
-        }
-        if let Phase::Live(presence) = &mut self.seat(*conn).phase {
-            (presence.epoch, presence.interval, presence.timeout) = (*epoch, *interval, *timeout);
+        self.release(conn, now);
+        let held = self.lived.between(hold.lost_at, now);
+        let reason = instead.unwrap_or(hold.reason);
+        self.write_off(conn, hold.presence, reason, hold.proof, held);
+    }
+
+    /// The connection of a session that is held no longer is a connection like any other.
+    fn release(&mut self, conn: ConnId, now: Moment) {
+        let seat = self.seat(conn);
+        let Phase::Held(hold) = &seat.phase else { panic!("{conn} is not held") };
+        let (is_gone, reason) = (hold.is_gone, Some(hold.reason));
+        seat.phase = Phase::Over { since: now, reason };
+        if is_gone {
+            self.seats.remove(&conn);
         }
     }
 
-    /// Some endings the gateway decides by itself: they are right if it had a reason by now.
-    fn foresee(
+    fn write_off(
         &mut self,
         conn: ConnId,
-        reason: CloseReason,
-        now: Moment,
-        is_stuck: impl Fn(usize) -> bool,
-    ) {
-        let is_draining = self.draining.is_some();
-        let seat = &self.seats[&conn];
-        if !matches!(seat.phase, Phase::Live(_)) {
-            let frame_timeout = self.config.frame_timeout;
-            let is_frame_late = seat
-                .partial_since
-                .is_some_and(|since| self.lived.between(since, now) >= frame_timeout);
-            #[allow(clippy::wildcard_enum_match_arm, reason = "two of them are special here")]
-            let is_right = match reason {
-                // What it said behind the bytes that filled its outbox was not listened to.
-                CloseReason::SlowConsumer => is_stuck(seat.link),
-                // A late ping puts off the one verdict and not the other.
-                CloseReason::FrameTimeout => seat.pinged_from.is_some() && is_frame_late,
-                _ => false,
-            };
-            if is_right {
-                self.expect_instead(conn, reason);
-            }
-            return;
-        }
-        // Every other reason was told to us too, and is expected already.
-        #[allow(clippy::wildcard_enum_match_arm, reason = "two of them are special here")]
-        let is_right = match reason {
-            CloseReason::SlowConsumer => is_stuck(seat.link),
-            CloseReason::Drain => is_draining,
-            _ => false,
-        };
-        if is_right {
-            self.end(conn, reason, now);
-        }
-    }
-
-    fn expect_instead(&mut self, conn: ConnId, instead: CloseReason) {
-        for expected in &mut self.expected {
-            match expected {
-                Expected::Offline { conn: other, reason, .. } if *other == conn => {
-                    *reason = instead
-                }
-                Expected::Offline { .. } | Expected::Online { .. } | Expected::Stalled { .. } => {}
-            }
-        }
-        if let Phase::Over { reason, .. } = &mut self.seat(conn).phase {
-            *reason = Some(instead);
-        }
-    }
-
-    fn on_offline(&mut self, event: &Event) {
-        let Event::Offline { client, epoch, conn, reason, last_beat, evidence, .. } = event else {
-            return;
-        };
-        let expected = self.expected.pop_front();
-        let Some(Expected::Offline { conn: expected_conn, presence, reason: why, proof }) =
-            expected
-        else {
-            panic!("expected {expected:?}, the ledger says {event:?}");
-        };
-        assert_eq!((*conn, *reason), (expected_conn, why), "{event:?} and {presence:?}");
-        assert_eq!(client.as_str(), client_id(presence.device));
-        assert_eq!(*epoch, presence.epoch, "{event:?}");
-        // Only the latest gaps are remembered, for dating what was before them.
-        if self.lived.is_dated(presence.last_beat) {
-            assert_eq!(*last_beat, presence.last_beat, "{event:?}");
-            self.assert_evidence(evidence, &presence, *reason, proof);
-        }
-    }
-
-    fn assert_evidence(
-        &mut self,
-        evidence: &Evidence,
-        presence: &Presence,
+        presence: Presence,
         reason: CloseReason,
         proof: Proof,
+        held: Span,
     ) {
-        let silence = self.lived.between(presence.last_beat, proof.at);
-        let missed = silence.as_nanos() / presence.interval.as_nanos();
-        assert_eq!(u64::from(evidence.beats_missed), missed, "{presence:?}");
-        assert_eq!(evidence.stalled, self.lived.stalled(presence.last_beat, proof.at));
-        assert_eq!(evidence.tcp, proof.tcp, "facts of another look");
-        let finds = [
-            ("verdict", reason == CloseReason::HeartbeatTimeout),
-            ("ping unanswered", evidence.probe == Probe::Unanswered),
-            ("facts of TCP", evidence.tcp.is_some()),
-            ("stall in evidence", evidence.stalled > Span::ZERO),
-            ("partial frame in evidence", evidence.partial_bytes > 0),
-        ];
-        for (word, is_found) in finds {
-            self.tally.note("find", word, u64::from(is_found));
-        }
-        let probe = match reason {
-            CloseReason::HeartbeatTimeout if ping_after(presence, &self.config).is_some() => {
-                Some(Probe::Unanswered)
-            }
-            _ => proof.probe,
-        };
-        assert_eq!(evidence.probe, probe.unwrap_or(evidence.probe), "{reason}: {presence:?}");
-        // Whoever does not read is ended in the middle of what it says, or between.
-        let is_unknown = reason == CloseReason::SlowConsumer && evidence.partial_bytes == 0;
-        assert!(is_unknown || u64::from(evidence.partial_bytes) == proof.partial_bytes);
+        self.owners.remove(&presence.device);
+        let past = self.past.get_mut(&presence.device).expect("it came online");
+        past.on_offline(reason, presence.last_beat);
+        self.expected.push_back(Expected::Offline { conn, presence, reason, proof, held });
+    }
+
+    pub(crate) fn seat(&mut self, conn: ConnId) -> &mut Seat {
+        self.seats.get_mut(&conn).unwrap_or_else(|| panic!("{conn} is not here"))
     }
 
     // --- the walk --------------------------------------------------------------------------------
@@ -596,7 +559,7 @@ impl Oracle {
         let (config, lived, draining) = (&self.config, &self.lived, self.draining);
         let tick = config.tick;
         for (conn, seat) in &mut self.seats {
-            if let Phase::Greeting | Phase::Live(_) = seat.phase {
+            if let Phase::Greeting | Phase::Live(_) | Phase::Held(_) = seat.phase {
                 assert!(draining.is_none(), "{conn}: still here in a drain");
             }
             let spared = seat.spared_at.map_or(Moment::ZERO, |at| lived.due(at, tick));
@@ -617,6 +580,7 @@ impl Oracle {
                     let silent = silent_due(presence, seat.pinged_by, config, lived);
                     frame.map_or(silent, |due| due.min(silent))
                 }
+                Phase::Held(hold) => lived.due(hold.lost_at, hold.presence.class.grace),
                 Phase::Over { since, .. } => {
                     let linger = lived.due(*since, config.linger_timeout);
                     draining.map_or(linger, |(at, within)| linger.max(lived.due(at, within)))
@@ -624,6 +588,7 @@ impl Oracle {
             };
             let is_gateways_turn = match seat.phase {
                 Phase::Greeting | Phase::Live(_) => seat.looked_from.is_none(),
+                Phase::Held(_) => true,
                 Phase::Over { .. } => !seat.is_closed,
             };
             if is_gateways_turn {
@@ -644,14 +609,19 @@ impl Oracle {
         let seat = &self.seats[&conn];
         let min = match &seat.phase {
             Phase::Live(presence) => answer_min(presence, &self.config),
-            Phase::Greeting | Phase::Over { .. } => seat.answer_min,
+            Phase::Greeting | Phase::Held(_) | Phase::Over { .. } => seat.answer_min,
         };
         min.is_some_and(|min| min >= PING_TIME_MAX)
     }
 
     /// How many are online.
     pub(crate) fn online_count(&self) -> usize {
-        self.owners.len()
+        self.owners.len() - self.held_count()
+    }
+
+    /// How many sessions wait for their clients.
+    pub(crate) fn held_count(&self) -> usize {
+        self.seats.values().filter(|seat| matches!(seat.phase, Phase::Held(_))).count()
     }
 
     /// Panics unless the ledger was ended and nobody is left.
@@ -661,19 +631,31 @@ impl Oracle {
     }
 }
 
+/// The rhythm of a client that wishes for an interval; zero: it does not.
+fn granted(rhythm: Rhythm, wish_ms: u32, config: &GatewayConfig) -> Rhythm {
+    if wish_ms == 0 {
+        return rhythm;
+    }
+    let shortest = config.interval_wish_min.min(rhythm.interval);
+    let longest = config.interval_wish_max.max(rhythm.interval);
+    let wish = Span::from_millis(u64::from(wish_ms)).clamp(shortest, longest);
+    if wish == rhythm.interval { rhythm } else { rhythm.with_interval(wish) }
+}
+
 /// After how much silence a client is pinged, if at all.
-fn ping_after(presence: &Presence, config: &GatewayConfig) -> Option<Span> {
-    let rhythm = Rhythm { interval: presence.interval, timeout: presence.timeout };
+pub(crate) fn ping_after(presence: &Presence, config: &GatewayConfig) -> Option<Span> {
+    let rhythm = presence.class.rhythm;
     if config.mode.server_pings() {
         Some(rhythm.interval)
     } else {
-        config.probe.span(rhythm).map(|span| rhythm.timeout.minus(span))
+        presence.class.probe.span(rhythm).map(|span| rhythm.timeout.minus(span))
     }
 }
 
 /// How long whoever is pinged has to answer, at the least: half of what is usual.
 fn answer_min(presence: &Presence, config: &GatewayConfig) -> Option<Span> {
-    ping_after(presence, config).map(|silence| presence.timeout.minus(silence).divided_by(2))
+    ping_after(presence, config)
+        .map(|silence| presence.class.rhythm.timeout.minus(silence).divided_by(2))
 }
 
 /// When something is due about a client of which nothing more is heard: the verdict, or the ping
@@ -684,12 +666,12 @@ fn silent_due(
     config: &GatewayConfig,
     lived: &Lived,
 ) -> Moment {
-    let dead_at = lived.due(presence.last_beat, presence.timeout);
+    let dead_at = lived.due(presence.last_beat, presence.class.rhythm.timeout);
     match (ping_after(presence, config), pinged_by) {
         (None, _) => dead_at,
         (Some(silence), None) => lived.due(presence.last_beat, silence),
         (Some(silence), Some(by)) => {
-            let usual = presence.timeout.minus(silence);
+            let usual = presence.class.rhythm.timeout.minus(silence);
             dead_at.max(lived.due(by, usual.divided_by(2)))
         }
     }

@@ -7,7 +7,7 @@ use fastrand::Rng;
 use heartwheel::base::config::{GatewayConfig, Mode};
 use heartwheel::base::event::CloseReason;
 use heartwheel::base::time::Span;
-use heartwheel::wire::message::{AckWanted, Message, Reply};
+use heartwheel::wire::message::{AckWanted, Before, EndedBy, Message, Reply};
 use heartwheel::wire::native::{self, VERSIONS};
 
 use crate::faults::{happens, part_of, span_upto};
@@ -16,10 +16,7 @@ use crate::faults::{happens, part_of, span_upto};
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Label {
     Preface,
-    Hello {
-        device: usize,
-        wish: Wish,
-    },
+    Hello(Hello),
     /// Any frame that is a beat and nothing else.
     Beat,
     Bye,
@@ -29,11 +26,29 @@ pub(crate) enum Label {
     Bad(CloseReason),
 }
 
-/// Whether a client asks for a rhythm of its own.
+/// What a HELLO says.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Wish {
-    None,
-    Some,
+pub(crate) struct Hello {
+    pub(crate) device: usize,
+    pub(crate) class: &'static str,
+    /// The interval it wishes for; zero: none.
+    pub(crate) wish_ms: u32,
+    /// The epoch of the session that it proves to have had.
+    pub(crate) resumes: Option<u64>,
+    pub(crate) before: Option<Before>,
+}
+
+/// Names of classes that clients say. Some of them mean something here and there.
+pub(crate) const CLASSES: [&str; 6] = ["", "", "demanding", "kept", "strict", "nonesuch"];
+
+/// What a HELLO shows of a session before.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Shows {
+    Nothing,
+    /// The token, if it was given one.
+    Token,
+    /// Something else.
+    Forgery,
 }
 
 /// One thing that a client does.
@@ -41,6 +56,8 @@ pub(crate) enum Wish {
 pub(crate) enum Step {
     /// Bytes arrive at the gateway; with where in them frames end.
     Write { bytes: Vec<u8>, ends: Vec<(usize, Label)> },
+    /// It says who it is; what it shows is known then.
+    Greet { hello: Hello, shows: Shows },
     /// The client closes its side.
     Finish,
     /// The connection is reset.
@@ -58,7 +75,7 @@ pub(crate) enum Step {
 }
 
 /// The words for the steps, for counting them.
-pub(crate) const STEPS: [&str; 8] = [
+pub(crate) const STEPS: [&str; 9] = [
     "write",
     "finish",
     "reset",
@@ -67,6 +84,7 @@ pub(crate) const STEPS: [&str; 8] = [
     "machine restarts",
     "stops reading",
     "connects again",
+    "says hello",
 ];
 
 impl Step {
@@ -80,6 +98,7 @@ impl Step {
             Self::Restart => STEPS[5],
             Self::StopReading => STEPS[6],
             Self::ConnectAgain => STEPS[7],
+            Self::Greet { .. } => STEPS[8],
         }
     }
 }
@@ -135,7 +154,7 @@ impl<'a> Writer<'a> {
         let rogue = if happens(self.rng, 200) { self.rng.u32(1..=7) } else { 0 };
         let mut preface = Vec::new();
         native::encode_preface(VERSIONS, &mut preface);
-        let wish = if happens(self.rng, 100) { Wish::Some } else { Wish::None };
+        let hello = self.hello(device);
         match rogue {
             1 => return Entered::No, // says nothing at all
             2 => {
@@ -166,28 +185,49 @@ impl<'a> Writer<'a> {
             6 => {
                 let patience = self.config.handshake_timeout;
                 self.pause = part_of(self.rng, patience, 50..150);
-                self.hello(device, wish);
+                self.greet_with(hello);
                 Entered::Yes
             }
             7 => {
-                let hello = hello_bytes(device, wish, self.rng);
+                let bytes = hello_bytes(&hello, &[]);
                 let over = part_of(self.rng, self.config.handshake_timeout, 20..150);
-                self.dribble(hello, Label::Hello { device, wish }, over);
+                self.dribble(bytes, Label::Hello(hello), over);
                 Entered::Yes
             }
             _ => {
                 if self.rng.bool() {
                     self.pause = span_upto(self.rng, Span::from_millis(200));
                 }
-                self.hello(device, wish);
+                self.greet_with(hello);
                 Entered::Yes
             }
         }
     }
 
-    fn hello(&mut self, device: usize, wish: Wish) {
-        let bytes = hello_bytes(device, wish, self.rng);
-        self.whole(bytes, Label::Hello { device, wish });
+    fn hello(&mut self, device: usize) -> Hello {
+        let has_wish = happens(self.rng, 100);
+        let wish_ms = [1, 700, 3_000, 90_000, u32::MAX][self.rng.usize(0..5)];
+        let longest = self.config.rhythm.timeout.times(2).as_millis_u32();
+        let before = Before {
+            last_beat_ago_ms: self.rng.u32(0..longest),
+            ended_by: if self.rng.bool() { EndedBy::Server } else { EndedBy::Client },
+        };
+        Hello {
+            device,
+            class: CLASSES[self.rng.usize(0..CLASSES.len())],
+            wish_ms: if has_wish { wish_ms } else { 0 },
+            resumes: None,
+            before: self.rng.bool().then_some(before),
+        }
+    }
+
+    fn greet_with(&mut self, hello: Hello) {
+        let shows = match self.rng.u32(0..10) {
+            0..3 => Shows::Nothing,
+            3 => Shows::Forgery,
+            _ => Shows::Token,
+        };
+        self.step(Step::Greet { hello, shows });
     }
 
     /// One beat of some kind, nearly always in time.
@@ -267,7 +307,10 @@ impl<'a> Writer<'a> {
                 let half = bytes[..bytes.len() / 2].to_vec();
                 self.step(Step::Write { bytes: half, ends: Vec::new() });
             }
-            10 => self.hello(device, Wish::None),
+            10 => {
+                let hello = self.hello(device);
+                self.whole(hello_bytes(&hello, &[]), Label::Hello(hello));
+            }
             11 => {
                 let bytes = encoded(&Message::Beat { interval_ms: 1_000, timeout_ms: 3_000 });
                 self.whole(bytes, Label::Unexpected);
@@ -346,19 +389,16 @@ fn part_of_span(span: Span, hundredths: u64) -> Span {
     span.times(hundredths).divided_by(100)
 }
 
-fn hello_bytes(device: usize, wish: Wish, rng: &mut Rng) -> Vec<u8> {
-    let wanted_interval_ms = match wish {
-        Wish::None => 0,
-        Wish::Some => [1, 700, 3_000, 90_000, u32::MAX][rng.usize(0..5)],
-    };
+/// A HELLO as bytes, with this token.
+pub(crate) fn hello_bytes(hello: &Hello, resume: &[u8]) -> Vec<u8> {
     encoded(&Message::Hello {
-        wanted_interval_ms,
-        client_id: &client_id(device),
-        class: "",
+        wanted_interval_ms: hello.wish_ms,
+        client_id: &client_id(hello.device),
+        class: hello.class,
         token: &[],
-        resume: &[],
+        resume,
         last_seq: 0,
-        before: None,
+        before: hello.before,
     })
 }
 

@@ -10,17 +10,14 @@ use crate::faults::FAULTS;
 use crate::script::STEPS;
 
 /// Endings that nothing in these worlds leads to.
-const UNREACHABLE: [CloseReason; 4] = [
-    CloseReason::BadToken,
-    CloseReason::Flood,
-    CloseReason::AlreadyConnected,
-    CloseReason::ServerError,
-];
+const UNREACHABLE: [CloseReason; 3] =
+    [CloseReason::BadToken, CloseReason::Flood, CloseReason::ServerError];
 
-const EVENTS: [&str; 5] = ["started", "online", "offline", "stalled", "stopped"];
+const EVENTS: [&str; 7] =
+    ["started", "online", "resumed", "contested", "offline", "stalled", "stopped"];
 
 /// Things worth meeting that are no fault, step, event or reason.
-const FINDS: [&str; 8] = [
+const FINDS: [&str; 13] = [
     "verdict",
     "rescued",
     "ping answered",
@@ -29,6 +26,11 @@ const FINDS: [&str; 8] = [
     "stall in evidence",
     "partial frame in evidence",
     "more than a hundred clients",
+    "resumed before the loss was noticed",
+    "resumed after a while",
+    "held for nobody",
+    "held and somebody else came",
+    "verdict taken back",
 ];
 
 /// How often each thing happened.

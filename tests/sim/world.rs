@@ -6,7 +6,9 @@ use std::collections::BinaryHeap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use fastrand::Rng;
-use heartwheel::base::config::{GatewayConfig, Mode, ProbePolicy, Rhythm};
+use heartwheel::base::config::{
+    Class, Duplicate, GatewayConfig, Mode, Preset, ProbePolicy, Rhythm,
+};
 use heartwheel::base::event::{CloseReason, Event};
 use heartwheel::base::ids::{ClientId, ConnId};
 use heartwheel::base::io::{Completion, IoFault, Op};
@@ -18,7 +20,7 @@ use crate::clients::{Clients, Patience};
 use crate::faults::{Fault, Faults, happens, part_of, span_upto, stream};
 use crate::kernel::{Kernel, News, link_of, socket_of};
 use crate::link::Word;
-use crate::oracle::{Oracle, Phase};
+use crate::oracle::Oracle;
 use crate::script::{Label, Step, client_id};
 use crate::tally::Tally;
 use crate::trial::{Bounds, tell_begin, tell_turn};
@@ -125,8 +127,20 @@ fn config(rng: &mut Rng) -> GatewayConfig {
         1 => ProbePolicy::Fixed(part_of(rng, patience, 10..60)),
         _ => ProbePolicy::Auto,
     };
+    let rhythm = rhythm.expect("a rhythm of the table");
+    let grace = if rng.bool() { Span::ZERO } else { part_of(rng, rhythm.timeout, 1..300) };
+    let duplicate = if happens(rng, 200) { Duplicate::Reject } else { Duplicate::TakeOver };
+    let own = Class { rhythm, probe, grace, duplicate };
+    let kept = Class { grace: part_of(rng, rhythm.timeout, 1..300), ..own };
+    let strict = Class { duplicate: Duplicate::Reject, rhythm: Preset::Typical.rhythm(), ..own };
+    let mut classes = vec![("kept".to_owned(), kept), ("strict".to_owned(), strict)];
+    classes.truncate(rng.usize(0..3));
     GatewayConfig {
-        rhythm: rhythm.expect("a rhythm of the table"),
+        rhythm,
+        grace,
+        duplicate,
+        classes,
+        resume_key: [rng.u64(..), rng.u64(..)],
         mode: [Mode::Client, Mode::Client, Mode::Server, Mode::Either][rng.usize(0..4)],
         probe,
         tick: Span::from_millis(tick_millis.min(timeout / 20)),
@@ -211,7 +225,7 @@ impl World {
             let at = self.now + span_upto(&mut self.rng, timeout.times(4));
             self.plan(at, Happening::Kick);
         }
-        for fault in [Fault::MassDeath, Fault::MassReset, Fault::Storm] {
+        for fault in [Fault::MassDeath, Fault::MassReset, Fault::Storm, Fault::Duel] {
             let at = self.now + span_upto(&mut self.rng, timeout.times(4));
             if self.kernel.shop.faults.strikes(&mut self.rng, fault) {
                 self.plan(at, Happening::Disaster { fault });
@@ -290,6 +304,7 @@ impl World {
         }
         let stats = self.gateway.stats();
         assert_eq!(stats.online, self.oracle.online_count());
+        assert_eq!(stats.held, self.oracle.held_count());
         assert_eq!(stats.connections, self.oracle.seats.len(), "a slot got lost");
         let capacity = self.config.connections_max + limits::REFUSALS_MAX;
         assert!(stats.connections <= capacity as usize, "P6: {} are here", stats.connections);
@@ -413,12 +428,10 @@ impl World {
             }
             Word::Closed => {
                 self.gateway.on_completion(Completion::Closed { conn }, now);
-                let seat = self.oracle.on_closed(conn);
+                let (reason, silences) = self.oracle.on_closed(conn);
                 self.let_clients_hear();
-                self.clients.check_pings(link, seat.silences);
-                if let Phase::Over { reason, .. } = seat.phase {
-                    self.clients.on_closed(link, reason, self.kernel.link(link), self.patience);
-                }
+                self.clients.check_pings(link, silences);
+                self.clients.on_closed(link, reason, self.kernel.link(link), self.patience);
             }
         }
     }
@@ -468,7 +481,7 @@ impl World {
             return;
         };
         self.let_clients_hear();
-        let link = self.oracle.seats[conn].link;
+        let Some(link) = self.oracle.seats.get(conn).map(|seat| seat.link) else { return };
         let wire = self.kernel.link(link);
         let can_be_asked = wire.is_reading() && !wire.is_peer_gone();
         // A clock that leaps leaves no time for a ping to travel.
@@ -538,6 +551,10 @@ impl World {
     fn act(&mut self, link: usize, step: Step, at: Moment) {
         match step {
             Step::Write { bytes, ends } => self.kernel.arrive(link, &bytes, &ends, at),
+            Step::Greet { hello, shows } => {
+                let (bytes, label) = self.clients.hello(link, hello, shows);
+                self.kernel.arrive(link, &bytes, &[(bytes.len(), label)], at);
+            }
             Step::Finish => self.kernel.touch(link, |wire| wire.finish()),
             Step::Reset => self.kernel.touch(link, |wire| wire.break_with(IoFault::Reset)),
             Step::Fail => self.kernel.touch(link, |wire| wire.break_with(IoFault::Unreachable)),
@@ -568,6 +585,15 @@ impl World {
     fn befall(&mut self, fault: Fault, at: Moment) {
         if fault == Fault::Storm {
             for device in self.devices.clone() {
+                self.plan(at, Happening::Connect { device });
+            }
+            return;
+        }
+        if fault == Fault::Duel {
+            let Some(device) = self.devices.first().copied() else { return };
+            let mut at = at;
+            for _ in 0..self.rng.u32(4..30) {
+                at += span_upto(&mut self.rng, Span::from_secs(2));
                 self.plan(at, Happening::Connect { device });
             }
             return;
@@ -642,6 +668,10 @@ impl World {
         assert_eq!(stats.seq_last, self.oracle.records as u64, "an event was not told");
         assert_eq!(stats.stalls, self.oracle.stalls, "a stall was not told");
         assert_eq!(stats.lateness.count, self.oracle.verdicts, "a verdict was not timed");
+        assert_eq!(stats.resumed, self.oracle.resumed, "a return was not counted");
+        assert_eq!(stats.returned, self.oracle.returned, "a return after a verdict");
+        assert_eq!(stats.false_offline, self.oracle.false_offline, "a wrong verdict");
+        assert_eq!(stats.held, 0, "a session is held for nobody");
         self.kernel.check_empty();
         self.oracle.check_empty();
         for reason in CloseReason::ALL {
@@ -674,5 +704,8 @@ impl World {
 
 /// Reasons after which the other end is told with GOAWAY, and closes first.
 pub(crate) fn is_told(reason: CloseReason) -> bool {
-    matches!(reason, CloseReason::Replaced | CloseReason::Drain | CloseReason::Busy)
+    matches!(
+        reason,
+        CloseReason::Replaced | CloseReason::Drain | CloseReason::Busy | CloseReason::Contested
+    )
 }
