@@ -33,7 +33,7 @@ enum Step {
 }
 
 /// Any bytes are a story.
-pub fn gateway_agrees_with_the_model(bytes: &[u8]) {
+pub(crate) fn gateway_agrees_with_the_model(bytes: &[u8]) {
     let mut world = World::new();
     for pair in bytes.chunks_exact(2).take(STEPS_MAX) {
         let client = pair[1] % CLIENTS;
