@@ -2,6 +2,7 @@
 //!
 //! `cli` turns flags and files into these; the rooms below receive values and never parse.
 
+use crate::base::event::FormerBoot;
 use crate::base::limits;
 use crate::base::time::{Span, WallAnchor};
 
@@ -272,6 +273,8 @@ pub struct GatewayConfig {
     pub seed: u64,
     /// What the wall clock says.
     pub wall: WallAnchor,
+    /// What is known about the boot before, for the first record of this one.
+    pub former: Option<FormerBoot>,
 }
 
 impl Default for GatewayConfig {
@@ -301,6 +304,7 @@ impl Default for GatewayConfig {
             resume_key: [0, 0],
             seed: 0,
             wall: WallAnchor::default(),
+            former: None,
         }
     }
 }

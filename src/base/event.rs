@@ -207,11 +207,46 @@ pub struct Record {
     pub event: Event,
 }
 
+/// What a boot's journal tells about the boot before it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct FormerBoot {
+    /// Its number.
+    pub boot: u64,
+    /// The last number of its ledger that was found.
+    pub seq: u64,
+    /// How it ended.
+    pub ended: FormerEnd,
+    /// How many sessions were open when it ended, as far as that can be known.
+    pub sessions_lost: Option<u64>,
+}
+
+/// How a boot ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum FormerEnd {
+    /// In order: every session was closed and the ledger ended.
+    Stopped,
+    /// In the middle: it crashed or was killed.
+    Lost,
+}
+
+impl FormerEnd {
+    /// The word for it in the feed.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Stopped => "stopped",
+            Self::Lost => "lost",
+        }
+    }
+}
+
 /// What happened.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Event {
-    /// The ledger begins: nobody is here yet.
-    Started,
+    /// The ledger begins: nobody is here yet, and whoever was here in the boot before is gone.
+    Started {
+        /// What is known about the boot before, if anything is.
+        former: Option<FormerBoot>,
+    },
     /// A client is here.
     Online {
         /// Who.
@@ -323,7 +358,7 @@ impl Event {
     /// The word for it in the feed.
     pub const fn word(&self) -> &'static str {
         match self {
-            Self::Started => "started",
+            Self::Started { .. } => "started",
             Self::Online { .. } => "online",
             Self::Resumed { .. } => "resumed",
             Self::Contested { .. } => "contested",

@@ -142,6 +142,35 @@ pub const COMMAND_QUEUE_MAX: usize = 1_024;
 /// Longest that the end of the program waits for the last events to be written.
 pub const SIDE_PATIENCE: Span = Span::from_secs(5);
 
+// --- the journal ---------------------------------------------------------------------------------
+
+/// Bytes of records in a segment of the journal before the next one is begun, unless configured
+/// otherwise. A segment has a snapshot besides, and goes on for as many bytes as that has, so that
+/// snapshots are never more than half of what is written.
+pub const JOURNAL_SEGMENT_BYTES_DEFAULT: u32 = 64 * 1_024 * 1_024;
+/// Smallest segment: room for a few records at least.
+pub const JOURNAL_SEGMENT_BYTES_MIN: u32 = 4 * 1_024;
+/// Largest segment: one that is read through in seconds.
+pub const JOURNAL_SEGMENT_BYTES_LIMIT: u32 = 1_024 * 1_024 * 1_024;
+/// Bytes of the journal that are kept, unless configured otherwise.
+pub const JOURNAL_RETAIN_BYTES_DEFAULT: u64 = 1_024 * 1_024 * 1_024;
+/// Most bytes that can be kept.
+pub const JOURNAL_RETAIN_BYTES_LIMIT: u64 = 1 << 50;
+/// At least so many segments have room in what is kept, or a reader would hardly keep up.
+pub const JOURNAL_RETAIN_SEGMENTS_MIN: u64 = 4;
+/// Most segments kept, however small: a folder is listed by every reader.
+pub const JOURNAL_SEGMENTS_MAX: usize = 4_096;
+/// Longest line of the journal: longer ones are damage.
+pub const JOURNAL_LINE_BYTES_MAX: usize = 8 * 1_024;
+/// What was written is on the disk after so long.
+pub const JOURNAL_SYNC: Span = Span::from_secs(1);
+/// How long the loop has to say who is online, before a segment begins without a snapshot.
+pub const JOURNAL_SNAPSHOT_PATIENCE: Span = Span::from_secs(30);
+/// Between two looks of a reader who follows a journal.
+pub const JOURNAL_FOLLOW_PAUSE: Span = Span::from_millis(100);
+/// Slots looked at for one page of who is online.
+pub const CLIENTS_PAGE_MAX: u32 = 1_024;
+
 // --- work in one turn ----------------------------------------------------------------------------
 
 /// Completions handled before time is looked at again. What is left over is done in the next turn,
@@ -260,6 +289,17 @@ const _: () = {
     assert!(RECEIVE_BUFFERS.is_power_of_two());
     assert!(RECEIVE_BUFFERS_MANY.is_power_of_two());
     assert!(LOAD_CLIENTS_MAX <= CONNECTIONS_LIMIT);
+    // A client id of quotes is twice as long in a line.
+    assert!(JOURNAL_LINE_BYTES_MAX >= 2 * CLIENT_ID_BYTES_MAX + 2 * NODE_BYTES_MAX + 1_024);
+    assert!(
+        JOURNAL_SEGMENT_BYTES_LIMIT as u64 * JOURNAL_RETAIN_SEGMENTS_MIN
+            <= JOURNAL_RETAIN_BYTES_LIMIT
+    );
+    assert!(
+        JOURNAL_SEGMENT_BYTES_DEFAULT as u64 * JOURNAL_RETAIN_SEGMENTS_MIN
+            <= JOURNAL_RETAIN_BYTES_DEFAULT
+    );
+    assert!(EVENTS_TAKEN_MAX < EVENTS_UNWRITTEN_MAX / 2);
     assert!(LOAD_CLIENTS_MAX / LOAD_CLIENTS_PER_SOURCE < 255); // one byte of 127.x.y.z
     assert!((LOAD_CONNECTS_MAX as i32) < BACKLOG_MAX);
 };

@@ -115,7 +115,7 @@ impl Board {
                 Some(format!("{at}  contested  {client} by {count} logins"))
             }
             Event::Stalled { gap } => Some(format!("{at}  stalled  for {gap}")),
-            Event::Started | Event::Stopped => None,
+            Event::Started { .. } | Event::Stopped => None,
         }
     }
 

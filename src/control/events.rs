@@ -60,6 +60,8 @@ pub struct EventWriter {
 
 /// Capacity that is kept for the next lines once all is written.
 const WAITING_BYTES_KEPT: usize = 256 * 1_024;
+/// Who wrote it.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 impl EventWriter {
     /// Opens `target`. Fails when a file cannot be opened for appending, or standard output is
@@ -85,9 +87,7 @@ impl EventWriter {
         if self.output.is_none() {
             return;
         }
-        let line = Line::new(record, &self.identity, wall);
-        serde_json::to_writer(&mut self.waiting, &line)
-            .expect("a vector takes every byte, and a line has texts and numbers only");
+        append_json(record, &self.identity, wall, &mut self.waiting);
         self.waiting.push(b'\n');
         self.lines_waiting += 1;
     }
@@ -137,6 +137,17 @@ impl EventWriter {
     }
 }
 
+/// Appends a record as one JSON object, without a line end.
+pub(crate) fn append_json(
+    record: &Record,
+    identity: &Identity,
+    wall: WallAnchor,
+    out: &mut Vec<u8>,
+) {
+    serde_json::to_writer(out, &Line::new(record, identity, wall))
+        .expect("a vector takes every byte, and a line has texts and numbers only");
+}
+
 /// Opens a file for appending. One that ends in the middle of a line, because the machine died
 /// while it was written, gets the missing newline first.
 fn open_to_append(path: &Path) -> io::Result<File> {
@@ -177,6 +188,14 @@ struct Line<'a> {
 enum Detail<'a> {
     Node {
         version: &'static str,
+    },
+    AfterFormer {
+        version: &'static str,
+        former_boot: u64,
+        former_seq: u64,
+        former_ended: &'static str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        former_sessions_lost: Option<u64>,
     },
     Online {
         client: &'a str,
@@ -241,7 +260,14 @@ struct Tcp {
 impl<'a> Line<'a> {
     fn new(record: &'a Record, identity: &'a Identity, wall: WallAnchor) -> Self {
         let detail = match &record.event {
-            Event::Started | Event::Stopped => Detail::Node { version: env!("CARGO_PKG_VERSION") },
+            Event::Started { former: None } | Event::Stopped => Detail::Node { version: VERSION },
+            Event::Started { former: Some(former) } => Detail::AfterFormer {
+                version: VERSION,
+                former_boot: former.boot,
+                former_seq: former.seq,
+                former_ended: former.ended.word(),
+                former_sessions_lost: former.sessions_lost,
+            },
             Event::Online { client, epoch, conn, remote, interval, timeout, flaps } => {
                 Detail::Online {
                     client: client.as_str(),
@@ -307,7 +333,7 @@ fn as_text<S: Serializer>(value: &&dyn Display, serializer: S) -> Result<S::Ok, 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::event::{CloseReason, Evidence, Probe};
+    use crate::base::event::{CloseReason, Evidence, FormerBoot, FormerEnd, Probe};
     use crate::base::ids::{ClientId, ConnId};
     use crate::base::io::TcpFacts;
     use crate::base::time::{Moment, Span};
@@ -407,7 +433,8 @@ mod tests {
             )
         );
         let version = env!("CARGO_PKG_VERSION");
-        for (event, word) in [(Event::Started, "started"), (Event::Stopped, "stopped")] {
+        let started = Event::Started { former: None };
+        for (event, word) in [(started, "started"), (Event::Stopped, "stopped")] {
             let record = Record { seq: 1, at: Moment::ZERO, event };
             assert_eq!(
                 line(&record),
@@ -419,6 +446,21 @@ mod tests {
                     word, version
                 )
             );
+        }
+    }
+
+    #[test]
+    fn the_first_line_tells_what_became_of_the_boot_before() {
+        for (ended, sessions_lost, expected) in [
+            (FormerEnd::Lost, Some(3), r#""former_ended":"lost","former_sessions_lost":3}"#),
+            (FormerEnd::Lost, None, r#""former_ended":"lost"}"#),
+            (FormerEnd::Stopped, None, r#""former_ended":"stopped"}"#),
+        ] {
+            let former = Some(FormerBoot { boot: 2, seq: 41, ended, sessions_lost });
+            let event = Event::Started { former };
+            let text = line(&Record { seq: 1, at: Moment::ZERO, event });
+            let expected = format!(r#""former_boot":2,"former_seq":41,{expected}"#);
+            assert!(text.ends_with(&expected), "{text}");
         }
     }
 

@@ -140,7 +140,11 @@ mod tests {
             inside.tell(News::Wall(WallAnchor { unix_millis_at_zero: 7 }));
             inside.tell(News::Stats(Box::default()));
         }
-        inside.tell(News::Event(Record { seq: 1, at: Moment::ZERO, event: Event::Started }));
+        inside.tell(News::Event(Record {
+            seq: 1,
+            at: Moment::ZERO,
+            event: Event::Started { former: None },
+        }));
         drop(inside);
         let mut source = FromLoop::new(reader, Clock::new());
         let mut records = Vec::new();

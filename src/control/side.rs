@@ -166,7 +166,7 @@ impl Side<'_> {
 fn log_record(record: &Record) {
     let word = record.event.word();
     match &record.event {
-        Event::Started | Event::Stopped => tracing::debug!(seq = record.seq, "{word}"),
+        Event::Started { .. } | Event::Stopped => tracing::debug!(seq = record.seq, "{word}"),
         Event::Resumed { client, epoch, conn, remote, away } => {
             let away_ms = away.as_millis();
             tracing::debug!(seq = record.seq, %client, epoch, %conn, %remote, away_ms, "{word}");
@@ -238,7 +238,8 @@ mod tests {
 
     impl Script {
         fn new(records: u64, burst: usize) -> Self {
-            let record = |seq| Record { seq, at: Moment::ZERO, event: Event::Started };
+            let record =
+                |seq| Record { seq, at: Moment::ZERO, event: Event::Started { former: None } };
             Self {
                 queue: VecDeque::new(),
                 unsaid: (1..=records).map(record).collect(),
@@ -360,7 +361,7 @@ mod tests {
             flushed_at: Moment::ZERO,
             refused: None,
         };
-        let record = Record { seq: 1, at: Moment::ZERO, event: Event::Started };
+        let record = Record { seq: 1, at: Moment::ZERO, event: Event::Started { former: None } };
         side.write(&mut vec![record], WallAnchor::default());
         let mut attempts = 0;
         for millis in 0..1_000 {

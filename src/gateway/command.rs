@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::base::event::CloseReason;
-use crate::base::ids::ClientId;
+use crate::base::ids::{ClientId, ConnId};
 use crate::base::time::Span;
 use crate::gateway::lateness::Lateness;
 
@@ -23,6 +23,14 @@ pub enum Command {
     },
     /// How things are.
     Stats,
+    /// A page of who is online.
+    Clients {
+        /// The first slot to look at: 0, and then what the page before said.
+        from_slot: u32,
+        /// How many slots are looked at, at most
+        /// [`CLIENTS_PAGE_MAX`](crate::base::limits::CLIENTS_PAGE_MAX).
+        limit: u32,
+    },
 }
 
 /// What an outsider is told.
@@ -34,6 +42,32 @@ pub enum Reply {
     NoSuchClient,
     /// How things are.
     Stats(Box<Stats>),
+    /// A page of who is online.
+    Clients {
+        /// The ledger's last number when the page was made: the page is true at it.
+        seq: u64,
+        /// Who is online in the slots that were looked at, by slot.
+        clients: Vec<Presence>,
+        /// Where the next page begins; `None` when this was the last one.
+        next_slot: Option<u32>,
+    },
+}
+
+/// A client that is online.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Presence {
+    /// Who.
+    pub client: ClientId,
+    /// Its session.
+    pub epoch: u64,
+    /// By which connection.
+    pub conn: ConnId,
+    /// From where.
+    pub remote: SocketAddr,
+    /// How often it promised to beat.
+    pub interval: Span,
+    /// After how much silence it is judged dead.
+    pub timeout: Span,
 }
 
 /// How things are: counts since the start, unless said otherwise.

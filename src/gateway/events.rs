@@ -62,7 +62,7 @@ mod tests {
         let mut out = Vec::new();
         for round in 0..10 {
             for _ in 0..round {
-                ledger.tell(Event::Started, Moment::ZERO);
+                ledger.tell(Event::Started { former: None }, Moment::ZERO);
             }
             ledger.take(&mut out, 3);
         }
@@ -77,7 +77,7 @@ mod tests {
         let mut ledger = Ledger::new();
         for _ in 0..limits::EVENTS_WAITING_MAX {
             assert!(!ledger.is_congested());
-            ledger.tell(Event::Started, Moment::ZERO);
+            ledger.tell(Event::Started { former: None }, Moment::ZERO);
         }
         assert!(ledger.is_congested());
         let mut out = Vec::new();

@@ -49,7 +49,7 @@ use crate::gateway::recent::RecentClients;
 use crate::gateway::sessions::HeldSessions;
 use crate::tracker::{Progress, Tracker, TrackerConfig};
 
-pub use crate::gateway::command::{Command, Endings, Reply, Stats};
+pub use crate::gateway::command::{Command, Endings, Presence, Reply, Stats};
 pub use crate::gateway::lateness::{LATENESS_BOUNDS, Lateness};
 
 /// The gateway: every connection, every session, and what is to be done about them.
@@ -121,7 +121,8 @@ impl Gateway {
             stats: Stats::default(),
             config,
         };
-        gateway.ledger.tell(Event::Started, now);
+        let former = gateway.config.former;
+        gateway.ledger.tell(Event::Started { former }, now);
         gateway.ask_for_connections();
         gateway
     }
@@ -172,6 +173,7 @@ impl Gateway {
                 None => Reply::NoSuchClient,
             },
             Command::Stats => Reply::Stats(Box::new(self.stats())),
+            Command::Clients { from_slot, limit } => self.clients(from_slot, limit),
         }
     }
 
@@ -209,6 +211,35 @@ impl Gateway {
             events_waiting: self.ledger.waiting(),
             seq_last: self.ledger.seq_last(),
             ..self.stats.clone()
+        }
+    }
+
+    /// A page of who is online. O(slots looked at), which are bounded.
+    fn clients(&self, from_slot: u32, limit: u32) -> Reply {
+        let limit = limit.clamp(1, limits::CLIENTS_PAGE_MAX);
+        let slots_end = self.tracker.slots_end();
+        let upto = from_slot.saturating_add(limit).min(slots_end);
+        let present = |slot| {
+            let (conn, connection) = self.tracker.slot(slot)?;
+            // Whoever is held is online as far as the ledger goes.
+            let session = match &connection.state {
+                State::Live(session) => session,
+                State::Held(held) => &held.session,
+                State::Greeting { .. } | State::Leaving { .. } | State::Closing => return None,
+            };
+            Some(Presence {
+                client: self.tracker.client(conn)?.clone(),
+                epoch: session.epoch,
+                conn,
+                remote: connection.peer,
+                interval: session.rhythm.interval,
+                timeout: session.rhythm.timeout,
+            })
+        };
+        Reply::Clients {
+            seq: self.ledger.seq_last(),
+            clients: (from_slot..upto).filter_map(present).collect(),
+            next_slot: (upto < slots_end).then_some(upto),
         }
     }
 

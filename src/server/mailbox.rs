@@ -167,7 +167,7 @@ mod tests {
     }
 
     fn event(seq: u64) -> News {
-        News::Event(Record { seq, at: Moment::ZERO, event: Event::Started })
+        News::Event(Record { seq, at: Moment::ZERO, event: Event::Started { former: None } })
     }
 
     #[test]

@@ -302,7 +302,7 @@ fn line(record: &Record) -> Option<Line> {
             Some((client.to_string(), *epoch, Some(*reason)))
         }
         Event::Contested { .. } => None,
-        Event::Started | Event::Stopped | Event::Stalled { .. } | Event::Resumed { .. } => {
+        Event::Started { .. } | Event::Stopped | Event::Stalled { .. } | Event::Resumed { .. } => {
             panic!("nobody asked for {record:?}")
         }
     }

@@ -25,7 +25,7 @@ impl Oracle {
             assert_eq!(record.at, now, "an event of another moment: {record:?}");
             self.read_as_a_consumer(&record.event);
             match &record.event {
-                Event::Started => assert_eq!(record.seq, 1, "P5: the ledger begins once"),
+                Event::Started { .. } => assert_eq!(record.seq, 1, "P5: the ledger begins once"),
                 Event::Online { .. } => self.on_online(&record.event),
                 Event::Resumed { .. } => self.on_resumed(&record.event),
                 Event::Contested { .. } => self.on_contested(&record.event),
@@ -52,7 +52,7 @@ impl Oracle {
     /// Per client ONLINE and OFFLINE alternate, and an OFFLINE ends the newest epoch.
     fn read_as_a_consumer(&mut self, event: &Event) {
         match event {
-            Event::Started | Event::Stalled { .. } => {}
+            Event::Started { .. } | Event::Stalled { .. } => {}
             Event::Resumed { client, epoch, .. } | Event::Contested { client, epoch, .. } => {
                 let known = self.ledger_view.get(client.as_str());
                 assert_eq!(known, Some(epoch), "P5: {client} is not online with this session");
