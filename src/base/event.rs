@@ -277,6 +277,10 @@ pub enum Event {
         remote: SocketAddr,
         /// How long it was away; zero when the loss had not been noticed.
         away: Span,
+        /// How often it promises to beat from here on.
+        interval: Span,
+        /// After how much silence it is judged dead.
+        timeout: Span,
     },
     /// Too many logins fight for a client id: whoever has it keeps it, and newcomers are sent away
     /// for a while. Told at every doubling of their number.

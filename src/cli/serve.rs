@@ -67,7 +67,7 @@ pub fn serve(options: &ServeOptions) -> Result<(), CliError> {
     };
     let (server, asker, reader) = Server::new(driver, gateway, clock)
         .map_err(|error| CliError::machine(error.to_string()))?;
-    let side = side::spawn(FromLoop::new(reader, clock), writer)
+    let side = side::spawn(FromLoop::new(reader, clock), writer, None)
         .map_err(|error| CliError::machine(format!("cannot start a thread: {error}")))?;
     let signals = watch_signals(asker, options.gateway.drain_timeout)?;
     tracing::info!("{ready}");

@@ -216,6 +216,8 @@ enum Detail<'a> {
         #[serde(serialize_with = "as_text")]
         remote: &'a dyn Display,
         away_ms: u64,
+        interval_ms: u64,
+        timeout_ms: u64,
     },
     Contested {
         client: &'a str,
@@ -279,13 +281,17 @@ impl<'a> Line<'a> {
                     flaps: *flaps,
                 }
             }
-            Event::Resumed { client, epoch, conn, remote, away } => Detail::Resumed {
-                client: client.as_str(),
-                epoch: *epoch,
-                conn,
-                remote,
-                away_ms: away.as_millis(),
-            },
+            Event::Resumed { client, epoch, conn, remote, away, interval, timeout } => {
+                Detail::Resumed {
+                    client: client.as_str(),
+                    epoch: *epoch,
+                    conn,
+                    remote,
+                    away_ms: away.as_millis(),
+                    interval_ms: interval.as_millis(),
+                    timeout_ms: timeout.as_millis(),
+                }
+            }
             Event::Contested { client, epoch, remote, count } => {
                 Detail::Contested { client: client.as_str(), epoch: *epoch, remote, count: *count }
             }

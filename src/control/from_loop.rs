@@ -2,8 +2,9 @@
 
 use crate::base::event::{CloseReason, Record};
 use crate::base::time::{Moment, Span, WallAnchor};
+use crate::control::journal::Page;
 use crate::control::side::{Source, Supply};
-use crate::gateway::Stats;
+use crate::gateway::{Reply, Stats};
 use crate::os::clock::Clock;
 use crate::server::mailbox::{Heard, News, Reader};
 
@@ -14,12 +15,20 @@ pub struct FromLoop {
     wall: WallAnchor,
     news: Vec<News>,
     stats: Stats,
+    pages: Vec<Page>,
 }
 
 impl FromLoop {
     /// Hears what `reader` hears.
     pub fn new(reader: Reader, clock: Clock) -> Self {
-        Self { reader, clock, wall: clock.wall(), news: Vec::new(), stats: Stats::default() }
+        Self {
+            reader,
+            clock,
+            wall: clock.wall(),
+            news: Vec::new(),
+            stats: Stats::default(),
+            pages: Vec::new(),
+        }
     }
 }
 
@@ -38,8 +47,13 @@ impl Source for FromLoop {
                         log_endings(&self.stats, &stats);
                         self.stats = *stats;
                     }
-                    // Whoever asked has given up.
-                    News::Reply { .. } => {}
+                    // Pages are for the journal; whoever asked for the rest has given up.
+                    News::Reply { ticket, reply } => match reply {
+                        Reply::Clients { seq, clients, next_slot } => {
+                            self.pages.push(Page { ticket, seq, clients, next_slot });
+                        }
+                        Reply::Done | Reply::NoSuchClient | Reply::Stats(_) => {}
+                    },
                 }
             }
             if was_silent || into.len() > taken_before {
@@ -49,6 +63,10 @@ impl Source for FromLoop {
                 };
             }
         }
+    }
+
+    fn take_pages(&mut self, into: &mut Vec<Page>) {
+        into.append(&mut self.pages);
     }
 
     fn wait(&mut self, at_most: Span) {
@@ -131,7 +149,7 @@ mod tests {
     use super::*;
     use crate::base::event::Event;
     use crate::os::wake::Waker;
-    use crate::server::mailbox;
+    use crate::server::mailbox::{self, Ticket};
 
     #[test]
     fn other_news_is_not_taken_for_the_end_of_the_records() {
@@ -151,5 +169,23 @@ mod tests {
         assert_eq!(source.take_records(2, &mut records), Supply::Ended);
         assert_eq!(records.len(), 1);
         assert_eq!(source.wall().unix_millis_at_zero, 7);
+    }
+
+    #[test]
+    fn pages_are_passed_on_with_the_question_they_answer() {
+        let (mut inside, _asker, reader) = mailbox::open(Waker::new().expect("an eventfd"));
+        for number in 1..=2 {
+            let reply = Reply::Clients { seq: number, clients: Vec::new(), next_slot: None };
+            inside.tell(News::Reply { ticket: Ticket(number), reply });
+            inside.tell(News::Reply { ticket: Ticket(9), reply: Reply::Done });
+        }
+        let mut source = FromLoop::new(reader, Clock::new());
+        source.take_records(10, &mut Vec::new());
+        let mut pages = Vec::new();
+        source.take_pages(&mut pages);
+        let seen: Vec<_> = pages.iter().map(|page| (page.ticket, page.seq)).collect();
+        assert_eq!(seen, [(Ticket(1), 1), (Ticket(2), 2)]);
+        source.take_pages(&mut pages);
+        assert_eq!(pages.len(), 2, "each once");
     }
 }

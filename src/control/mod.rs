@@ -5,6 +5,7 @@
 
 pub mod events;
 pub mod from_loop;
+pub mod journal;
 pub mod limiter;
 pub mod log;
 pub mod side;

@@ -1,6 +1,7 @@
 //! What the side thread does: takes records from the loop and writes them, until the loop ends.
 
 use std::io;
+use std::mem;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use crate::base::event::{Event, Record};
 use crate::base::limits;
 use crate::base::time::{Moment, Span, WallAnchor};
 use crate::control::events::EventWriter;
+use crate::control::journal::{self, Page};
 use crate::control::limiter::{Admission, Limiter};
 
 /// Where the side thread hears from the loop, and what it is told about time.
@@ -19,6 +21,10 @@ pub trait Source {
     /// left to take, and from then on every call appends at least one record as long as any is
     /// left. Whoever asks with a `limit` of zero only wants to know whether it has ended.
     fn take_records(&mut self, limit: usize, into: &mut Vec<Record>) -> Supply;
+
+    /// Appends the pages of who is online that came with the records taken last. They belong before
+    /// those: a page never comes after an event that it does not know.
+    fn take_pages(&mut self, _into: &mut Vec<Page>) {}
 
     /// Sleeps until there is something to take, the loop has ended, or `at_most` is over. May
     /// return early.
@@ -63,14 +69,26 @@ pub enum Outcome {
 /// What the target does not take is tried again every
 /// [`EVENTS_FLUSH`](limits::EVENTS_FLUSH). When there is no room for more, nothing is taken: the
 /// loop notices, and refuses newcomers. At the end all is taken, and tried once more.
-pub fn run(source: &mut impl Source, writer: &mut EventWriter) -> Outcome {
-    let mut side =
-        Side { writer, limiter: Limiter::default(), flushed_at: source.now(), refused: None };
+///
+/// A journal is handed the same records and never waited for.
+pub fn run(
+    source: &mut impl Source,
+    writer: &mut EventWriter,
+    journal: Option<journal::Door>,
+) -> Outcome {
+    let mut side = Side {
+        writer,
+        journal,
+        limiter: Limiter::default(),
+        flushed_at: source.now(),
+        refused: None,
+    };
     let mut records = Vec::new();
     loop {
         let limit = side.writer.room().min(limits::EVENTS_TAKEN_MAX);
         let supply = source.take_records(limit, &mut records);
         let drained = records.len() < limit;
+        side.pass_pages(source);
         side.write(&mut records, source.wall());
         if supply == Supply::Ended {
             return side.finish(source, records);
@@ -87,6 +105,7 @@ pub fn run(source: &mut impl Source, writer: &mut EventWriter) -> Outcome {
 
 struct Side<'a> {
     writer: &'a mut EventWriter,
+    journal: Option<journal::Door>,
     limiter: Limiter<io::ErrorKind>,
     flushed_at: Moment,
     /// Why the last flush failed, if it did.
@@ -103,9 +122,21 @@ enum Flush {
 
 impl Side<'_> {
     fn write(&mut self, records: &mut Vec<Record>, wall: WallAnchor) {
-        for record in records.drain(..) {
-            log_record(&record);
-            self.writer.write(&record, wall);
+        for record in records.iter() {
+            log_record(record);
+            self.writer.write(record, wall);
+        }
+        match &mut self.journal {
+            Some(journal) => journal.pass(mem::take(records), wall),
+            None => records.clear(),
+        }
+    }
+
+    fn pass_pages(&mut self, source: &mut impl Source) {
+        let mut pages = Vec::new();
+        source.take_pages(&mut pages);
+        if let Some(journal) = &mut self.journal {
+            pages.into_iter().for_each(|page| journal.pass_page(page));
         }
     }
 
@@ -167,7 +198,7 @@ fn log_record(record: &Record) {
     let word = record.event.word();
     match &record.event {
         Event::Started { .. } | Event::Stopped => tracing::debug!(seq = record.seq, "{word}"),
-        Event::Resumed { client, epoch, conn, remote, away } => {
+        Event::Resumed { client, epoch, conn, remote, away, .. } => {
             let away_ms = away.as_millis();
             tracing::debug!(seq = record.seq, %client, epoch, %conn, %remote, away_ms, "{word}");
         }
@@ -199,11 +230,12 @@ pub struct SideThread {
 pub fn spawn(
     mut source: impl Source + Send + 'static,
     mut writer: EventWriter,
+    journal: Option<journal::Door>,
 ) -> io::Result<SideThread> {
     let (done, outcome) = sync_channel(1);
     thread::Builder::new().name("side".to_owned()).spawn(move || {
         // Whoever does not wait for the outcome does not want to know it.
-        let _ = done.send(run(&mut source, &mut writer));
+        let _ = done.send(run(&mut source, &mut writer, journal));
     })?;
     Ok(SideThread { outcome })
 }
@@ -290,7 +322,7 @@ mod tests {
         let path = directory.path().join("events.jsonl");
         for burst in [1, 7, limits::EVENTS_TAKEN_MAX, 10_000] {
             let mut source = Script::new(10_000, burst);
-            let outcome = run(&mut source, &mut writer(&EventsTarget::File(path.clone())));
+            let outcome = run(&mut source, &mut writer(&EventsTarget::File(path.clone())), None);
             assert!(matches!(outcome, Outcome::Complete), "{outcome:?}");
             let text = fs::read_to_string(&path).expect("the file is there");
             let seqs = text.lines().map(|line| {
@@ -309,7 +341,7 @@ mod tests {
         let mut source = Script::new(records as u64, 10_000);
         source.sleeps_max = 20;
         let full = EventsTarget::File(PathBuf::from("/dev/full"));
-        let outcome = run(&mut source, &mut writer(&full));
+        let outcome = run(&mut source, &mut writer(&full), None);
         let Outcome::Unwritten { records: unwritten, cause } = outcome else {
             panic!("written to a full disk: {outcome:?}")
         };
@@ -347,7 +379,7 @@ mod tests {
         let mut script = Script::new(2 * limits::EVENTS_UNWRITTEN_MAX as u64, 50_000);
         script.sleeps_max = 10;
         let mut source = Watched(script, 0);
-        run(&mut source, &mut writer(&EventsTarget::File(PathBuf::from("/dev/full"))));
+        run(&mut source, &mut writer(&EventsTarget::File(PathBuf::from("/dev/full"))), None);
         assert_eq!(source.1, limits::EVENTS_UNWRITTEN_MAX);
     }
 
@@ -357,6 +389,7 @@ mod tests {
         let mut writer = writer(&full);
         let mut side = Side {
             writer: &mut writer,
+            journal: None,
             limiter: Limiter::default(),
             flushed_at: Moment::ZERO,
             refused: None,
@@ -374,7 +407,8 @@ mod tests {
 
     #[test]
     fn the_thread_tells_its_outcome() {
-        let side = spawn(Script::new(10, 3), writer(&EventsTarget::Nowhere)).expect("a thread");
+        let side =
+            spawn(Script::new(10, 3), writer(&EventsTarget::Nowhere), None).expect("a thread");
         assert!(matches!(side.finish(Span::from_secs(10)), Some(Outcome::Complete)));
     }
 
@@ -397,7 +431,7 @@ mod tests {
             }
         }
         let source = Asleep(Script::new(10, 0));
-        let side = spawn(source, writer(&EventsTarget::Nowhere)).expect("a thread");
+        let side = spawn(source, writer(&EventsTarget::Nowhere), None).expect("a thread");
         assert!(side.finish(Span::from_millis(20)).is_none());
     }
 }

@@ -88,17 +88,19 @@ impl Gateway {
         let remote = connection.peer;
         self.follow_timeout(conn, rhythm);
         let token = resume::token(self.config.resume_key, client.as_str(), epoch);
+        let Rhythm { interval, timeout } = rhythm;
         match entry {
             Entry::New => {
                 let flaps = self.recent.on_online(client.as_str(), now);
-                let Rhythm { interval, timeout } = rhythm;
                 let online =
                     Event::Online { client, epoch, conn, remote, interval, timeout, flaps };
                 self.tell(online, now);
             }
             Entry::Resumed { away, .. } => {
                 self.stats.resumed += 1;
-                self.tell(Event::Resumed { client, epoch, conn, remote, away }, now);
+                let resumed =
+                    Event::Resumed { client, epoch, conn, remote, away, interval, timeout };
+                self.tell(resumed, now);
             }
         }
         // Said after it was written down: should even this be too much, OFFLINE follows ONLINE.

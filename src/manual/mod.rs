@@ -17,3 +17,6 @@ pub mod operating {}
 
 #[doc = include_str!("benchmarks.md")]
 pub mod benchmarks {}
+
+#[doc = include_str!("journal.md")]
+pub mod journal {}

@@ -1,5 +1,6 @@
 //! What holds for any input, tried with many. Each property is a function; fuzzers call it too.
 
+mod journal;
 mod model;
 mod session;
 mod tracker;
