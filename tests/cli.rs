@@ -53,6 +53,7 @@ fn help_is_a_page_with_examples() {
         ("--help", &["serve", "demo", "load", "completions", "Examples:", "Exit codes:"][..]),
         ("serve --help", &["--listen", "127.0.0.1:7070", "--preset", "Examples:", "HEARTWHEEL_"]),
         ("demo --help", &["--clients", "falls silent", "quit"]),
+        ("events --help", &["--journal", "--after", "BOOT:SEQ", "--snapshot", "Examples:"]),
         ("load --help", &["--target", "--silent", "--slow-readers", "--json", "Examples:"]),
     ] {
         let page = page(words);

@@ -17,6 +17,7 @@ use crate::cli::values::{
     choice, parse_address, parse_events, parse_span, parse_user_timeout, parse_window,
 };
 use crate::control::events::EventsTarget;
+use crate::control::journal::Position;
 use crate::control::log::{LogFormat, LogLevel};
 
 /// Holds long-lived TCP connections and knows within one tick which of a million is gone
@@ -51,6 +52,8 @@ pub enum Command {
     Demo(DemoArgs),
     /// Put a gateway under load: pretend clients that beat, fall silent, reset, leave and flap
     Load(Box<LoadArgs>),
+    /// Print what a journal holds: events from any place on, or who is online
+    Events(EventsArgs),
     /// Print the completions of a shell
     Completions(CompletionsArgs),
     /// Print a man page
@@ -157,6 +160,15 @@ pub struct ServeArgs {
     /// nowhere)
     #[arg(long, value_name = "PATH|-", value_parser = parse_events, help_heading = "Output")]
     pub events: Option<EventsTarget>,
+    /// Folder in which the events are kept, so that readers resume (default: none)
+    #[arg(long, value_name = "DIR", help_heading = "Output")]
+    pub journal: Option<PathBuf>,
+    /// Bytes of events in a file of the journal (default: 67108864)
+    #[arg(long, value_name = "BYTES", help_heading = "Output")]
+    pub journal_segment_bytes: Option<u32>,
+    /// Bytes of the journal that are kept; the oldest go first (default: 1073741824)
+    #[arg(long, value_name = "BYTES", help_heading = "Output")]
+    pub journal_retain_bytes: Option<u64>,
     /// How the log on standard error looks (default: human)
     #[arg(long, value_name = "HOW", value_parser = choice(&LOG_FORMATS), help_heading = "Output")]
     pub log_format: Option<LogFormat>,
@@ -248,6 +260,34 @@ pub struct LoadArgs {
     /// Beat without asking for an answer
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Fates")]
     pub no_reply: u32,
+}
+
+/// `events` as typed.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+BOOT:SEQ are the boot and seq of the last event that was dealt with; what follows it is printed.
+When it is no longer kept the command fails and says so: take a snapshot, and go on after it.
+
+A line \"gap\" stands for events that could not be written, \"damaged\" for events that cannot be
+read any more.
+
+Examples:
+  heartwheel events --journal /var/lib/heartwheel --follow
+  heartwheel events --journal /var/lib/heartwheel --after 1763884800000:42
+  heartwheel events --journal /var/lib/heartwheel --snapshot --follow | jq")]
+pub struct EventsArgs {
+    /// The folder that `serve` was given
+    #[arg(long, value_name = "DIR")]
+    pub journal: PathBuf,
+    /// Begin right after this event (default: with the oldest that is kept)
+    #[arg(long, value_name = "BOOT:SEQ", conflicts_with = "snapshot")]
+    pub after: Option<Position>,
+    /// Go on with events as they come
+    #[arg(long)]
+    pub follow: bool,
+    /// Print who is online and at which BOOT:SEQ that is true
+    #[arg(long)]
+    pub snapshot: bool,
 }
 
 /// `completions` as typed.

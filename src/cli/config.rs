@@ -12,6 +12,7 @@ use crate::base::time::Span;
 use crate::cli::args::{DemoArgs, Descriptors, ServeArgs, Switch};
 use crate::cli::error::CliError;
 use crate::control::events::EventsTarget;
+use crate::control::journal::JournalOptions;
 use crate::control::log::{LogFormat, LogLevel};
 
 /// Where a gateway listens unless told otherwise: this machine only, until somebody decides.
@@ -35,6 +36,8 @@ pub struct ServeOptions {
     pub node: Option<String>,
     /// Where events are written.
     pub events: EventsTarget,
+    /// Where events are kept, if they are.
+    pub journal: Option<JournalOptions>,
     /// How the log looks.
     pub log_format: LogFormat,
     /// What the log leaves out.
@@ -117,6 +120,7 @@ impl ServeOptions {
             descriptors: args.descriptors.unwrap_or_default(),
             node: args.node.as_deref().map(node_name).transpose()?,
             events: args.events.clone().unwrap_or_default(),
+            journal: journal(args)?,
             log_format: args.log_format.unwrap_or_default(),
             log_level: args.log_level.unwrap_or_default(),
         })
@@ -297,6 +301,39 @@ fn whole_secs(key: &str, span: Span) -> Result<Span, CliError> {
     Ok(span)
 }
 
+fn journal(args: &ServeArgs) -> Result<Option<JournalOptions>, CliError> {
+    let Some(folder) = &args.journal else {
+        let finer = [
+            ("journal-segment-bytes", args.journal_segment_bytes.is_some()),
+            ("journal-retain-bytes", args.journal_retain_bytes.is_some()),
+        ];
+        return match finer.iter().find(|(_, given)| *given) {
+            Some((key, _)) => Err(CliError::usage(format!(
+                "{key} says how to keep a journal, but there is none; add journal with a folder"
+            ))),
+            None => Ok(None),
+        };
+    };
+    if folder.as_os_str().is_empty() {
+        return Err(CliError::usage("journal '' is not a path; expected a folder"));
+    }
+    let segment_bytes = u64::from(within(
+        "journal-segment-bytes",
+        args.journal_segment_bytes.unwrap_or(limits::JOURNAL_SEGMENT_BYTES_DEFAULT),
+        limits::JOURNAL_SEGMENT_BYTES_MIN,
+        limits::JOURNAL_SEGMENT_BYTES_LIMIT,
+    )?);
+    let retain_min = segment_bytes * limits::JOURNAL_RETAIN_SEGMENTS_MIN;
+    let retain_default = limits::JOURNAL_RETAIN_BYTES_DEFAULT.max(retain_min);
+    let retain_bytes = within(
+        "journal-retain-bytes",
+        args.journal_retain_bytes.unwrap_or(retain_default),
+        retain_min,
+        limits::JOURNAL_RETAIN_BYTES_LIMIT,
+    )?;
+    Ok(Some(JournalOptions { folder: folder.clone(), segment_bytes, retain_bytes }))
+}
+
 fn node_name(name: &str) -> Result<String, CliError> {
     let fits = (1..=limits::NODE_BYTES_MAX).contains(&name.len());
     if !fits || name.chars().any(char::is_control) {
@@ -374,6 +411,8 @@ mod tests {
             ("reconnect-window", format!("{}..{}", brief(from), brief(to))),
             ("min-interval", brief(interval_wish_min)),
             ("keepalive-count", limits::KEEPALIVE_COUNT_DEFAULT.to_string()),
+            ("journal-segment-bytes", limits::JOURNAL_SEGMENT_BYTES_DEFAULT.to_string()),
+            ("journal-retain-bytes", limits::JOURNAL_RETAIN_BYTES_DEFAULT.to_string()),
         ] {
             let arg = command.get_arguments().find(|arg| arg.get_long() == Some(key));
             let help = arg.and_then(clap::Arg::get_help).expect("the flag exists").to_string();
@@ -458,6 +497,7 @@ mod tests {
     #[test]
     fn what_is_out_of_bounds_is_refused_with_the_bounds() {
         let base = ServeArgs::default;
+        let journal = || Some("journal".into());
         let (interval, timeout) = (Some(secs(5)), Some(secs(5)));
         let rows: Vec<(ServeArgs, &str)> = vec![
             (ServeArgs { interval, timeout, ..base() }, "timeout 5s must be longer than"),
@@ -503,6 +543,18 @@ mod tests {
                 "keepalive-count says how to probe, but keepalive is off",
             ),
             (ServeArgs { node: Some(String::new()), ..base() }, "node '' is not a name"),
+            (
+                ServeArgs { journal_retain_bytes: Some(1), ..base() },
+                "journal-retain-bytes says how to keep a journal, but there is none",
+            ),
+            (
+                ServeArgs { journal: journal(), journal_segment_bytes: Some(4_095), ..base() },
+                "journal-segment-bytes 4095 is out of bounds; expected 4096 to 1073741824",
+            ),
+            (
+                ServeArgs { journal: journal(), journal_retain_bytes: Some(7), ..base() },
+                "journal-retain-bytes 7 is out of bounds; expected 268435456 to",
+            ),
             (ServeArgs { node: Some("a\nb".to_owned()), ..base() }, "node 'a\\nb' is not"),
         ];
         for (args, part) in rows {

@@ -224,7 +224,7 @@ enum Kind {
 impl Kind {
     fn of(arg: &Arg) -> Self {
         let typed = arg.get_value_parser().type_id();
-        if typed == TypeId::of::<u32>() {
+        if typed == TypeId::of::<u32>() || typed == TypeId::of::<u64>() {
             Self::Number
         } else if typed == TypeId::of::<Switch>() {
             Self::Switch
@@ -356,6 +356,9 @@ mod tests {
             ("drain-timeout", "\"1s\""),
             ("reconnect-window", "\"1s..2s\""),
             ("events", "\"-\""),
+            ("journal", "\"d\""),
+            ("journal-segment-bytes", "65536"),
+            ("journal-retain-bytes", "0x1_0000_0000"),
             ("log-format", "\"json\""),
             ("log-level", "\"off\""),
         ];
@@ -369,6 +372,7 @@ mod tests {
         assert_eq!(args.outbox_bytes, Some(65_536));
         assert_eq!(args.keepalive, Some(Switch::Off));
         assert_eq!(args.node.as_deref(), Some("n"));
+        assert_eq!(args.journal_retain_bytes, Some(1 << 32));
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod completions;
 pub mod config;
 pub mod demo;
 pub mod error;
+pub mod events;
 pub mod layers;
 pub mod load;
 pub mod serve;
@@ -50,6 +51,7 @@ fn run(typed: Typed) -> Result<(), CliError> {
         Typed::Command { command: Command::Serve(_), flags } => serve::run(&flags),
         Typed::Command { command: Command::Demo(args), .. } => demo::run(&args),
         Typed::Command { command: Command::Load(args), .. } => load::run(&args),
+        Typed::Command { command: Command::Events(args), .. } => events::run(&args),
         Typed::Command { command: Command::Completions(args), .. } => {
             write_stdout(&completions::script(args.shell))
         }

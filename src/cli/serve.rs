@@ -1,10 +1,13 @@
 //! `serve`: the gateway as a program.
 
+use std::io;
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 
 use clap::ArgMatches;
 
 use crate::base::config::GatewayConfig;
+use crate::base::event::FormerBoot;
 use crate::base::limits;
 use crate::base::time::Span;
 use crate::cli::args::Descriptors;
@@ -14,6 +17,9 @@ use crate::cli::layers;
 use crate::cli::signals::{self, SignalWatch, Stop};
 use crate::control::events::{EventWriter, EventsTarget, Identity};
 use crate::control::from_loop::FromLoop;
+use crate::control::journal::{
+    self, Cut, Door, JournalOptions, JournalOutcome, JournalThread, Recovered, Writer,
+};
 use crate::control::log;
 use crate::control::side::{self, Outcome};
 use crate::gateway::Command;
@@ -48,14 +54,18 @@ pub fn serve(options: &ServeOptions) -> Result<(), CliError> {
     let listener = listen(&options.listener)?;
     let address = listener.local_address();
     let wall = clock.wall();
-    let boot = wall.unix_millis(clock.now());
-    let writer = open_events(&options.events, Identity { node: node_name(options), boot })?;
+    let recovered = options.journal.as_ref().map(recover).transpose()?;
+    let former = recovered.as_ref().and_then(|recovered| recovered.former);
+    let boot = journal::boot_after(wall.unix_millis(clock.now()), former.as_ref());
+    let identity = Identity { node: node_name(options), boot };
+    let writer = open_events(&options.events, identity.clone())?;
     let gateway = GatewayConfig {
         connections_max: plan.connections_max,
         epoch_first: epoch_first(boot),
         hash_key: random::hash_key(),
         seed: random::u64(),
         wall,
+        former,
         ..options.gateway.clone()
     };
     let ready = ready_line(&gateway, &options.events, address);
@@ -67,16 +77,76 @@ pub fn serve(options: &ServeOptions) -> Result<(), CliError> {
     };
     let (server, asker, reader) = Server::new(driver, gateway, clock)
         .map_err(|error| CliError::machine(error.to_string()))?;
-    let side = side::spawn(FromLoop::new(reader, clock), writer, None)
-        .map_err(|error| CliError::machine(format!("cannot start a thread: {error}")))?;
+    let asker = Arc::new(Mutex::new(asker));
+    let journal = options.journal.as_ref();
+    let journal = journal
+        .map(|options| start_journal(options, identity, clock, Arc::clone(&asker)))
+        .transpose()?;
+    let (door, journal) = journal.unzip();
+    let side = side::spawn(FromLoop::new(reader, clock), writer, door).map_err(no_thread)?;
     let signals = watch_signals(asker, options.gateway.drain_timeout)?;
     tracing::info!("{ready}");
     let outcome = run_to_the_end(server);
     signals.end();
     // What was told is written even when the ring failed.
     let side = side.finish(limits::SIDE_PATIENCE);
+    let journal = journal.map(|journal| journal.finish(limits::SIDE_PATIENCE));
     let untold = outcome?;
-    events_outcome(&options.events, side, untold)
+    events_outcome(&options.events, side, untold)?;
+    journal.map_or(Ok(()), journal_outcome)
+}
+
+/// Takes over the journal, and says what was found.
+fn recover(options: &JournalOptions) -> Result<Recovered, CliError> {
+    let recovered =
+        journal::recover(&options.folder).map_err(|error| CliError::machine(error.to_string()))?;
+    if let Some(Cut { path, bytes }) = &recovered.cut {
+        let path = path.display();
+        tracing::warn!(bytes, %path, "the end of the journal was torn, and is cut off");
+    }
+    if recovered.damaged > 0 {
+        let records = recovered.damaged;
+        tracing::warn!(records, "records of the journal are damaged; readers are told where");
+    }
+    if let Some(FormerBoot { boot, seq, ended, sessions_lost }) = recovered.former {
+        let ended = ended.word();
+        tracing::info!(boot, seq, ended, sessions_lost, "the boot before is in the journal");
+    }
+    Ok(recovered)
+}
+
+/// Starts the journal's thread, which asks the loop who is online when a segment begins.
+fn start_journal(
+    options: &JournalOptions,
+    identity: Identity,
+    clock: Clock,
+    asker: Arc<Mutex<Asker>>,
+) -> Result<(Door, JournalThread), CliError> {
+    signals::outlive_file_size_limit().map_err(no_thread)?;
+    let writer = Writer::new(options.clone(), identity, clock.wall())
+        .map_err(|cause| CliError::FileUnwritable { path: options.folder.clone(), cause })?;
+    let ask = move |command| asker.lock().expect("whoever asks does not panic").ask(command);
+    journal::spawn(writer, clock, ask).map_err(no_thread)
+}
+
+fn no_thread(cause: io::Error) -> CliError {
+    CliError::machine(format!("cannot start a thread: {cause}"))
+}
+
+/// What the journal's end means for the exit code. `None`: it did not end in time.
+fn journal_outcome(outcome: Option<JournalOutcome>) -> Result<(), CliError> {
+    let target = || "the journal".to_owned();
+    match outcome {
+        Some(JournalOutcome::Complete) => Ok(()),
+        Some(JournalOutcome::Unwritten { lines, cause }) => Err(CliError::EventsLost {
+            records: lines as u64,
+            target: target(),
+            cause: cause.to_string(),
+        }),
+        None => Err(CliError::machine(
+            "the journal's disk does not answer; its last events are lost with this process",
+        )),
+    }
 }
 
 /// Turns the loop until it is drained, and closes the door to it.
@@ -123,13 +193,14 @@ fn epoch_first(boot_unix_ms: u64) -> u64 {
 }
 
 /// The first signal asks everybody to leave, the second does not wait for them.
-fn watch_signals(mut asker: Asker, drain_timeout: Span) -> Result<SignalWatch, CliError> {
+fn watch_signals(asker: Arc<Mutex<Asker>>, drain_timeout: Span) -> Result<SignalWatch, CliError> {
     let watch = signals::watch(move |stop| {
         let within = match stop {
             Stop::Drain => drain_timeout,
             Stop::Now => Span::ZERO,
         };
         tracing::info!(%within, "stopping: clients are asked to leave");
+        let mut asker = asker.lock().expect("whoever asks does not panic");
         if let Err(error) = asker.ask(Command::Drain { within }) {
             tracing::warn!(%error, "the signal was not heeded");
         }

@@ -4,9 +4,11 @@
 //! write, and no reason to die.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::{Handle, Signals};
 
 /// What a signal asks for.
@@ -38,6 +40,13 @@ pub fn watch(mut on_stop: impl FnMut(Stop) + Send + 'static) -> io::Result<Signa
         }
     })?;
     Ok(SignalWatch { handle, thread })
+}
+
+/// Lets a file that grows beyond `RLIMIT_FSIZE` be an error of the write, as a full disk is, and
+/// not the end of the process.
+pub fn outlive_file_size_limit() -> io::Result<()> {
+    let unread = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(SIGXFSZ, unread).map(|_| ())
 }
 
 impl SignalWatch {
