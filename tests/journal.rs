@@ -389,6 +389,7 @@ fn pass_by(address: std::net::SocketAddr, client: &str) {
         token: &[],
         resume: &[],
         last_seq: 0,
+        before: None,
     };
     native::encode(&hello, &mut bytes);
     native::encode(&Message::Bye { code: 100 }, &mut bytes);
