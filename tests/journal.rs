@@ -313,8 +313,8 @@ fn fill(path: &Path) {
 #[test]
 fn a_full_disk_costs_nobody_anything_but_the_journal_a_gap() {
     let folder = tempfile::tempdir().expect("a folder");
-    let arguments = ["--journal-segment-bytes", "65536", "--journal-retain-bytes", "16777216"];
-    let (mut gate, seen) = start_on_small_disk(folder.path(), 32 * 1_024 * 1_024, &arguments);
+    let arguments = ["--journal-segment-bytes", "65536", "--journal-retain-bytes", "50331648"];
+    let (mut gate, seen) = start_on_small_disk(folder.path(), 64 * 1_024 * 1_024, &arguments);
     let mut stays = Caller::login(gate.address, "stays");
     wait_for(&seen, "the first events", |lines| lines.len() == 2);
     fill(&seen.join("filler"));

@@ -1,5 +1,6 @@
 //! Who was here lately: enough to tell a client that flaps from one that comes for the first time,
-//! two devices that fight for one id from a client that moves, and a wrong verdict from a right one.
+//! two devices that fight for one id from a client that moves, and a wrong verdict from a right
+//! one.
 
 use std::collections::VecDeque;
 use std::hash::Hasher;

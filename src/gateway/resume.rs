@@ -1,8 +1,8 @@
 //! Resume tokens: proof that a client is the one whose session it wants back.
 //!
-//! A token is the session's epoch and a keyed hash (SipHash-1-3, 128 bits, with a secret key of this
-//! boot) of epoch and client id. Nothing is stored for it: whoever shows it is believed when the
-//! hash comes out the same.
+//! A token is the session's epoch and a keyed hash (SipHash-1-3, 128 bits, with a secret key of
+//! this boot) of epoch and client id. Nothing is stored for it: whoever shows it is believed when
+//! the hash comes out the same.
 
 use std::hash::Hasher;
 
@@ -26,7 +26,8 @@ pub(crate) fn token(key: [u64; 2], client: &str, epoch: u64) -> [u8; TOKEN_BYTES
     token
 }
 
-/// Whether `shown` is the token of this session. Takes as long for a wrong one as for the right one.
+/// Whether `shown` is the token of this session. Takes as long for a wrong one as for the right
+/// one.
 pub(crate) fn is_token_of(key: [u64; 2], client: &str, epoch: u64, shown: &[u8]) -> bool {
     let right = token(key, client, epoch);
     if shown.len() != right.len() {

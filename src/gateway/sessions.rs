@@ -109,7 +109,8 @@ impl Gateway {
         self.answer(conn, &welcome, now)
     }
 
-    /// The policies a client gets: those of its class, at the interval it wishes for, within bounds.
+    /// The policies a client gets: those of its class, at the interval it wishes for, within
+    /// bounds.
     fn grant(&self, class: Class, wanted: Span) -> Class {
         let rhythm = class.rhythm;
         if wanted == Span::ZERO {
@@ -261,8 +262,8 @@ impl Gateway {
         Next::Ended
     }
 
-    /// Counts a verdict that turns out to have been wrong: the client says that it sent a beat after
-    /// the last one that we heard, and that it was we who closed the connection.
+    /// Counts a verdict that turns out to have been wrong: the client says that it sent a beat
+    /// after the last one that we heard, and that it was we who closed the connection.
     fn note_return(&mut self, client: &ClientId, wish: &Wish<'_>, rhythm: Rhythm, now: Moment) {
         let Some(verdict) = self.recent.take_verdict(client.as_str()) else { return };
         self.stats.returned += 1;

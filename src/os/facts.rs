@@ -11,8 +11,8 @@ use crate::base::io::TcpFacts;
 pub(crate) fn tcp_facts(socket: BorrowedFd<'_>) -> Option<TcpFacts> {
     let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
     let mut length = libc::socklen_t::try_from(size_of::<libc::tcp_info>()).ok()?;
-    // SAFETY: `info` is as large as `length` says and outlives the call, and so does the descriptor,
-    // which is borrowed.
+    // SAFETY: `info` is as large as `length` says and outlives the call, and so does the
+    // descriptor, which is borrowed.
     let result = unsafe {
         libc::getsockopt(
             socket.as_raw_fd(),

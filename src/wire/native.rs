@@ -463,6 +463,15 @@ const fn flags_of(message: &Message<'_>) -> u8 {
     }
 }
 
+fn put_before(before: Option<Before>, out: &mut Vec<u8>) {
+    let Some(Before { last_beat_ago_ms, ended_by }) = before else { return };
+    out.extend_from_slice(&last_beat_ago_ms.to_be_bytes());
+    out.push(match ended_by {
+        EndedBy::Server => 1,
+        EndedBy::Client => 2,
+    });
+}
+
 fn put_payload(message: &Message<'_>, out: &mut Vec<u8>) {
     match *message {
         Message::Hello {
@@ -482,13 +491,7 @@ fn put_payload(message: &Message<'_>, out: &mut Vec<u8>) {
             out.extend_from_slice(token);
             put_short(resume, out);
             out.extend_from_slice(&last_seq.to_be_bytes());
-            if let Some(Before { last_beat_ago_ms, ended_by }) = before {
-                out.extend_from_slice(&last_beat_ago_ms.to_be_bytes());
-                out.push(match ended_by {
-                    EndedBy::Server => 1,
-                    EndedBy::Client => 2,
-                });
-            }
+            put_before(before, out);
         }
         Message::Welcome {
             version,

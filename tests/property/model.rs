@@ -315,7 +315,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn gateway_and_model_tell_the_same_story(bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+        fn gateway_and_model_tell_the_same_story(
+            bytes in prop::collection::vec(any::<u8>(), 0..600),
+        ) {
             gateway_agrees_with_the_model(&bytes);
         }
     }

@@ -512,7 +512,8 @@ impl Oracle {
         }
     }
 
-    /// A session that was held ends: for the reason for which its connection was lost, or `instead`.
+    /// A session that was held ends: for the reason for which its connection was lost, or
+    /// `instead`.
     pub(crate) fn end_held(&mut self, conn: ConnId, instead: Option<CloseReason>, now: Moment) {
         let Phase::Held(hold) = self.seats[&conn].phase.clone() else {
             panic!("{conn} is not held");
