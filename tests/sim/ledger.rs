@@ -130,7 +130,11 @@ impl Oracle {
         let late_frame = CloseReason::FrameTimeout;
         if let Phase::Held(hold) = &seat.phase {
             let is_over = self.lived.between(hold.lost_at, now) >= hold.presence.class.grace;
-            if reason == hold.reason && (is_over || is_draining) {
+            let makes_room = self.is_short_of_slots() && Some(conn) == self.held_longest();
+            if reason == hold.reason && (is_over || is_draining || makes_room) {
+                if !is_over && !is_draining {
+                    self.find("held and makes room");
+                }
                 self.find("held for nobody");
                 self.end_held(conn, None, now);
             } else if reason == late_frame && seat.pinged_from.is_some() && hold.lost_at == now {

@@ -69,6 +69,8 @@ pub(crate) struct Hold {
     pub(crate) presence: Presence,
     pub(crate) reason: CloseReason,
     pub(crate) lost_at: Moment,
+    /// So many were lost before it.
+    lost_nth: u64,
     pub(crate) proof: Proof,
     /// The kernel is done with its socket.
     pub(crate) is_gone: bool,
@@ -116,6 +118,8 @@ pub(crate) struct Oracle {
     /// Verdicts of silence, for the summary.
     pub(crate) verdicts: u64,
     pub(crate) stalls: u64,
+    /// Connections that ended.
+    pub(crate) lost: u64,
     pub(crate) resumed: u64,
     pub(crate) returned: u64,
     pub(crate) false_offline: u64,
@@ -141,6 +145,7 @@ impl Oracle {
             tcp_seen: None,
             verdicts: 0,
             stalls: 0,
+            lost: 0,
             resumed: 0,
             returned: 0,
             false_offline: 0,
@@ -316,7 +321,7 @@ impl Oracle {
         let past = self.past.entry(device).or_insert_with(|| Past::new(now));
         if let Some(verdict) = past.verdict.take() {
             self.returned += 1;
-            let is_wrong = verdict.is_wrong(&self.lived, hello.before, class.rhythm, now);
+            let is_wrong = verdict.is_wrong(hello.before, class.rhythm, now);
             self.false_offline += u64::from(is_wrong);
         }
         let rhythm = granted(class.rhythm, hello.wish_ms, &self.config);
@@ -488,6 +493,8 @@ impl Oracle {
             Phase::Greeting | Phase::Held(_) | Phase::Over { .. } => None,
         };
         let is_draining = self.draining.is_some();
+        self.lost += 1;
+        let lost_nth = self.lost;
         let seat = self.seat(conn);
         let probe = match (seat.pinged_from, seat.pinged_by) {
             (None, _) => Some(Probe::NotSent),
@@ -502,7 +509,8 @@ impl Oracle {
                 let presence = presence.clone();
                 seat.answer_min = answer;
                 if presence.class.grace > Span::ZERO && reason.is_loss() && !is_draining {
-                    let hold = Hold { presence, reason, lost_at: now, proof, is_gone: false };
+                    let hold =
+                        Hold { presence, reason, lost_at: now, lost_nth, proof, is_gone: false };
                     seat.phase = Phase::Held(hold);
                     return;
                 }
@@ -618,6 +626,21 @@ impl Oracle {
     /// How many are online.
     pub(crate) fn online_count(&self) -> usize {
         self.owners.len() - self.held_count()
+    }
+
+    /// Whether so few slots are left that nobody can be held any longer.
+    pub(crate) fn is_short_of_slots(&self) -> bool {
+        let capacity = (self.config.connections_max + limits::REFUSALS_MAX) as usize;
+        capacity - self.seats.len() < limits::HELD_ROOM_MIN
+    }
+
+    /// Whoever is held longest.
+    pub(crate) fn held_longest(&self) -> Option<ConnId> {
+        let held = self.seats.iter().filter_map(|(conn, seat)| match &seat.phase {
+            Phase::Held(hold) => Some((hold.lost_nth, *conn)),
+            Phase::Greeting | Phase::Live(_) | Phase::Over { .. } => None,
+        });
+        held.min().map(|(_, conn)| conn)
     }
 
     /// How many sessions wait for their clients.

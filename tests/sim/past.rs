@@ -18,7 +18,7 @@ pub(crate) struct Past {
 }
 
 pub(crate) struct Verdict {
-    last_beat: Moment,
+    pub(crate) last_beat: Moment,
 }
 
 impl Past {
@@ -60,7 +60,6 @@ impl Verdict {
     /// us close.
     pub(crate) fn is_wrong(
         &self,
-        lived: &Lived,
         before: Option<Before>,
         rhythm: Rhythm,
         now: Moment,
@@ -68,6 +67,6 @@ impl Verdict {
         let Some(before) = before else { return false };
         let ago = Span::from_millis(u64::from(before.last_beat_ago_ms));
         let unheard = ago + rhythm.interval.divided_by(2);
-        before.ended_by == EndedBy::Server && lived.between(self.last_beat, now) > unheard
+        before.ended_by == EndedBy::Server && now.since(self.last_beat) > unheard
     }
 }

@@ -17,7 +17,7 @@ const EVENTS: [&str; 7] =
     ["started", "online", "resumed", "contested", "offline", "stalled", "stopped"];
 
 /// Things worth meeting that are no fault, step, event or reason.
-const FINDS: [&str; 13] = [
+const FINDS: [&str; 14] = [
     "verdict",
     "rescued",
     "ping answered",
@@ -29,6 +29,7 @@ const FINDS: [&str; 13] = [
     "resumed before the loss was noticed",
     "resumed after a while",
     "held for nobody",
+    "held and makes room",
     "held and somebody else came",
     "verdict taken back",
 ];

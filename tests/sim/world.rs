@@ -258,11 +258,11 @@ impl World {
         self.steps += 1;
         self.read_ledger(at);
         self.hand_ops_over();
+        self.check(at, before);
         for _ in 0..std::mem::take(&mut self.kicks_waiting) {
             self.kick();
         }
         self.hand_ops_over();
-        self.check(at, before);
         self.let_clients_hear();
     }
 
@@ -391,6 +391,9 @@ impl World {
                 self.gateway
                     .on_completion(Completion::Accepted { socket: socket_of(link), peer }, now);
                 self.hand_ops_over();
+                let stats = self.gateway.stats();
+                let is_open = stats.held == 0 || !self.oracle.is_short_of_slots();
+                assert!(is_open, "P6: {} sessions are held, and the house is full", stats.held);
             }
             News::AcceptFailed { fault } => {
                 self.accept_failed_at = Some(now);
