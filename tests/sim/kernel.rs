@@ -54,10 +54,18 @@ pub(crate) struct Kernel {
 }
 
 impl Kernel {
-    pub(crate) fn new(faults: Faults, mut rng: Rng, sabotage: Option<Sabotage>) -> Self {
+    pub(crate) fn new(
+        faults: Faults,
+        mut rng: Rng,
+        devices: usize,
+        sabotage: Option<Sabotage>,
+    ) -> Self {
         let is_scarce = faults.has(Fault::Scarce);
-        let buffers =
-            if is_scarce { rng.usize(1..8) } else { usize::from(limits::RECEIVE_BUFFERS) };
+        let buffers = if is_scarce {
+            rng.usize(1..8) + devices / 8
+        } else {
+            usize::from(limits::RECEIVE_BUFFERS)
+        };
         Self {
             shop: Shop { faults, buffers_free: buffers, sabotage },
             rng,

@@ -58,12 +58,7 @@ impl Past {
 impl Verdict {
     /// Whether the client shows that it was alive: it sent something that was never heard, and saw
     /// us close.
-    pub(crate) fn is_wrong(
-        &self,
-        before: Option<Before>,
-        rhythm: Rhythm,
-        now: Moment,
-    ) -> bool {
+    pub(crate) fn is_wrong(&self, before: Option<Before>, rhythm: Rhythm, now: Moment) -> bool {
         let Some(before) = before else { return false };
         let ago = Span::from_millis(u64::from(before.last_beat_ago_ms));
         let unheard = ago + rhythm.interval.divided_by(2);

@@ -34,9 +34,9 @@ const STEPS_MAX: usize = 1_000_000;
 /// In how many steps the world goes on while the process stands still.
 const STALL_SLICES: u64 = 10;
 
-/// Up to so many connections everything is checked after every completion, and beyond after every
-/// turn.
-const CHECKED_ALWAYS_MAX: usize = 12;
+/// Everything is checked after every turn, and after every so manieth completion: walking all
+/// structures takes longer than all else.
+const COMPLETIONS_PER_CHECK: usize = if cfg!(debug_assertions) { 8 } else { 1 };
 
 /// Streams of randomness, beside those of the devices.
 const WORLD: u64 = 1 << 40;
@@ -191,7 +191,7 @@ impl World {
             dark_until: now,
             devices,
             gateway: Gateway::new(config.clone(), now),
-            kernel: Kernel::new(faults, stream(bounds.seed, KERNEL, 0), bounds.sabotage),
+            kernel: Kernel::new(faults, stream(bounds.seed, KERNEL, 0), all, bounds.sabotage),
             oracle: Oracle::new(config.clone(), now),
             clients: Clients::new(bounds.seed),
             agenda: BinaryHeap::new(),
@@ -306,21 +306,23 @@ impl World {
         assert_eq!(stats.online, self.oracle.online_count());
         assert_eq!(stats.held, self.oracle.held_count());
         assert_eq!(stats.connections, self.oracle.seats.len(), "a slot got lost");
-        let capacity = self.config.connections_max + limits::REFUSALS_MAX;
-        assert!(stats.connections <= capacity as usize, "P6: {} are here", stats.connections);
+        assert!(stats.connections <= self.capacity(), "P6: {} are here", stats.connections);
     }
 
     /// Whoever waits to be accepted is, unless the house is full or the machine was short of
     /// something a moment ago.
     fn check_accepting(&self, at: Moment, next_wake: Option<Moment>) {
-        let capacity = (self.config.connections_max + limits::REFUSALS_MAX) as usize;
-        if self.kernel.is_deaf() && self.oracle.seats.len() < capacity {
+        if self.kernel.is_deaf() && self.oracle.seats.len() < self.capacity() {
             let again_at = self.accept_failed_at;
             let again_at = again_at.map(|from| self.oracle.lived.due(from, limits::ACCEPT_PAUSE));
             let is_pause = again_at.is_some_and(|again_at| at < again_at);
             assert!(is_pause, "nobody accepts, and {} are here", self.oracle.seats.len());
             assert!(next_wake <= again_at, "nobody will accept again: wake {next_wake:?}");
         }
+    }
+
+    fn capacity(&self) -> usize {
+        (self.config.connections_max + limits::REFUSALS_MAX) as usize
     }
 
     // --- time ------------------------------------------------------------------------------------
@@ -392,7 +394,8 @@ impl World {
                     .on_completion(Completion::Accepted { socket: socket_of(link), peer }, now);
                 self.hand_ops_over();
                 let stats = self.gateway.stats();
-                let is_open = stats.held == 0 || !self.oracle.is_short_of_slots();
+                let room = self.capacity() - stats.connections;
+                let is_open = stats.held == 0 || room >= limits::HELD_ROOM_MIN;
                 assert!(is_open, "P6: {} sessions are held, and the house is full", stats.held);
             }
             News::AcceptFailed { fault } => {
@@ -402,7 +405,7 @@ impl World {
             News::Of { link, conn, word } => self.hand_in_word(link, conn, word),
         }
         self.read_ledger(now);
-        if self.oracle.seats.len() <= CHECKED_ALWAYS_MAX {
+        if self.steps.is_multiple_of(COMPLETIONS_PER_CHECK) {
             self.gateway.check();
         }
     }
