@@ -211,6 +211,16 @@ pub struct Class {
     pub duplicate: Duplicate,
 }
 
+/// Whether transport events are told beside the ledger.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum TransportEvents {
+    /// Nobody wants to know, and it costs nothing.
+    #[default]
+    Untold,
+    /// They are told, as far as there is room.
+    Told,
+}
+
 /// What becomes of `TCP_USER_TIMEOUT`.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum UserTimeout {
@@ -263,6 +273,8 @@ pub struct GatewayConfig {
     pub outbox_bytes_max: usize,
     /// What becomes of `TCP_USER_TIMEOUT`.
     pub user_timeout: UserTimeout,
+    /// Whether transport events are told beside the ledger.
+    pub transport_events: TransportEvents,
     /// Sessions of this boot are numbered from here; larger than every epoch of the boot before.
     pub epoch_first: u64,
     /// Key of the index's hash, secret: client ids come from strangers.
@@ -299,6 +311,7 @@ impl Default for GatewayConfig {
             payload_bytes_max: limits::PAYLOAD_BYTES_DEFAULT,
             outbox_bytes_max: limits::OUTBOX_BYTES_MAX,
             user_timeout: UserTimeout::FollowTimeout,
+            transport_events: TransportEvents::Untold,
             epoch_first: 1,
             hash_key: [0, 0],
             resume_key: [0, 0],

@@ -373,6 +373,93 @@ impl Event {
     }
 }
 
+/// A transport event with its number. Transport events are told as far as there is room, beside the
+/// ledger and not in it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct TransportRecord {
+    /// Its number: the first of a boot is 1, and those that were dropped are counted.
+    pub tseq: u64,
+    /// When it happened.
+    pub at: Moment,
+    /// How many right before it were dropped for want of room.
+    pub dropped: u64,
+    /// What happened.
+    pub event: TransportEvent,
+}
+
+/// What happened to a connection, whatever that means for the session on it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum TransportEvent {
+    /// It was accepted; nobody knows yet whose it is.
+    Connected {
+        /// Which.
+        conn: ConnId,
+        /// From where.
+        remote: SocketAddr,
+    },
+    /// It ended. Every connection that was told does so once.
+    Disconnected {
+        /// Which.
+        conn: ConnId,
+        /// From where.
+        remote: SocketAddr,
+        /// Whose session was on it, if one was.
+        client: Option<ClientId>,
+        /// Why.
+        reason: CloseReason,
+    },
+    /// Its client was silent for so long that it was asked whether it is there, or, where it is not
+    /// asked, that its deadline passed.
+    Suspect {
+        /// Which.
+        conn: ConnId,
+        /// Whose.
+        client: ClientId,
+        /// For how long nothing came.
+        silence: Span,
+    },
+    /// Its client was suspect, and is alive.
+    Rescued {
+        /// Which.
+        conn: ConnId,
+        /// Whose.
+        client: ClientId,
+        /// How that was seen.
+        by: Rescue,
+    },
+}
+
+/// How it was seen that a suspect is alive.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Rescue {
+    /// It said something.
+    Heard,
+    /// The last look found bytes of it that waited to be read.
+    LastLook,
+}
+
+impl Rescue {
+    /// The word for it in the feed.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Heard => "heard",
+            Self::LastLook => "last_look",
+        }
+    }
+}
+
+impl TransportEvent {
+    /// The word for it in the feed.
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Connected { .. } => "connected",
+            Self::Disconnected { .. } => "disconnected",
+            Self::Suspect { .. } => "suspect",
+            Self::Rescued { .. } => "rescued",
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -119,6 +119,12 @@ pub const CHUNK_BYTES_KEPT_MAX: usize = 1_024;
 /// Events not yet taken by the side thread before newcomers are refused. Every session that is
 /// online has room for its OFFLINE on top, so no event is ever lost.
 pub const EVENTS_WAITING_MAX: usize = 64 * 1_024;
+/// Transport events not yet taken by the side thread. Further ones are counted and dropped.
+pub const TRANSPORT_WAITING_MAX: usize = 16 * 1_024;
+/// Transport events that wait to be written. Further ones are counted and dropped.
+pub const TRANSPORT_UNWRITTEN_MAX: usize = 16 * 1_024;
+/// Slots of the queue to the side thread that transport events leave to the ledger.
+pub const TRANSPORT_ROOM_LEFT: usize = EVENT_QUEUE_MAX / 2;
 /// Slots of the queue of events between loop and side thread.
 pub const EVENT_QUEUE_MAX: usize = 16 * 1_024;
 /// Events taken by the side thread and not yet written, because the file or the pipe does not take
@@ -261,7 +267,7 @@ pub const LOAD_LEAVE_MAX: Span = Span::from_secs(5);
 const _: () = {
     // A HELLO with every field at its longest still leaves room for a token of 512 bytes.
     let hello_without_token =
-        4 + 1 + CLIENT_ID_BYTES_MAX + 1 + CLASS_BYTES_MAX + 2 + 1 + RESUME_TOKEN_BYTES_MAX + 4;
+        4 + 1 + CLIENT_ID_BYTES_MAX + 1 + CLASS_BYTES_MAX + 2 + 1 + RESUME_TOKEN_BYTES_MAX + 4 + 5;
     assert!(PREFACE_BYTES + FRAME_HEADER_BYTES + hello_without_token + 512 <= HANDSHAKE_BYTES_MAX);
     assert!(CLIENT_ID_BYTES_MAX <= u8::MAX as usize); // length fields of one byte
     assert!(TOPIC_BYTES_MAX <= u8::MAX as usize);

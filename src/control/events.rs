@@ -67,15 +67,7 @@ impl EventWriter {
     /// Opens `target`. Fails when a file cannot be opened for appending, or standard output is
     /// closed.
     pub fn new(target: &EventsTarget, identity: Identity) -> io::Result<Self> {
-        let output: Option<Box<dyn Write + Send>> = match target {
-            EventsTarget::Nowhere => None,
-            // A descriptor of its own: `io::stdout` would keep a torn line in a buffer of its own.
-            EventsTarget::Stdout => {
-                Some(Box::new(File::from(io::stdout().as_fd().try_clone_to_owned()?)))
-            }
-            EventsTarget::File(path) => Some(Box::new(open_to_append(path)?)),
-        };
-        Ok(Self::to_output(output, identity))
+        Ok(Self::to_output(open(target)?, identity))
     }
 
     fn to_output(output: Option<Box<dyn Write + Send>>, identity: Identity) -> Self {
@@ -146,6 +138,18 @@ pub(crate) fn append_json(
 ) {
     serde_json::to_writer(out, &Line::new(record, identity, wall))
         .expect("a vector takes every byte, and a line has texts and numbers only");
+}
+
+/// Opens a target; `None` when nobody wants to know.
+pub(crate) fn open(target: &EventsTarget) -> io::Result<Option<Box<dyn Write + Send>>> {
+    Ok(match target {
+        EventsTarget::Nowhere => None,
+        // A descriptor of its own: `io::stdout` would keep a torn line in a buffer of its own.
+        EventsTarget::Stdout => {
+            Some(Box::new(File::from(io::stdout().as_fd().try_clone_to_owned()?)))
+        }
+        EventsTarget::File(path) => Some(Box::new(open_to_append(path)?)),
+    })
 }
 
 /// Opens a file for appending. One that ends in the middle of a line, because the machine died
@@ -332,7 +336,11 @@ impl<'a> Line<'a> {
     }
 }
 
-fn as_text<S: Serializer>(value: &&dyn Display, serializer: S) -> Result<S::Ok, S::Error> {
+/// A value as its own text.
+pub(crate) fn as_text<S: Serializer>(
+    value: &&dyn Display,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     serializer.collect_str(value)
 }
 

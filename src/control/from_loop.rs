@@ -4,6 +4,8 @@ use crate::base::event::{CloseReason, Record};
 use crate::base::time::{Moment, Span, WallAnchor};
 use crate::control::journal::Page;
 use crate::control::side::{Source, Supply};
+use crate::control::summary;
+use crate::control::transport::TransportFeed;
 use crate::gateway::{Reply, Stats};
 use crate::os::clock::Clock;
 use crate::server::mailbox::{Heard, News, Reader};
@@ -16,6 +18,8 @@ pub struct FromLoop {
     news: Vec<News>,
     stats: Stats,
     pages: Vec<Page>,
+    /// `None`: nobody wants transport events.
+    transport: Option<TransportFeed>,
 }
 
 impl FromLoop {
@@ -28,7 +32,15 @@ impl FromLoop {
             news: Vec::new(),
             stats: Stats::default(),
             pages: Vec::new(),
+            transport: None,
         }
+    }
+
+    /// Hands transport events to `feed`.
+    #[must_use]
+    pub fn with_transport(mut self, feed: Option<TransportFeed>) -> Self {
+        self.transport = feed;
+        self
     }
 }
 
@@ -47,12 +59,20 @@ impl Source for FromLoop {
                         log_endings(&self.stats, &stats);
                         self.stats = *stats;
                     }
-                    // Pages are for the journal; whoever asked for the rest has given up.
+                    News::Transport(record) => {
+                        if let Some(transport) = &self.transport {
+                            transport.write(record, self.wall);
+                        }
+                    }
                     News::Reply { ticket, reply } => match reply {
+                        // Pages are for the journal.
                         Reply::Clients { seq, clients, next_slot } => {
                             self.pages.push(Page { ticket, seq, clients, next_slot });
                         }
-                        Reply::Done | Reply::NoSuchClient | Reply::Stats(_) => {}
+                        // An operator wants to know how verdicts go.
+                        Reply::Stats(stats) => summary::log(&stats),
+                        // Whoever asked has given up.
+                        Reply::Done | Reply::NoSuchClient => {}
                     },
                 }
             }

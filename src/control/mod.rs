@@ -9,3 +9,5 @@ pub mod journal;
 pub mod limiter;
 pub mod log;
 pub mod side;
+pub mod summary;
+pub mod transport;

@@ -37,6 +37,7 @@ impl Gateway {
             State::Leaving { .. } | State::Closing => return,
         }
         self.stats.count_ending(reason, connection.peer);
+        self.tell_disconnected(conn, reason, now);
         if self.end_session(conn, reason, now) {
             let how = match reason == CloseReason::ClosedByPeer {
                 true => CloseHow::Finish,

@@ -32,11 +32,12 @@ mod resume;
 mod sessions;
 #[cfg(test)]
 mod tests;
+mod transport;
 mod verdict;
 
 use std::net::SocketAddr;
 
-use crate::base::config::GatewayConfig;
+use crate::base::config::{GatewayConfig, TransportEvents};
 use crate::base::event::{CloseReason, Event, Record};
 use crate::base::ids::ConnId;
 use crate::base::io::{CloseHow, Completion, IoFault, Op, ReceiveEnd, SocketHandle, TcpFacts};
@@ -47,6 +48,7 @@ use crate::gateway::events::Ledger;
 use crate::gateway::lived::LivedTime;
 use crate::gateway::recent::RecentClients;
 use crate::gateway::sessions::HeldSessions;
+use crate::gateway::transport::TransportQueue;
 use crate::tracker::{Progress, Tracker, TrackerConfig};
 
 pub use crate::gateway::command::{Command, Endings, Presence, Reply, Stats};
@@ -60,6 +62,8 @@ pub struct Gateway {
     time: LivedTime,
     tracker: Tracker<Connection>,
     ledger: Ledger,
+    /// `None`: nobody wants to know.
+    transport: Option<TransportQueue>,
     recent: RecentClients,
     held: HeldSessions,
     chunks: ChunkPool,
@@ -107,6 +111,10 @@ impl Gateway {
             time: LivedTime::new(now),
             tracker,
             ledger: Ledger::new(),
+            transport: match config.transport_events {
+                TransportEvents::Untold => None,
+                TransportEvents::Told => Some(TransportQueue::new()),
+            },
             recent: RecentClients::new(config.hash_key),
             held: HeldSessions::default(),
             chunks: ChunkPool::default(),
@@ -353,6 +361,7 @@ impl Gateway {
         if let Some(connection) = self.tracker.get_mut(conn) {
             connection.receive = Receive::Armed;
         }
+        self.tell_connected(conn, now);
         if self.draining.is_some() {
             self.end(conn, CloseReason::Drain, now);
         } else if self.is_full() {

@@ -1,6 +1,6 @@
 //! What a client said, and what follows from it.
 
-use crate::base::event::CloseReason;
+use crate::base::event::{CloseReason, Rescue};
 use crate::base::ids::ConnId;
 use crate::base::time::{Moment, Span};
 use crate::gateway::Gateway;
@@ -82,6 +82,9 @@ impl Gateway {
                 if session.watch != Watch::Calm {
                     session.watch = Watch::Calm;
                     self.stats.pings_answered += 1;
+                    if !self.config.mode.server_pings() {
+                        self.tell_rescued(conn, Rescue::Heard, now);
+                    }
                 }
                 false
             }

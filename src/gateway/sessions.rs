@@ -9,7 +9,9 @@ use crate::base::io::Op;
 use crate::base::limits;
 use crate::base::time::{Moment, Span};
 use crate::gateway::Gateway;
-use crate::gateway::connection::{Held, Receive, Session, Socket, State, WaitsFor, Watch};
+use crate::gateway::connection::{
+    Connection, Held, Receive, Session, Socket, State, WaitsFor, Watch,
+};
 use crate::gateway::recent::Fight;
 use crate::gateway::requests::Next;
 use crate::gateway::resume;
@@ -188,6 +190,10 @@ impl Gateway {
     /// Takes the session from the connection that had it; that one goes without a word in the
     /// ledger, since nobody went.
     fn take_session(&mut self, owner: ConnId, now: Moment) -> Entry {
+        let is_live = |connection: &Connection| matches!(connection.state, State::Live(_));
+        if self.tracker.get(owner).is_some_and(is_live) {
+            self.tell_disconnected(owner, CloseReason::Replaced, now);
+        }
         self.tracker.unname(owner);
         let Some(connection) = self.tracker.get(owner) else { return Entry::New };
         let peer = connection.peer;

@@ -18,6 +18,7 @@ use crate::wire::message::{Before, Message, Reply as PingReply};
 use crate::wire::native::{self, Deframer, Inbound};
 
 mod sessions;
+mod transport;
 
 /// A gateway, and what it asked for.
 struct Stage {

@@ -1,6 +1,6 @@
 //! Who is dead. A deadline that passed is a suspicion; the last look makes it a verdict.
 
-use crate::base::event::CloseReason;
+use crate::base::event::{CloseReason, Rescue};
 use crate::base::ids::ConnId;
 use crate::base::io::{CloseHow, Found, Op, TcpFacts};
 use crate::base::limits;
@@ -28,6 +28,9 @@ impl Gateway {
             State::Live(session) if session.is_to_be_pinged(now) => {
                 session.on_pinged(now);
                 self.stats.pings_sent += 1;
+                if !self.config.mode.server_pings() {
+                    self.tell_suspect(conn, now);
+                }
                 self.rearm(conn);
                 self.say(conn, &PROBE, now);
                 self.send_waiting(conn);
@@ -36,6 +39,9 @@ impl Gateway {
                 if connection.overdue(&self.config, now).is_some() {
                     connection.look = Look::UnderWay { since: now };
                     self.ops.push(Op::Look { conn });
+                    if !self.is_probed(conn) {
+                        self.tell_suspect(conn, now);
+                    }
                 } else {
                     self.rearm(conn);
                 }
@@ -54,6 +60,18 @@ impl Gateway {
             }
             State::Closing => {}
         }
+    }
+
+    /// Whether this client is suspect from its probe on, rather than from its deadline.
+    fn is_probed(&self, conn: ConnId) -> bool {
+        let connection = self.tracker.get(conn);
+        let is_probed = connection.is_some_and(|connection| match &connection.state {
+            State::Live(session) => session.ping_after.is_some(),
+            State::Greeting { .. } | State::Held(_) | State::Leaving { .. } | State::Closing => {
+                false
+            }
+        });
+        is_probed && !self.config.mode.server_pings()
     }
 
     /// Sets the deadline that holds if nothing more is heard.
@@ -93,11 +111,18 @@ impl Gateway {
                 self.tcp_seen = None;
             }
             // It was heard between the suspicion and the look.
-            (Found::Nothing, None) => self.rearm(conn),
+            (Found::Nothing, None) => {
+                // Whoever was probed was told to be alive when its answer came.
+                if !self.is_probed(conn) {
+                    self.tell_rescued(conn, Rescue::Heard, now);
+                }
+                self.rearm(conn);
+            }
             // Its bytes wait to be read: nobody is judged for our slowness. They are read before
             // the wheel turns again, and if they complete no frame the next look finds nothing.
             (Found::Bytes, _) => {
                 self.stats.rescued += 1;
+                self.tell_rescued(conn, Rescue::LastLook, now);
                 self.tracker.touch(conn, now + self.config.tick);
             }
             (Found::Eof, _) => self.end(conn, CloseReason::ClosedByPeer, now),

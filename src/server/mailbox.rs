@@ -6,7 +6,7 @@
 use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
 
-use crate::base::event::Record;
+use crate::base::event::{Record, TransportRecord};
 use crate::base::limits;
 use crate::base::time::{Span, WallAnchor};
 use crate::gateway::{Command, Reply, Stats};
@@ -17,6 +17,8 @@ use crate::os::wake::Waker;
 pub enum News {
     /// Something happened.
     Event(Record),
+    /// Something happened to a connection.
+    Transport(TransportRecord),
     /// The wall clock was looked at; later moments are dated by this.
     Wall(WallAnchor),
     /// How things are, about once a second.

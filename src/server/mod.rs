@@ -8,7 +8,7 @@ pub mod mailbox;
 use std::collections::VecDeque;
 
 use crate::base::config::GatewayConfig;
-use crate::base::event::Record;
+use crate::base::event::{Record, TransportRecord};
 use crate::base::io::Op;
 use crate::base::limits;
 use crate::base::time::{Moment, Span};
@@ -28,6 +28,7 @@ pub struct Server {
     mailbox: Inside,
     ops: Vec<Op>,
     records: Vec<Record>,
+    transport: Vec<TransportRecord>,
     replies: VecDeque<News>,
     report_due: Moment,
     /// When the latest turn began, if it did not come to the end of its input.
@@ -82,6 +83,7 @@ impl Server {
             mailbox,
             ops: Vec::new(),
             records: Vec::new(),
+            transport: Vec::new(),
             replies: VecDeque::new(),
             report_due: Moment::ZERO,
             left_over_since: None,
@@ -232,6 +234,7 @@ impl Server {
             && let Some(reply) = self.replies.pop_front()
         {
             self.mailbox.tell(reply);
+            self.mailbox.wake_reader();
         }
         let room = match self.mailbox.has_reader() {
             true => self.mailbox.room().min(limits::TURN_EVENTS_MAX),
@@ -241,6 +244,19 @@ impl Server {
         if !self.records.is_empty() {
             for record in self.records.drain(..) {
                 self.mailbox.tell(News::Event(record));
+            }
+            self.mailbox.wake_reader();
+        }
+        self.tell_transport();
+    }
+
+    /// Tells transport events, as far as the ledger does not need the room.
+    fn tell_transport(&mut self) {
+        let room = self.mailbox.room().saturating_sub(limits::TRANSPORT_ROOM_LEFT);
+        self.gateway.take_transport(&mut self.transport, room.min(limits::TURN_EVENTS_MAX));
+        if !self.transport.is_empty() {
+            for record in self.transport.drain(..) {
+                self.mailbox.tell(News::Transport(record));
             }
             self.mailbox.wake_reader();
         }
