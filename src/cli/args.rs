@@ -10,11 +10,13 @@ use std::path::PathBuf;
 use clap::builder::TypedValueParser;
 use clap::{Args, Parser, Subcommand};
 
-use crate::base::config::{Mode, Preset, UserTimeout};
+use crate::base::config::{Duplicate, Mode, Preset, ProbePolicy, UserTimeout};
 use crate::base::limits;
 use crate::base::time::Span;
+use crate::cli::classes::{CLASS_DELIMITER, ClassArg, parse_class};
 use crate::cli::values::{
-    choice, parse_address, parse_events, parse_span, parse_user_timeout, parse_window,
+    DUPLICATES, choice, parse_address, parse_events, parse_probe, parse_span, parse_user_timeout,
+    parse_window,
 };
 use crate::control::events::EventsTarget;
 use crate::control::journal::Position;
@@ -74,6 +76,14 @@ Every flag is also a key of the file, and a variable of the environment:
   --drain-timeout 5s      drain-timeout = \"5s\"      HEARTWHEEL_DRAIN_TIMEOUT=5s
 A flag goes before the environment, the environment before the file.
 
+A class is said once a flag, or in the file as a table:
+  --class lock:grace=30s,duplicate=reject
+  [class.lock]
+  grace = \"30s\"
+  duplicate = \"reject\"
+
+SIGUSR1 makes it log how its verdicts go.
+
 Examples:
   heartwheel serve --preset mobile --listen 0.0.0.0:7070
   heartwheel serve --interval 5s --timeout 12s --events /var/log/heartwheel.jsonl
@@ -106,9 +116,27 @@ pub struct ServeArgs {
     /// Shortest interval a client may ask for (default: 1s, or the interval where that is shorter)
     #[arg(long, value_name = "D", value_parser = parse_span, help_heading = "Heartbeats")]
     pub min_interval: Option<Span>,
+    /// How long before the verdict a silent client is asked whether it is there (default: auto,
+    /// which is a quarter of what lies between interval and timeout, at most 5s, and off where that
+    /// is below 10s)
+    #[arg(long, value_name = "auto|off|D", value_parser = parse_probe,
+        help_heading = "Heartbeats")]
+    pub probe: Option<ProbePolicy>,
     /// Resolution of verdicts, 1ms to 1s (default: 10ms)
     #[arg(long, value_name = "D", value_parser = parse_span, help_heading = "Heartbeats")]
     pub tick: Option<Span>,
+
+    /// How long a lost session is held for its client to come back, up to 1h (default: 0s)
+    #[arg(long, value_name = "D", value_parser = parse_span, help_heading = "Sessions")]
+    pub grace: Option<Span>,
+    /// What a second login of a client id does: take over, or be refused (default: take-over)
+    #[arg(long, value_name = "HOW", value_parser = choice(&DUPLICATES),
+        help_heading = "Sessions")]
+    pub duplicate: Option<Duplicate>,
+    /// A class with an interval, timeout, probe, grace or duplicate of its own (default: none)
+    #[arg(long, value_name = "NAME:KEY=VALUE,...", value_parser = parse_class,
+        value_delimiter = CLASS_DELIMITER, help_heading = "Sessions")]
+    pub class: Vec<ClassArg>,
 
     /// Connections held; further ones are refused politely (default: 1000000, or what the machine
     /// allows)
@@ -169,6 +197,10 @@ pub struct ServeArgs {
     /// Bytes of the journal that are kept; the oldest go first (default: 1073741824)
     #[arg(long, value_name = "BYTES", help_heading = "Output")]
     pub journal_retain_bytes: Option<u64>,
+    /// Where comings and goings of connections go, as far as there is room: a file, or - for
+    /// standard output (default: nowhere)
+    #[arg(long, value_name = "PATH|-", value_parser = parse_events, help_heading = "Output")]
+    pub transport_events: Option<EventsTarget>,
     /// How the log on standard error looks (default: human)
     #[arg(long, value_name = "HOW", value_parser = choice(&LOG_FORMATS), help_heading = "Output")]
     pub log_format: Option<LogFormat>,

@@ -6,10 +6,11 @@
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 
-use crate::base::config::{GatewayConfig, Mode, Preset, Rhythm, UserTimeout};
+use crate::base::config::{GatewayConfig, Mode, Preset, Rhythm, TransportEvents, UserTimeout};
 use crate::base::limits;
 use crate::base::time::Span;
 use crate::cli::args::{DemoArgs, Descriptors, ServeArgs, Switch};
+use crate::cli::classes;
 use crate::cli::error::CliError;
 use crate::control::events::EventsTarget;
 use crate::control::journal::JournalOptions;
@@ -23,7 +24,7 @@ pub const LISTEN_DEFAULT: SocketAddr =
 #[derive(Clone, Debug)]
 pub struct ServeOptions {
     /// What the gateway needs to know, but for what only the machine can say: `epoch_first`,
-    /// `hash_key`, `seed` and `wall` still have their default.
+    /// `hash_key`, `resume_key`, `seed` and `wall` still have their default.
     pub gateway: GatewayConfig,
     /// Whether the number of connections was asked for. If it was not, it is the default, and may
     /// be lowered to what the machine allows.
@@ -38,6 +39,8 @@ pub struct ServeOptions {
     pub events: EventsTarget,
     /// Where events are kept, if they are.
     pub journal: Option<JournalOptions>,
+    /// Where transport events are written.
+    pub transport_events: EventsTarget,
     /// How the log looks.
     pub log_format: LogFormat,
     /// What the log leaves out.
@@ -101,7 +104,8 @@ impl ServeOptions {
     /// Checks what was typed, each value for itself and then all together.
     pub fn new(args: &ServeArgs) -> Result<Self, CliError> {
         let rhythm = serve_rhythm(args)?;
-        let gateway = gateway_config(args, rhythm)?;
+        let mut gateway = gateway_config(args, rhythm)?;
+        gateway.classes = classes::meant(&args.class, &gateway)?;
         Ok(Self {
             connections_from: match args.max_connections {
                 Some(_) => ConnectionsFrom::Asked,
@@ -121,6 +125,7 @@ impl ServeOptions {
             node: args.node.as_deref().map(node_name).transpose()?,
             events: args.events.clone().unwrap_or_default(),
             journal: journal(args)?,
+            transport_events: transport_events(args)?,
             log_format: args.log_format.unwrap_or_default(),
             log_level: args.log_level.unwrap_or_default(),
         })
@@ -171,11 +176,20 @@ fn gateway_config(args: &ServeArgs, rhythm: Rhythm) -> Result<GatewayConfig, Cli
         None => Ok(default),
     };
     let payload_bytes_max = payload(args.max_payload)?;
+    let tick = tick(args.tick, rhythm)?;
+    classes::check_policies((args.probe, args.grace), rhythm, tick).map_err(CliError::usage)?;
     Ok(GatewayConfig {
         rhythm,
         interval_wish_min: interval_wish_min(args.min_interval, rhythm)?,
         mode: args.mode.unwrap_or(Mode::Client),
-        tick: tick(args.tick, rhythm)?,
+        probe: args.probe.unwrap_or_default(),
+        grace: args.grace.unwrap_or_default(),
+        duplicate: args.duplicate.unwrap_or_default(),
+        transport_events: match args.transport_events {
+            Some(_) => TransportEvents::Told,
+            None => TransportEvents::Untold,
+        },
+        tick,
         connections_max: match args.max_connections {
             Some(count) => within("max-connections", count, 1, limits::CONNECTIONS_LIMIT)?,
             None => limits::CONNECTIONS_DEFAULT,
@@ -334,6 +348,17 @@ fn journal(args: &ServeArgs) -> Result<Option<JournalOptions>, CliError> {
     Ok(Some(JournalOptions { folder: folder.clone(), segment_bytes, retain_bytes }))
 }
 
+/// Each feed has a place of its own: two writers would tear each other's lines.
+fn transport_events(args: &ServeArgs) -> Result<EventsTarget, CliError> {
+    match &args.transport_events {
+        None => Ok(EventsTarget::Nowhere),
+        Some(target) if args.events.as_ref() == Some(target) => Err(CliError::usage(format!(
+            "events and transport-events both go to {target}; expected a file of its own for one"
+        ))),
+        Some(target) => Ok(target.clone()),
+    }
+}
+
 fn node_name(name: &str) -> Result<String, CliError> {
     let fits = (1..=limits::NODE_BYTES_MAX).contains(&name.len());
     if !fits || name.chars().any(char::is_control) {
@@ -363,6 +388,8 @@ fn within<T: Copy + fmt::Display + PartialOrd>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::config::{Duplicate, ProbePolicy};
+    use crate::cli::classes::parse_class;
 
     const fn secs(secs: u64) -> Span {
         Span::from_secs(secs)
@@ -390,6 +417,7 @@ mod tests {
             connections_max,
             handshake_timeout,
             frame_timeout,
+            grace,
             drain_timeout,
             payload_bytes_max,
             outbox_bytes_max,
@@ -405,6 +433,7 @@ mod tests {
             ("max-connections", connections_max.to_string()),
             ("handshake-timeout", brief(handshake_timeout)),
             ("frame-timeout", brief(frame_timeout)),
+            ("grace", brief(grace)),
             ("drain-timeout", brief(drain_timeout)),
             ("max-payload", payload_bytes_max.to_string()),
             ("outbox-bytes", outbox_bytes_max.to_string()),
@@ -476,6 +505,23 @@ mod tests {
     }
 
     #[test]
+    fn policies_and_classes_reach_the_gateway() {
+        let args = ServeArgs {
+            probe: Some(ProbePolicy::Off),
+            grace: Some(secs(30)),
+            duplicate: Some(Duplicate::Reject),
+            class: vec![parse_class("lock:probe=2s").expect("a class")],
+            ..ServeArgs::default()
+        };
+        let gateway = ServeOptions::new(&args).expect("in bounds").gateway;
+        assert_eq!(gateway.class("any").grace, secs(30));
+        assert_eq!(gateway.class("any").duplicate, Duplicate::Reject);
+        assert_eq!(gateway.class("any").probe, ProbePolicy::Off);
+        assert_eq!(gateway.class("lock").probe, ProbePolicy::Fixed(secs(2)));
+        assert_eq!(gateway.class("lock").grace, secs(30), "as for everybody");
+    }
+
+    #[test]
     fn the_shortest_wish_is_never_longer_than_the_interval() {
         let args = ServeArgs {
             interval: Some(Span::from_millis(200)),
@@ -541,6 +587,26 @@ mod tests {
             (
                 ServeArgs { keepalive: Some(Switch::Off), keepalive_count: Some(3), ..base() },
                 "keepalive-count says how to probe, but keepalive is off",
+            ),
+            (
+                ServeArgs { probe: Some(ProbePolicy::Fixed(secs(11))), ..base() },
+                "probe 11s is out of bounds; expected 10ms to 10s, half of what lies between",
+            ),
+            (
+                ServeArgs { grace: Some(secs(3_601)), ..base() },
+                "grace 3601s is out of bounds; expected 0s to 3600s",
+            ),
+            (
+                ServeArgs { class: vec![parse_class("lock:grace=2h").expect("a class")], ..base() },
+                "class lock: grace 7200s is out of bounds",
+            ),
+            (
+                ServeArgs {
+                    events: Some(EventsTarget::Stdout),
+                    transport_events: Some(EventsTarget::Stdout),
+                    ..base()
+                },
+                "events and transport-events both go to standard output",
             ),
             (ServeArgs { node: Some(String::new()), ..base() }, "node '' is not a name"),
             (

@@ -12,7 +12,7 @@ use crate::cli::args::DemoArgs;
 use crate::cli::board::{Board, Typed};
 use crate::cli::config;
 use crate::cli::error::CliError;
-use crate::cli::signals;
+use crate::cli::signals::{self, Wish};
 use crate::gateway::Command;
 use crate::load::drive::{Helm, Room, Steer};
 use crate::load::plan::{LoadOptions, Parts, Plan};
@@ -70,9 +70,12 @@ pub fn show(options: &DemoOptions) -> Result<(), CliError> {
     let (cues, cued) = sync_channel(limits::COMMAND_QUEUE_MAX);
     let theatre = Theatre::open(options, &cues)?;
     let on_signal = cues.clone();
-    let signals = signals::watch(move |_| {
-        // Where the queue is full, the next signal is heard.
-        let _ = on_signal.try_send(Cue::Signal);
+    let signals = signals::watch(move |wish| match wish {
+        Wish::Drain | Wish::Stop => {
+            // Where the queue is full, the next signal is heard.
+            let _ = on_signal.try_send(Cue::Signal);
+        }
+        Wish::Report => {}
     });
     let signals =
         signals.map_err(|error| CliError::machine(format!("cannot watch for signals: {error}")))?;
@@ -141,6 +144,7 @@ fn gateway_config(options: &DemoOptions) -> GatewayConfig {
         interval_wish_min: options.rhythm.interval.min(limits::INTERVAL_WISH_MIN),
         connections_max: options.clients,
         hash_key: random::hash_key(),
+        resume_key: random::hash_key(),
         seed: random::u64(),
         wall: Clock::new().wall(),
         ..GatewayConfig::default()

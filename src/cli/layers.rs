@@ -18,13 +18,17 @@ use toml::de::{DeTable, DeValue};
 
 use crate::base::limits;
 use crate::cli::args::{ServeArgs, Switch};
+use crate::cli::classes::{self, CLASS_DELIMITER, CLASS_KEYS, nearest_key};
 use crate::cli::error::CliError;
 use crate::cli::usage;
+use crate::cli::values::ValueError;
 
 /// What the variables of the environment begin with.
 const VARIABLE_PREFIX: &str = "HEARTWHEEL_";
 /// The key that only flags and environment can give: a file does not name another file.
 const KEY_CONFIG: &str = "config";
+/// The key that is a table of tables in the file.
+const KEY_CLASS: &str = "class";
 
 /// Joins what was typed as `flags` with the environment and with the file that either names.
 ///
@@ -130,7 +134,11 @@ fn update(joined: &mut ServeArgs, layer: &ArgMatches) -> Result<(), CliError> {
     if layer.contains_id("interval") || layer.contains_id("timeout") {
         joined.preset = None;
     }
-    joined.update_from_arg_matches(layer).map_err(|error| CliError::usage(usage::one_line(&error)))
+    let lower = std::mem::take(&mut joined.class);
+    let updated = joined.update_from_arg_matches(layer);
+    let upper = std::mem::take(&mut joined.class);
+    joined.class = classes::join(lower, upper);
+    updated.map_err(|error| CliError::usage(usage::one_line(&error)))
 }
 
 fn environment_words(
@@ -165,17 +173,17 @@ fn read_file(path: &Path) -> Result<String, CliError> {
 
 /// The keys of the file, in the order in which they stand there.
 fn file_words(keys: &Keys, path: &Path, text: &str) -> Result<Vec<Word>, CliError> {
-    let origin = |position: usize| format!("{}:{}", path.display(), line_of(text, position));
+    let origin_of = |position: usize| format!("{}:{}", path.display(), line_of(text, position));
     let table = DeTable::parse(text).map_err(|error| {
         let position = error.span().map_or(0, |span| span.start);
-        CliError::usage(format!("{}: {}", origin(position), error.message()))
+        CliError::usage(format!("{}: {}", origin_of(position), error.message()))
     })?;
     let mut entries: Vec<_> = table.get_ref().iter().collect();
     entries.sort_by_key(|(key, _)| key.span().start);
 
     let mut words = Vec::new();
     for (key, value) in entries {
-        let origin = origin(key.span().start);
+        let origin = origin_of(key.span().start);
         let key = key.get_ref().as_ref();
         let refuse = |text: String| CliError::usage(format!("{origin}: {text}"));
         if key == KEY_CONFIG {
@@ -185,10 +193,62 @@ fn file_words(keys: &Keys, path: &Path, text: &str) -> Result<Vec<Word>, CliErro
             let nearest = keys.nearest(key);
             return Err(refuse(format!("unknown key '{key}'; did you mean '{nearest}'?")));
         };
+        if key == KEY_CLASS {
+            class_words(value.get_ref(), &origin, &origin_of, &mut words)?;
+            continue;
+        }
         let text = text_of(arg, value.get_ref()).map_err(refuse)?;
         words.push(Word { key: key.to_owned(), text: text.into(), origin });
     }
     Ok(words)
+}
+
+/// The classes of the file: a word for each key, so that an error can say where it stands.
+fn class_words(
+    classes: &DeValue<'_>,
+    origin: &str,
+    origin_of: &impl Fn(usize) -> String,
+    words: &mut Vec<Word>,
+) -> Result<(), CliError> {
+    let refuse = |origin: &str, text: String| CliError::usage(format!("{origin}: {text}"));
+    let no_table = |origin: &str| {
+        refuse(origin, "class is no table; expected tables such as [class.lock]".to_owned())
+    };
+    let DeValue::Table(classes) = classes else { return Err(no_table(origin)) };
+    for (name, class) in classes {
+        let origin = origin_of(name.span().start);
+        let DeValue::Table(class) = class.get_ref() else { return Err(no_table(&origin)) };
+        let name = name.get_ref().as_ref();
+        if name.contains(CLASS_DELIMITER) {
+            return Err(refuse(&origin, ValueError::ClassName.to_string()));
+        }
+        let word = |setting: String, origin| {
+            let text = format!("{name}:{setting}").into();
+            Word { key: KEY_CLASS.to_owned(), text, origin }
+        };
+        words.push(word(String::new(), origin));
+        for (key, value) in class {
+            let origin = origin_of(key.span().start);
+            let key = key.get_ref().as_ref();
+            if !CLASS_KEYS.contains(&key) {
+                let nearest = nearest_key(key);
+                let text =
+                    format!("unknown key '{key}' in class {name}; did you mean '{nearest}'?");
+                return Err(refuse(&origin, text));
+            }
+            let DeValue::String(value) = value.get_ref() else {
+                let text = format!("{key} of class {name} is no text; expected one in quotes");
+                return Err(refuse(&origin, text));
+            };
+            if value.contains([',', CLASS_DELIMITER]) {
+                let value = value.escape_debug();
+                let text = format!("'{value}' for {key} of class {name} is more than one value");
+                return Err(refuse(&origin, text));
+            }
+            words.push(word(format!("{key}={value}"), origin));
+        }
+    }
+    Ok(())
 }
 
 /// The value as it would be typed behind the flag.
@@ -269,6 +329,7 @@ mod tests {
     use super::*;
     use crate::base::config::Preset;
     use crate::base::time::Span;
+    use crate::cli::classes::parse_class;
 
     /// Joins `flags`, variables and a file's text.
     fn joined(
@@ -333,6 +394,19 @@ mod tests {
     }
 
     #[test]
+    fn classes_are_joined_key_by_key() {
+        let file = "[class.lock]\ngrace = \"9s\"\nprobe = \"off\"\n[class.door]\n";
+        let variables = [("HEARTWHEEL_CLASS", "lock:grace=8s;gate:timeout=50s")];
+        let flags = ["--class", "lock:interval=5s", "--class", "gate:grace=1s"];
+        let args = joined(&flags, &variables, Some(file)).expect("all is well");
+        let mut classes = args.class;
+        classes.sort_by(|one, other| one.name.cmp(&other.name));
+        let expected =
+            ["door:", "gate:timeout=50s,grace=1s", "lock:interval=5s,grace=8s,probe=off"];
+        assert_eq!(classes, expected.map(|text| parse_class(text).expect("a class")));
+    }
+
+    #[test]
     fn every_flag_is_a_key() {
         let values = [
             ("listen", "\"127.0.0.1:1\""),
@@ -342,6 +416,10 @@ mod tests {
             ("mode", "\"either\""),
             ("min-interval", "\"1s\""),
             ("tick", "\"10ms\""),
+            ("probe", "\"5s\""),
+            ("grace", "\"30s\""),
+            ("duplicate", "\"reject\""),
+            ("class", "{ lock = { grace = \"9s\", duplicate = \"take-over\" } }"),
             ("max-connections", "10"),
             ("handshake-timeout", "\"1s\""),
             ("frame-timeout", "\"1s\""),
@@ -359,6 +437,7 @@ mod tests {
             ("journal", "\"d\""),
             ("journal-segment-bytes", "65536"),
             ("journal-retain-bytes", "0x1_0000_0000"),
+            ("transport-events", "\"t\""),
             ("log-format", "\"json\""),
             ("log-level", "\"off\""),
         ];
@@ -373,6 +452,10 @@ mod tests {
         assert_eq!(args.keepalive, Some(Switch::Off));
         assert_eq!(args.node.as_deref(), Some("n"));
         assert_eq!(args.journal_retain_bytes, Some(1 << 32));
+        assert_eq!(
+            args.class,
+            [parse_class("lock:grace=9s,duplicate=take-over").expect("a class")]
+        );
     }
 
     #[test]
@@ -416,6 +499,26 @@ mod tests {
                 "heartwheel.toml:1: listen is a table; expected a text in quotes: \"ADDR:PORT\"",
             ),
             (
+                "unknown key of a class",
+                "[class.lock]\ngrace = \"1s\"\ngraze = \"1s\"",
+                "heartwheel.toml:3: unknown key 'graze' in class lock; did you mean 'grace'?",
+            ),
+            (
+                "number in a class",
+                "[class.lock]\ngrace = 5",
+                "heartwheel.toml:2: grace of class lock is no text; expected one in quotes",
+            ),
+            (
+                "class that is no table",
+                "[class]\nlock = \"grace\"",
+                "heartwheel.toml:2: class is no table; expected tables such as [class.lock]",
+            ),
+            (
+                "classes that are no table",
+                "class = 1",
+                "heartwheel.toml:1: class is no table; expected tables such as [class.lock]",
+            ),
+            (
                 "another file",
                 "config = \"other.toml\"",
                 "heartwheel.toml:1: a file cannot name another one with config",
@@ -438,6 +541,18 @@ mod tests {
                 "preset = \"mobile\"\ntimeout = \"9s\"",
                 vec!["preset", "timeout"],
             ),
+            (
+                "bad value in a class",
+                "[class.lock]\n\ngrace = \"soon\"",
+                vec![":3: ", "'lock:grace=soon' for class: expected a length of time"],
+            ),
+            (
+                "two values at once",
+                "[class.lock]\nprobe = \"off,grace=1s\"",
+                vec![":2: ", "'off,grace=1s' for probe of class lock is more than one value"],
+            ),
+            ("class without a name", "[class.\"\"]", vec![":1: ", "a name of 1 to 64 bytes"]),
+            ("class with a name of two", "[class.\"a:;b:\"]", vec![":1: ", "and ';'"]),
             ("no TOML", "interval: 5s", vec!["heartwheel.toml:1: "]),
             ("a key twice", "tick = \"1ms\"\ntick = \"2ms\"", vec![":2: ", "duplicate key"]),
         ] {

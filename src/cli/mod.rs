@@ -5,6 +5,7 @@
 
 pub mod args;
 pub mod board;
+pub mod classes;
 pub mod completions;
 pub mod config;
 pub mod demo;

@@ -14,7 +14,7 @@ use crate::cli::args::Descriptors;
 use crate::cli::config::{ConnectionsFrom, ListenerOptions, ServeOptions};
 use crate::cli::error::CliError;
 use crate::cli::layers;
-use crate::cli::signals::{self, SignalWatch, Stop};
+use crate::cli::signals::{self, SignalWatch, Wish};
 use crate::control::events::{EventWriter, EventsTarget, Identity};
 use crate::control::from_loop::FromLoop;
 use crate::control::journal::{
@@ -22,6 +22,8 @@ use crate::control::journal::{
 };
 use crate::control::log;
 use crate::control::side::{self, Outcome};
+use crate::control::summary;
+use crate::control::transport::{self, TransportFeed, TransportThread};
 use crate::gateway::Command;
 use crate::os::clock::Clock;
 use crate::os::machine::{self, Plan, Wanted};
@@ -33,6 +35,8 @@ use crate::server::mailbox::Asker;
 
 /// Longest that the end of the program waits for the log to be written.
 const LOG_PATIENCE: Span = Span::from_secs(1);
+/// Longest that the end of the program waits for transport events to be written.
+const TRANSPORT_PATIENCE: Span = Span::from_secs(1);
 /// A node's name where neither the operator nor the machine knows one.
 const NODE_UNKNOWN: &str = "heartwheel";
 
@@ -59,10 +63,13 @@ pub fn serve(options: &ServeOptions) -> Result<(), CliError> {
     let boot = journal::boot_after(wall.unix_millis(clock.now()), former.as_ref());
     let identity = Identity { node: node_name(options), boot };
     let writer = open_events(&options.events, identity.clone())?;
+    let transport = open_transport(&options.transport_events, identity.clone())?;
+    let (transport_feed, transport) = transport.unzip();
     let gateway = GatewayConfig {
         connections_max: plan.connections_max,
         epoch_first: epoch_first(boot),
         hash_key: random::hash_key(),
+        resume_key: random::hash_key(),
         seed: random::u64(),
         wall,
         former,
@@ -83,7 +90,8 @@ pub fn serve(options: &ServeOptions) -> Result<(), CliError> {
         .map(|options| start_journal(options, identity, clock, Arc::clone(&asker)))
         .transpose()?;
     let (door, journal) = journal.unzip();
-    let side = side::spawn(FromLoop::new(reader, clock), writer, door).map_err(no_thread)?;
+    let source = FromLoop::new(reader, clock).with_transport(transport_feed);
+    let side = side::spawn(source, writer, door).map_err(no_thread)?;
     let signals = watch_signals(asker, options.gateway.drain_timeout)?;
     tracing::info!("{ready}");
     let outcome = run_to_the_end(server);
@@ -91,6 +99,9 @@ pub fn serve(options: &ServeOptions) -> Result<(), CliError> {
     // What was told is written even when the ring failed.
     let side = side.finish(limits::SIDE_PATIENCE);
     let journal = journal.map(|journal| journal.finish(limits::SIDE_PATIENCE));
+    if let Some(transport) = transport {
+        transport.finish(TRANSPORT_PATIENCE);
+    }
     let untold = outcome?;
     events_outcome(&options.events, side, untold)?;
     journal.map_or(Ok(()), journal_outcome)
@@ -149,9 +160,11 @@ fn journal_outcome(outcome: Option<JournalOutcome>) -> Result<(), CliError> {
     }
 }
 
-/// Turns the loop until it is drained, and closes the door to it.
+/// Turns the loop until it is drained, says how its verdicts went, and closes the door to it.
 fn run_to_the_end(mut server: Server) -> Result<usize, CliError> {
-    server.run().map_err(|error| CliError::machine(format!("the loop ended: {error}")))
+    let outcome = server.run();
+    summary::log(&server.gateway().stats());
+    outcome.map_err(|error| CliError::machine(format!("the loop ended: {error}")))
 }
 
 /// Says what the machine is, and what can be had of it.
@@ -192,16 +205,25 @@ fn epoch_first(boot_unix_ms: u64) -> u64 {
     boot_unix_ms << 11
 }
 
-/// The first signal asks everybody to leave, the second does not wait for them.
+/// The first signal asks everybody to leave, the second does not wait for them; SIGUSR1 asks how
+/// verdicts go.
 fn watch_signals(asker: Arc<Mutex<Asker>>, drain_timeout: Span) -> Result<SignalWatch, CliError> {
-    let watch = signals::watch(move |stop| {
-        let within = match stop {
-            Stop::Drain => drain_timeout,
-            Stop::Now => Span::ZERO,
+    let watch = signals::watch(move |wish| {
+        let within = match wish {
+            Wish::Drain => Some(drain_timeout),
+            Wish::Stop => Some(Span::ZERO),
+            Wish::Report => None,
         };
-        tracing::info!(%within, "stopping: clients are asked to leave");
+        let command = match within {
+            Some(within) => {
+                tracing::info!(%within, "stopping: clients are asked to leave");
+                Command::Drain { within }
+            }
+            // The side thread logs the answer.
+            None => Command::Stats,
+        };
         let mut asker = asker.lock().expect("whoever asks does not panic");
-        if let Err(error) = asker.ask(Command::Drain { within }) {
+        if let Err(error) = asker.ask(command) {
             tracing::warn!(%error, "the signal was not heeded");
         }
     });
@@ -220,10 +242,22 @@ fn node_name(options: &ServeOptions) -> String {
 
 /// Opens the feed of events, or says why it cannot be.
 fn open_events(target: &EventsTarget, identity: Identity) -> Result<EventWriter, CliError> {
-    EventWriter::new(target, identity).map_err(|cause| match target {
+    EventWriter::new(target, identity).map_err(|cause| unwritable(target, cause))
+}
+
+/// Opens the feed of transport events, if there is one, or says why it cannot be.
+fn open_transport(
+    target: &EventsTarget,
+    identity: Identity,
+) -> Result<Option<(TransportFeed, TransportThread)>, CliError> {
+    transport::open(target, identity).map_err(|cause| unwritable(target, cause))
+}
+
+fn unwritable(target: &EventsTarget, cause: io::Error) -> CliError {
+    match target {
         EventsTarget::File(path) => CliError::FileUnwritable { path: path.clone(), cause },
         EventsTarget::Stdout | EventsTarget::Nowhere => CliError::Stdout { cause },
-    })
+    }
 }
 
 /// The line that says that clients can come. `address` is the one that was bound, with its port.

@@ -1,4 +1,5 @@
-//! SIGTERM and SIGINT: the first asks to stop in order, the second to stop at once.
+//! SIGTERM and SIGINT: the first asks to stop in order, the second to stop at once. SIGUSR1 asks for
+//! a report.
 //!
 //! SIGPIPE is ignored by the runtime before `main`: a pipe whose reader has gone is an error of the
 //! write, and no reason to die.
@@ -8,16 +9,18 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread;
 
-use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1, SIGXFSZ};
 use signal_hook::iterator::{Handle, Signals};
 
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Stop {
-    /// Say good-bye first.
+pub enum Wish {
+    /// Stop, and say good-bye first.
     Drain,
-    /// Now.
-    Now,
+    /// Stop now.
+    Stop,
+    /// Say how things are.
+    Report,
 }
 
 /// The watch for signals. It goes on until [`end`](Self::end), or with the process.
@@ -27,16 +30,20 @@ pub struct SignalWatch {
     thread: thread::JoinHandle<()>,
 }
 
-/// Calls `on_stop` on a thread of its own for every SIGTERM and SIGINT. From here on these signals
-/// do not end the process by themselves.
-pub fn watch(mut on_stop: impl FnMut(Stop) + Send + 'static) -> io::Result<SignalWatch> {
-    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+/// Calls `on_wish` on a thread of its own for every SIGTERM, SIGINT and SIGUSR1. From here on these
+/// signals do not end the process by themselves.
+pub fn watch(mut on_wish: impl FnMut(Wish) + Send + 'static) -> io::Result<SignalWatch> {
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGUSR1])?;
     let handle = signals.handle();
     let thread = thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        let mut stop = Stop::Drain;
-        for _ in signals.forever() {
-            on_stop(stop);
-            stop = Stop::Now;
+        let mut stop = Wish::Drain;
+        for signal in signals.forever() {
+            if signal == SIGUSR1 {
+                on_wish(Wish::Report);
+            } else {
+                on_wish(stop);
+                stop = Wish::Stop;
+            }
         }
     })?;
     Ok(SignalWatch { handle, thread })
@@ -50,10 +57,10 @@ pub fn outlive_file_size_limit() -> io::Result<()> {
 }
 
 impl SignalWatch {
-    /// Ends the watch and its thread. Waits for an `on_stop` that is running.
+    /// Ends the watch and its thread. Waits for an `on_wish` that is running.
     pub fn end(self) {
         self.handle.close();
-        // A panic in `on_stop` has been told by the thread that had it.
+        // A panic in `on_wish` has been told by the thread that had it.
         let _ = self.thread.join();
     }
 }
@@ -68,11 +75,15 @@ mod tests {
     #[test]
     fn the_first_signal_drains_and_every_further_one_stops() {
         let (heard, stops) = channel();
-        let watch = watch(move |stop| heard.send(stop).expect("the test listens"))
+        let watch = watch(move |wish| heard.send(wish).expect("the test listens"))
             .expect("signals can be watched");
-        for (signal, expected) in
-            [(SIGTERM, Stop::Drain), (SIGINT, Stop::Now), (SIGTERM, Stop::Now)]
-        {
+        for (signal, expected) in [
+            (SIGUSR1, Wish::Report),
+            (SIGTERM, Wish::Drain),
+            (SIGUSR1, Wish::Report),
+            (SIGINT, Wish::Stop),
+            (SIGTERM, Wish::Stop),
+        ] {
             raise(signal).expect("a signal to ourselves");
             assert_eq!(stops.recv_timeout(Duration::from_secs(10)), Ok(expected));
         }

@@ -9,7 +9,8 @@ use std::str::FromStr;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
-use crate::base::config::UserTimeout;
+use crate::base::config::{Duplicate, ProbePolicy, UserTimeout};
+use crate::base::limits;
 use crate::base::time::Span;
 use crate::control::events::EventsTarget;
 
@@ -36,6 +37,38 @@ pub enum ValueError {
     Unresolved {
         /// What the resolver said.
         cause: String,
+    },
+    /// Not a way to probe.
+    #[error("expected auto, off or a length of time such as 5s")]
+    Probe,
+    /// Not a policy for second logins.
+    #[error("expected take-over or reject")]
+    Duplicate,
+    /// Not a class.
+    #[error(
+        "expected a class such as lock:interval=15s,timeout=35s,grace=30s,duplicate=reject, \
+         several of them with ';' between"
+    )]
+    Class,
+    /// Not the name of a class.
+    #[error(
+        "expected a name of 1 to {} bytes without control characters and ';' before the ':'",
+        limits::CLASS_BYTES_MAX
+    )]
+    ClassName,
+    /// A key that classes do not have.
+    #[error("unknown key '{}'; did you mean '{nearest}'?", key.escape_debug())]
+    ClassKey {
+        /// The key.
+        key: String,
+        /// The one that looks most like it.
+        nearest: &'static str,
+    },
+    /// A key of a class that is given twice.
+    #[error("{key} stands there twice")]
+    ClassKeyTwice {
+        /// The key.
+        key: String,
     },
     /// No path at all.
     #[error("expected a path, or - for standard output")]
@@ -69,6 +102,25 @@ pub fn parse_user_timeout(text: &str) -> Result<UserTimeout, ValueError> {
         other => parse_span(other).map(UserTimeout::Fixed),
     }
 }
+
+/// `auto`, `off`, or a length of time.
+pub fn parse_probe(text: &str) -> Result<ProbePolicy, ValueError> {
+    match text {
+        "auto" => Ok(ProbePolicy::Auto),
+        "off" => Ok(ProbePolicy::Off),
+        other => parse_span(other).map(ProbePolicy::Fixed).map_err(|_| ValueError::Probe),
+    }
+}
+
+/// `take-over` or `reject`.
+pub fn parse_duplicate(text: &str) -> Result<Duplicate, ValueError> {
+    let found = DUPLICATES.iter().find(|(word, _)| *word == text);
+    found.map(|(_, duplicate)| *duplicate).ok_or(ValueError::Duplicate)
+}
+
+/// The policies for second logins.
+pub static DUPLICATES: [(&str, Duplicate); 2] =
+    [("take-over", Duplicate::TakeOver), ("reject", Duplicate::Reject)];
 
 /// An address with a port. A name is looked up, and an IPv4 address of it is preferred.
 pub fn parse_address(text: &str) -> Result<SocketAddr, ValueError> {
@@ -151,6 +203,17 @@ mod tests {
         assert_eq!(parse_user_timeout("off"), Ok(UserTimeout::Off));
         assert_eq!(parse_user_timeout("20s"), Ok(UserTimeout::Fixed(Span::from_secs(20))));
         assert!(parse_user_timeout("on").is_err());
+    }
+
+    #[test]
+    fn a_probe_is_automatic_off_or_fixed_and_a_second_login_wins_or_not() {
+        assert_eq!(parse_probe("auto"), Ok(ProbePolicy::Auto));
+        assert_eq!(parse_probe("off"), Ok(ProbePolicy::Off));
+        assert_eq!(parse_probe("200ms"), Ok(ProbePolicy::Fixed(Span::from_millis(200))));
+        assert_eq!(parse_probe("on"), Err(ValueError::Probe));
+        assert_eq!(parse_duplicate("take-over"), Ok(Duplicate::TakeOver));
+        assert_eq!(parse_duplicate("reject"), Ok(Duplicate::Reject));
+        assert_eq!(parse_duplicate("both"), Err(ValueError::Duplicate));
     }
 
     #[test]
