@@ -32,8 +32,8 @@ fn run() -> Result<ExitCode, Box<dyn std::error::Error>> {
     while beats_left > 0 {
         let Some(news) = client.wait(Span::from_secs(1)) else { continue };
         match news {
-            News::Welcome { epoch, interval, timeout, .. } => println!(
-                "welcome epoch={epoch} interval_ms={} timeout_ms={}",
+            News::Welcome { epoch, resumed, interval, timeout, .. } => println!(
+                "welcome epoch={epoch} resumed={resumed} interval_ms={} timeout_ms={}",
                 interval.as_millis(),
                 timeout.as_millis()
             ),

@@ -10,7 +10,7 @@ use crate::client::news::{Action, News, Profile, SendError};
 use crate::os::clock::Clock;
 use crate::os::pause::pause;
 use crate::wire::error::Unsayable;
-use crate::wire::message::AckWanted;
+use crate::wire::message::{AckWanted, EndedBy};
 
 /// A client that blocks the thread that asks it.
 ///
@@ -181,10 +181,17 @@ impl Client {
         }
     }
 
+    /// The connection is gone; without a fault the server closed it.
     fn lose(&mut self, fault: Option<io::Error>) {
+        let ended_by = match fault.as_ref().map(io::Error::kind) {
+            None | Some(io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe) => {
+                EndedBy::Server
+            }
+            Some(_) => EndedBy::Client,
+        };
         self.stream = None;
         self.fault = fault;
-        self.machine.on_disconnected(self.clock.now());
+        self.machine.on_disconnected(ended_by, self.clock.now());
     }
 
     /// Waits for bytes, at most so long.

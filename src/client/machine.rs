@@ -19,7 +19,7 @@ use crate::base::limits;
 use crate::base::time::{Moment, Span};
 use crate::client::news::{Action, Loss, News, Profile, SendError, come_back};
 use crate::wire::error::Unsayable;
-use crate::wire::message::{AckWanted, Message, Reply};
+use crate::wire::message::{AckWanted, Before, EndedBy, Message, Reply};
 use crate::wire::native::{self, Deframer, Inbound, VERSIONS};
 
 /// One client of the native protocol.
@@ -35,6 +35,17 @@ pub struct Machine {
     /// Losses since the last WELCOME.
     losses: u32,
     session: Session,
+    /// The latest connection on which WELCOME came, once it has ended.
+    former: Option<Former>,
+}
+
+/// How a connection ended, for the HELLO of the next: with it the server can tell whether it judged
+/// wrongly.
+#[derive(Clone, Copy, Debug)]
+struct Former {
+    /// When the last beat was sent on it.
+    last_beat: Moment,
+    ended_by: EndedBy,
 }
 
 /// What outlives a connection.
@@ -54,8 +65,8 @@ enum State {
     Waiting { until: Moment, address: Option<String> },
     /// A connection was asked for, and is given up then.
     Connecting { until: Moment },
-    /// HELLO is said; the wait for WELCOME is given up then.
-    Greeting { until: Moment },
+    /// HELLO was said at `since`; the wait for WELCOME is given up at `until`.
+    Greeting { since: Moment, until: Moment },
     /// We are in.
     Live(Live),
     /// We do not come back by ourselves.
@@ -70,6 +81,9 @@ struct Live {
     payload_max: usize,
     last_beat: Moment,
     next_beat: Moment,
+    /// When the last frame of ours was sent of which we know the moment. Any frame is a beat; of a
+    /// message of the user's we do not know it, and claim nothing.
+    said_at: Moment,
     /// When the oldest PING was sent to which nothing came back yet. Its timer, in other words.
     asked: Option<Moment>,
     ping_number: u32,
@@ -80,7 +94,8 @@ impl Machine {
     /// from client to client. An error says which field of the profile is too long.
     pub fn new(profile: Profile, seed: u64) -> Result<Self, Unsayable> {
         let longest = Session { resume: vec![0; limits::RESUME_TOKEN_BYTES_MAX], ..<_>::default() };
-        hello(&profile, &longest).check_sayable()?;
+        let former = Former { last_beat: Moment::ZERO, ended_by: EndedBy::Client };
+        hello(&profile, &longest, Some(former), Moment::ZERO).check_sayable()?;
         Ok(Self {
             profile,
             rng: fastrand::Rng::with_seed(seed),
@@ -91,6 +106,7 @@ impl Machine {
             news: VecDeque::new(),
             losses: 0,
             session: Session::default(),
+            former: None,
         })
     }
 
@@ -100,8 +116,9 @@ impl Machine {
     pub fn on_connected(&mut self, now: Moment) {
         let State::Connecting { .. } = self.state else { return };
         native::encode_preface(VERSIONS, &mut self.output);
-        native::encode(&hello(&self.profile, &self.session), &mut self.output);
-        self.state = State::Greeting { until: now + limits::HANDSHAKE_TIMEOUT };
+        let hello = hello(&self.profile, &self.session, self.former, now);
+        native::encode(&hello, &mut self.output);
+        self.state = State::Greeting { since: now, until: now + limits::HANDSHAKE_TIMEOUT };
     }
 
     /// Bytes came. News are about what they say, so take news after every call.
@@ -124,20 +141,21 @@ impl Machine {
                 Err(error) => Err(Loss::Wire(error)),
             };
             if let Err(loss) = heard {
-                self.lose(loss, now);
+                self.lose(loss, EndedBy::Client, now);
             }
         }
         self.deframer = deframer;
     }
 
-    /// The connection ended, or could not be made.
-    pub fn on_disconnected(&mut self, now: Moment) {
+    /// The connection ended, or could not be made. It was the server that ended it when it closed
+    /// or reset it, and the client, as it were, when the path was gone.
+    pub fn on_disconnected(&mut self, ended_by: EndedBy, now: Moment) {
         let loss = match self.state {
             State::Connecting { .. } => Loss::Unreachable,
             State::Greeting { .. } | State::Live(_) => Loss::Closed,
             State::Waiting { .. } | State::Ended => return, // we had closed it ourselves
         };
-        self.lose(loss, now);
+        self.lose(loss, ended_by, now);
     }
 
     /// Time passed. Tell what was received first, or a server may be judged silent whose answer
@@ -149,9 +167,15 @@ impl Machine {
                 self.actions.push_back(Action::Connect { address });
                 self.state = State::Connecting { until: now + limits::HANDSHAKE_TIMEOUT };
             }
-            State::Connecting { until } if *until <= now => self.lose(Loss::Unreachable, now),
-            State::Greeting { until } if *until <= now => self.lose(Loss::NoWelcome, now),
-            State::Live(live) if live.is_server_gone(now) => self.lose(Loss::Silent, now),
+            State::Connecting { until } if *until <= now => {
+                self.lose(Loss::Unreachable, EndedBy::Client, now);
+            }
+            State::Greeting { until, .. } if *until <= now => {
+                self.lose(Loss::NoWelcome, EndedBy::Client, now);
+            }
+            State::Live(live) if live.is_server_gone(now) => {
+                self.lose(Loss::Silent, EndedBy::Client, now);
+            }
             State::Live(live) if live.next_beat <= now => self.beat(now),
             State::Waiting { .. }
             | State::Connecting { .. }
@@ -228,7 +252,7 @@ impl Machine {
         match &self.state {
             State::Waiting { until, .. }
             | State::Connecting { until }
-            | State::Greeting { until } => Some(*until),
+            | State::Greeting { until, .. } => Some(*until),
             State::Live(live) => Some(live.next_wake()),
             State::Ended => None,
         }
@@ -320,7 +344,7 @@ impl Machine {
     }
 
     fn on_welcome(&mut self, message: &Message<'_>, now: Moment) -> Result<(), Loss> {
-        let State::Greeting { .. } = self.state else { return Err(Loss::Unexpected) };
+        let State::Greeting { since, .. } = self.state else { return Err(Loss::Unexpected) };
         let Message::Welcome {
             version,
             mode,
@@ -356,6 +380,7 @@ impl Machine {
                     Mode::Client | Mode::Either => millis(first_beat_ms).min(interval),
                     Mode::Server => interval.times(2),
                 },
+            said_at: since,
             asked: None,
             ping_number: 0,
         });
@@ -384,6 +409,7 @@ impl Machine {
         now: Moment,
     ) -> Option<Span> {
         self.actions.push_back(Action::Close);
+        self.remember_end(EndedBy::Server);
         match come_back(code) {
             ComeBack::Resume => {}
             ComeBack::Reconnect => self.session = Session::default(),
@@ -404,11 +430,19 @@ impl Machine {
         Some(back_in)
     }
 
-    fn lose(&mut self, loss: Loss, now: Moment) {
+    fn lose(&mut self, loss: Loss, ended_by: EndedBy, now: Moment) {
         self.actions.push_back(Action::Close);
+        self.remember_end(ended_by);
         let back_in = self.next_backoff();
         self.disconnect(State::Waiting { until: now + back_in, address: None });
         self.news.push_back(News::Lost { loss, back_in });
+    }
+
+    /// Of a connection without WELCOME there is nothing to remember: it had no session to judge.
+    fn remember_end(&mut self, ended_by: EndedBy) {
+        if let State::Live(live) = &self.state {
+            self.former = Some(Former { last_beat: live.said_at, ended_by });
+        }
     }
 
     fn disconnect(&mut self, state: State) {
@@ -428,7 +462,9 @@ impl Machine {
     fn say(&mut self, message: &Message<'_>, now: Moment) {
         native::encode(message, &mut self.output);
         if self.output.len() > limits::OUTBOX_BYTES_MAX {
-            self.lose(Loss::Full, now);
+            self.lose(Loss::Full, EndedBy::Client, now);
+        } else if let State::Live(live) = &mut self.state {
+            live.said_at = now;
         }
     }
 }
@@ -467,7 +503,12 @@ impl Live {
     }
 }
 
-fn hello<'a>(profile: &'a Profile, session: &'a Session) -> Message<'a> {
+fn hello<'a>(
+    profile: &'a Profile,
+    session: &'a Session,
+    former: Option<Former>,
+    now: Moment,
+) -> Message<'a> {
     Message::Hello {
         wanted_interval_ms: profile.wanted_interval.as_millis_u32(),
         client_id: profile.client_id.as_str(),
@@ -475,7 +516,10 @@ fn hello<'a>(profile: &'a Profile, session: &'a Session) -> Message<'a> {
         token: &profile.token,
         resume: &session.resume,
         last_seq: session.received_seq,
-        before: None,
+        before: former.map(|former| Before {
+            last_beat_ago_ms: now.since(former.last_beat).as_millis_u32(),
+            ended_by: former.ended_by,
+        }),
     }
 }
 

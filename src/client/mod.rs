@@ -19,3 +19,4 @@ mod tests;
 pub use crate::client::blocking::Client;
 pub use crate::client::machine::Machine;
 pub use crate::client::news::{Action, Loss, News, Profile, SendError};
+pub use crate::wire::message::EndedBy;

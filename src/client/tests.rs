@@ -7,7 +7,7 @@ use crate::base::event::CloseReason;
 use crate::base::ids::ClientId;
 use crate::base::limits;
 use crate::base::time::{Moment, Span};
-use crate::client::{Action, Loss, Machine, News, Profile, SendError};
+use crate::client::{Action, EndedBy, Loss, Machine, News, Profile, SendError};
 use crate::wire::message::{AckWanted, Message, Reply};
 use crate::wire::native::{self, Deframer, Inbound};
 
@@ -138,7 +138,7 @@ impl Pair {
             self.deframer = Deframer::server_side();
             match self.manners {
                 Manners::Good | Manners::Mute => self.client.on_connected(self.now),
-                Manners::Absent => self.client.on_disconnected(self.now),
+                Manners::Absent => self.client.on_disconnected(EndedBy::Client, self.now),
             }
         }
         while self.to_server.front().is_some_and(|(at, _)| *at <= self.now) {
@@ -189,6 +189,11 @@ impl Pair {
     fn told(&self) -> Vec<(u64, News)> {
         let is_pong = |news: &News| matches!(news, News::Pong { .. });
         self.news.iter().filter(|(_, news)| !is_pong(news)).cloned().collect()
+    }
+
+    fn last_news_of(&self, what: &str) -> &News {
+        let named = |news: &&News| format!("{news:?}").starts_with(what);
+        self.news.iter().map(|(_, news)| news).rfind(named).expect("there were such news")
     }
 
     fn last_news(&self) -> &(u64, News) {
@@ -392,11 +397,103 @@ fn numbers_go_on_in_a_resumed_session_and_begin_anew_in_a_new_one() {
         assert_eq!(pair.client.try_send("", b"", AckWanted::No), Ok(1));
         assert_eq!(pair.client.try_send("", b"", AckWanted::No), Ok(2));
         pair.welcome = welcome(Mode::Client, 300, resumed);
-        pair.client.on_disconnected(pair.now);
+        pair.client.on_disconnected(EndedBy::Server, pair.now);
         pair.drive(3_000);
         let (_, hello) = pair.heard.iter().rfind(|(_, said)| said.starts_with("Hello")).unwrap();
         assert!(hello.contains("last_seq: 7"), "{hello}");
         assert_eq!(pair.client.try_send("", b"", AckWanted::No), Ok(next_seq));
+    }
+}
+
+/// What the latest HELLO says about the connection before.
+fn said_before(pair: &Pair) -> &str {
+    let (_, hello) = pair.heard.iter().rfind(|(_, said)| said.starts_with("Hello")).unwrap();
+    hello.split("before: ").nth(1).unwrap().trim_end_matches(" }")
+}
+
+#[test]
+fn the_next_hello_says_when_the_last_beat_was_and_who_ended_the_connection() {
+    let before = |ago_ms: u64, ended_by: &str| {
+        format!("Some(Before {{ last_beat_ago_ms: {ago_ms}, ended_by: {ended_by}")
+    };
+    for (name, ended_by, expected) in [
+        ("the server reset it", EndedBy::Server, "Server"),
+        ("the path was gone", EndedBy::Client, "Client"),
+    ] {
+        let mut pair = Pair::new(1);
+        pair.drive(1_500); // the latest beat was sent at 1360
+        assert_eq!(said_before(&pair), "None", "{name}");
+        pair.client.on_disconnected(ended_by, pair.now);
+        pair.drive(3_000);
+        let said_at = pair.connects[1].0 + LATENCY.as_millis();
+        assert!(said_before(&pair).starts_with(&before(said_at - 1_360, expected)), "{name}");
+    }
+}
+
+#[test]
+fn any_answer_is_a_beat_and_so_is_hello() {
+    let mut pair = Pair::new(1);
+    pair.drive(100); // HELLO was said at 20
+    pair.say(&Message::Error { code: CloseReason::ServerError.code(), text: "" });
+    pair.drive(3_000);
+    let said_at = pair.connects[1].0 + LATENCY.as_millis();
+    let expected = format!("last_beat_ago_ms: {}, ended_by: Server", said_at - 20);
+    assert!(said_before(&pair).contains(&expected), "{}", said_before(&pair));
+
+    let mut pair = Pair::new(1);
+    pair.drive(500); // the first beat was sent at 360
+    pair.say(&Message::Ping { reply: Reply::AtOnce, payload: b"?" });
+    pair.drive(600);
+    pair.client.on_disconnected(EndedBy::Server, pair.now);
+    pair.drive(3_000);
+    let said_at = pair.connects[1].0 + LATENCY.as_millis();
+    let expected = format!("last_beat_ago_ms: {},", said_at - 520);
+    assert!(said_before(&pair).contains(&expected), "{}", said_before(&pair));
+}
+
+#[test]
+fn a_server_that_fell_silent_was_left_by_the_client() {
+    let mut pair = Pair::new(1);
+    pair.drive(2_000);
+    pair.manners = Manners::Mute;
+    pair.drive(5_860); // given up: the beats at 2360, 3360, 4360, 5360 had no answer
+    pair.manners = Manners::Good;
+    pair.drive(10_000);
+    let said_at = pair.connects[1].0 + LATENCY.as_millis();
+    let expected = format!("last_beat_ago_ms: {}, ended_by: Client", said_at - 5_360);
+    assert!(said_before(&pair).contains(&expected), "{}", said_before(&pair));
+}
+
+#[test]
+fn an_attempt_that_failed_in_between_changes_nothing() {
+    let mut pair = Pair::new(1);
+    pair.drive(500); // the first beat was sent at 360
+    pair.manners = Manners::Absent;
+    pair.client.on_disconnected(EndedBy::Server, pair.now);
+    pair.drive(20_000);
+    pair.manners = Manners::Mute;
+    pair.drive(100_000);
+    pair.manners = Manners::Good;
+    pair.drive(300_000);
+    assert!(pair.client.is_live());
+    let said_at = pair.connects.last().unwrap().0 + LATENCY.as_millis();
+    let expected = format!("last_beat_ago_ms: {}, ended_by: Server", said_at - 360);
+    assert!(said_before(&pair).contains(&expected), "{}", said_before(&pair));
+}
+
+#[test]
+fn a_client_that_resumes_is_told_so() {
+    for resumed in [true, false] {
+        let mut pair = Pair::new(1);
+        pair.drive(100);
+        pair.welcome = welcome(Mode::Client, 300, resumed);
+        pair.client.on_disconnected(EndedBy::Server, pair.now);
+        pair.drive(3_000);
+        let (_, hello) = pair.heard.iter().rfind(|(_, said)| said.starts_with("Hello")).unwrap();
+        assert!(hello.contains("resume: [97, 103, 97, 105, 110]"), "{hello}");
+        let welcomed =
+            |news: &News| matches!(news, News::Welcome { resumed: told, .. } if *told == resumed);
+        assert!(welcomed(pair.last_news_of("Welcome")), "{resumed}");
     }
 }
 
@@ -440,7 +537,7 @@ fn a_welcome_makes_the_next_wait_short_again() {
     pair.manners = Manners::Good;
     pair.drive(700_000);
     assert!(pair.client.is_live());
-    pair.client.on_disconnected(pair.now);
+    pair.client.on_disconnected(EndedBy::Server, pair.now);
     pair.settle();
     let (_, news) = pair.last_news();
     let News::Lost { loss: Loss::Closed, back_in } = news else { panic!("{news:?}") };
