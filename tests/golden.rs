@@ -8,13 +8,13 @@ use heartwheel::base::config::{Mode, Preset};
 use heartwheel::base::event::{CloseReason, ComeBack};
 use heartwheel::base::limits;
 use heartwheel::wire::error::WireError;
-use heartwheel::wire::message::{AckWanted, Message, Reply};
+use heartwheel::wire::message::{AckWanted, Before, EndedBy, Message, Reply};
 use heartwheel::wire::native::{Deframer, Inbound, Preface, encode, encode_preface};
 
 const PAGE: &str = include_str!("../src/manual/protocol.md");
 
 /// What the page calls a block, and what its bytes say.
-const GOLDEN: [(&str, Message<'static>); 16] = [
+const GOLDEN: [(&str, Message<'static>); 17] = [
     (
         "HELLO",
         Message::Hello {
@@ -37,6 +37,21 @@ const GOLDEN: [(&str, Message<'static>); 16] = [
             resume: &[1, 2, 3, 4, 5, 6, 7, 8],
             last_seq: 42,
             before: None,
+        },
+    ),
+    (
+        "HELLO after a loss",
+        Message::Hello {
+            wanted_interval_ms: 0,
+            client_id: "device-7",
+            class: "",
+            token: b"",
+            resume: &[
+                0, 0, 0, 0, 0, 0, 0, 9, 0xF0, 0xF1, 0xF2, 0xF3, 0xF4, 0xF5, 0xF6, 0xF7, 0xF8, 0xF9,
+                0xFA, 0xFB, 0xFC, 0xFD, 0xFE, 0xFF,
+            ],
+            last_seq: 42,
+            before: Some(Before { last_beat_ago_ms: 5_000, ended_by: EndedBy::Server }),
         },
     ),
     (
@@ -206,6 +221,39 @@ fn the_table_of_codes_is_the_registry() {
 }
 
 #[test]
+fn what_a_hello_says_of_the_connection_before_may_be_left_out() {
+    let blocks = blocks("golden ");
+    let whole = &blocks["HELLO after a loss"];
+    let tail_bytes = 4 + 1;
+    for (name, left_out, ended_by, expected) in [
+        ("all of it", 0, 1, Ok(Some(EndedBy::Server))),
+        ("the client gave up", 0, 2, Ok(Some(EndedBy::Client))),
+        ("not said", 0, 0, Ok(None)),
+        ("no code", 1, 1, Ok(None)),
+        ("half a number", 3, 1, Ok(None)),
+        ("as before there were these fields", tail_bytes, 1, Ok(None)),
+        ("stands for nothing", 0, 3, Err(CloseReason::Malformed)),
+    ] {
+        let mut bytes = whole.clone();
+        *bytes.last_mut().expect("a frame") = ended_by;
+        bytes.truncate(whole.len() - left_out);
+        let payload_bytes = u8::try_from(bytes.len() - limits::FRAME_HEADER_BYTES);
+        bytes[3] = payload_bytes.expect("a short HELLO");
+        let mut rest = bytes.as_slice();
+        let read =
+            Deframer::client_side().next(&mut rest, limits::HELLO_PAYLOAD_BYTES_MAX).map(|read| {
+                match read {
+                    Some(Inbound::Message(Message::Hello { last_seq: 42, before, .. })) => {
+                        before.map(|before| before.ended_by)
+                    }
+                    other => panic!("{name}: {other:?}"),
+                }
+            });
+        assert_eq!(read.map_err(|error| error.reason()), expected, "{name}");
+    }
+}
+
+#[test]
 fn classes_and_limits_are_as_the_page_says() {
     let classes: Vec<String> = table("| class | interval_ms | timeout_ms | for |")
         .into_iter()
@@ -235,6 +283,18 @@ fn classes_and_limits_are_as_the_page_says() {
         let said = row[1].replace(',', "");
         assert!(said.split_whitespace().any(|word| word == bytes.to_string()), "{what}: {said}");
     }
+    let window = limits::CONTEST_WINDOW.as_millis() / 1_000;
+    let fight = format!("After {} takeovers within {window} seconds", limits::CONTEST_FREE);
+    assert!(PAGE.contains(&fight), "{fight}");
+    let longest = limits::CONTEST_WAIT_MAX.as_millis() / 1_000;
+    assert!(PAGE.contains(&format!("4, 8 and so on up to {longest}")), "{longest}");
+    let probe = (limits::PROBE_DEFAULT_MAX.as_millis(), limits::PROBE_PATIENCE_MIN.as_millis());
+    let probe = format!(
+        "at most {} s; none where that difference is below {} s",
+        probe.0 / 1_000,
+        probe.1 / 1_000
+    );
+    assert!(PAGE.contains(&probe), "{probe}");
     assert!(PAGE.contains(&format!("longer than {} bytes before WELCOME", {
         let bytes = limits::HELLO_PAYLOAD_BYTES_MAX;
         format!("{},{:03}", bytes / 1_000, bytes % 1_000)
