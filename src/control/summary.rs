@@ -21,7 +21,7 @@ pub fn log(stats: &Stats) {
         online = stats.online,
         held = stats.held,
         resumed = stats.resumed,
-        "verdicts"
+        "verdicts so far"
     );
 }
 

@@ -184,10 +184,24 @@ pub(crate) struct Caller {
 /// What a caller heard, as far as tests ask.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(crate) enum Heard {
-    Welcome { epoch: u64, interval_ms: u32, timeout_ms: u32, first_beat_ms: u32 },
-    Ping { at_once: bool },
+    Welcome {
+        epoch: u64,
+        interval_ms: u32,
+        timeout_ms: u32,
+        first_beat_ms: u32,
+        /// Whether a session goes on, and the token with which it can.
+        resumed: bool,
+        resume: Vec<u8>,
+    },
+    Ping {
+        at_once: bool,
+    },
     Pong(Vec<u8>),
-    Goaway { code: u16, reconnect_min_ms: u32, reconnect_max_ms: u32 },
+    Goaway {
+        code: u16,
+        reconnect_min_ms: u32,
+        reconnect_max_ms: u32,
+    },
     Error(u16),
     Other(String),
     Closed,
@@ -300,8 +314,11 @@ pub(crate) fn hello(client_id: &str, class: &str, wanted_interval_ms: u32) -> Ve
 
 fn heard(message: &Message<'_>) -> Heard {
     match *message {
-        Message::Welcome { epoch, interval_ms, timeout_ms, first_beat_ms, .. } => {
-            Heard::Welcome { epoch, interval_ms, timeout_ms, first_beat_ms }
+        Message::Welcome {
+            epoch, interval_ms, timeout_ms, first_beat_ms, resumed, resume, ..
+        } => {
+            let resume = resume.to_vec();
+            Heard::Welcome { epoch, interval_ms, timeout_ms, first_beat_ms, resumed, resume }
         }
         Message::Ping { reply, .. } => Heard::Ping { at_once: reply == Reply::AtOnce },
         Message::Pong { payload } => Heard::Pong(payload.to_vec()),

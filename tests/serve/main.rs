@@ -1,6 +1,7 @@
 //! The built binary on real sockets: what a user would see, good and bad.
 
 mod gate;
+mod policies;
 
 use std::collections::{HashMap, HashSet};
 use std::process::Command;
@@ -27,7 +28,7 @@ fn a_client_comes_and_goes_and_the_feed_says_so() {
     let gate = Gate::start(&[]);
     assert_eq!(gate.next_event()["event"], "started");
     let mut caller = Caller::hello(gate.address, "anna");
-    let Heard::Welcome { epoch, interval_ms, timeout_ms, first_beat_ms } = caller.hear() else {
+    let Heard::Welcome { epoch, interval_ms, timeout_ms, first_beat_ms, .. } = caller.hear() else {
         panic!("no WELCOME");
     };
     assert_eq!((interval_ms, timeout_ms), (15_000, 35_000), "the preset `typical`");
