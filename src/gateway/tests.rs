@@ -17,6 +17,7 @@ use crate::gateway::{Command, Gateway, Reply, resume};
 use crate::wire::message::{Before, Message, Reply as PingReply};
 use crate::wire::native::{self, Deframer, Inbound};
 
+mod edges;
 mod sessions;
 mod transport;
 

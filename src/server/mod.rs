@@ -262,3 +262,33 @@ impl Server {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::os::ring::{Descriptors, RingSizes};
+
+    #[test]
+    fn time_follows_a_flood_a_turn_behind() {
+        let driver = DriverConfig {
+            connections_max: 16,
+            descriptors: Descriptors::Ordinary,
+            listener: None,
+            sizes: RingSizes::new(16, 16),
+        };
+        let config = GatewayConfig { connections_max: 4, ..GatewayConfig::default() };
+        let (mut server, _asker, _reader) =
+            Server::new(driver, config, Clock::new()).expect("a ring");
+        let at = Moment::from_millis;
+        for (name, input, now, heard_until) in [
+            ("all was read", Input::Drained, at(1), Some(at(1))),
+            ("a flood begins", Input::LeftOver, at(2), None),
+            ("it goes on", Input::LeftOver, at(3), Some(at(2))),
+            ("and on", Input::LeftOver, at(4), Some(at(3))),
+            ("it is over", Input::Drained, at(5), Some(at(5))),
+            ("another one begins", Input::LeftOver, at(6), None),
+        ] {
+            assert_eq!(server.heard_until(input, now), heard_until, "{name}");
+        }
+    }
+}
