@@ -633,8 +633,10 @@ mod tests {
         let mut bytes: &[u8] = &[kind::DATA, 0, 0x40, 0];
         assert_eq!(deframer.next(&mut bytes, PAYLOAD_MAX), Ok(None));
         assert!(deframer.memory_bytes() <= 8, "{} bytes", deframer.memory_bytes());
-        for _ in 0..PAYLOAD_MAX - 1 {
+        for received in 1..PAYLOAD_MAX {
             assert_eq!(deframer.next(&mut &[0u8][..], PAYLOAD_MAX), Ok(None));
+            let held = limits::FRAME_HEADER_BYTES + received;
+            assert!(deframer.memory_bytes() <= 2 * held, "{received} bytes of many came");
         }
         assert!(deframer.memory_bytes() <= limits::FRAME_HEADER_BYTES + PAYLOAD_MAX);
         assert!(deframer.next(&mut &[0u8][..], PAYLOAD_MAX).unwrap().is_some());
@@ -748,16 +750,18 @@ mod tests {
 
     #[test]
     fn a_text_for_people_is_cut_between_characters() {
-        let text = format!("x{}", "ä".repeat(200));
-        let bytes = frame(&Message::Error { code: 500, text: &text });
-        let mut rest = bytes.as_slice();
-        let mut deframer = Deframer::client_side();
-        let Ok(Some(Inbound::Message(Message::Error { text: cut, .. }))) =
-            deframer.next(&mut rest, PAYLOAD_MAX)
-        else {
-            panic!("not an error: {bytes:?}");
-        };
-        assert_eq!(cut.len(), 255);
-        assert!(text.starts_with(cut));
+        for (before, cut_bytes) in [("", 254), ("x", 255)] {
+            let text = format!("{before}{}", "ä".repeat(200));
+            let bytes = frame(&Message::Error { code: 500, text: &text });
+            let mut rest = bytes.as_slice();
+            let mut deframer = Deframer::client_side();
+            let Ok(Some(Inbound::Message(Message::Error { text: cut, .. }))) =
+                deframer.next(&mut rest, PAYLOAD_MAX)
+            else {
+                panic!("not an error: {bytes:?}");
+            };
+            assert_eq!(cut.len(), cut_bytes);
+            assert!(text.starts_with(cut));
+        }
     }
 }
