@@ -18,6 +18,19 @@ fn drain(stage: &mut Stage, within: Span) {
 }
 
 #[test]
+fn no_verdict_is_early_wherever_the_tick_falls() {
+    for millis in 0..10 {
+        let mut stage = Stage::new(config());
+        stage.pass(Span::from_millis(millis));
+        let conn = stage.login("anna");
+        stage.pass(Span::from_millis(34_999));
+        assert!(!stage.looks_at(conn), "{millis} ms behind the tick");
+        stage.pass(Span::from_millis(1 + 10));
+        assert!(stage.looks_at(conn), "{millis} ms behind the tick");
+    }
+}
+
+#[test]
 fn what_a_last_look_finds_is_the_reason_of_the_end() {
     for (found, reason) in [
         (Found::Eof, CloseReason::ClosedByPeer),
