@@ -91,7 +91,7 @@ fn while_too_many_events_wait_nobody_new_comes_in() {
     let mut stage = Stage::new(config());
     let fill = |stage: &mut Stage| {
         while !stage.gateway.ledger.is_congested() {
-            stage.gateway.ledger.tell(Event::Started, stage.now);
+            stage.gateway.ledger.tell(Event::Started { former: None }, stage.now);
         }
     };
     let greeting = stage.connect();
