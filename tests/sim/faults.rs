@@ -64,9 +64,9 @@ pub(crate) const FAULTS: [(Fault, &str, u32); 21] = [
     (Fault::LateNews, "late-news", 300),
     (Fault::SlowLook, "slow-look", 500),
     (Fault::Accept, "accept", 300),
-    (Fault::Stall, "stall", 10),
-    (Fault::Nap, "nap", 30),
-    (Fault::StallInTurn, "stall-in-turn", 5),
+    (Fault::Stall, "stall", 100),
+    (Fault::Nap, "nap", 100),
+    (Fault::StallInTurn, "stall-in-turn", 50),
     (Fault::Leap, "leap", 5),
     (Fault::Hurry, "hurry", 300),
     (Fault::LateOps, "late-ops", 500),
@@ -119,12 +119,7 @@ impl Faults {
 
     /// Whether it happens this time.
     pub(crate) fn strikes(&mut self, rng: &mut Rng, fault: Fault) -> bool {
-        self.strikes_times(rng, fault, 1)
-    }
-
-    /// Whether it happens this time, when it is so many times as likely as usual.
-    pub(crate) fn strikes_times(&mut self, rng: &mut Rng, fault: Fault, times: u32) -> bool {
-        let does = happens(rng, self.per_mille[fault as usize] * times);
+        let does = happens(rng, self.per_mille[fault as usize]);
         self.played[fault as usize] += u64::from(does);
         does
     }
@@ -135,9 +130,10 @@ impl Faults {
     }
 }
 
-/// Whether it happens this time.
+/// Whether it happens this time. Takes the same from the randomness when it cannot, so that a world
+/// without a fault goes the same way until the fault would have struck.
 pub(crate) fn happens(rng: &mut Rng, per_mille: u32) -> bool {
-    per_mille > 0 && rng.u32(0..1_000) < per_mille
+    rng.u32(0..1_000) < per_mille
 }
 
 /// A span from zero to `longest`.

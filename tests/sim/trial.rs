@@ -12,7 +12,11 @@ use crate::link::Sabotage;
 use crate::world::{Outcome, live};
 
 /// Worlds that are tried for a smaller one.
-const TRIALS_MAX: usize = 400;
+const TRIALS_MAX: usize = 600;
+
+/// Courses that are tried of every smaller world: without some of its parts the rest of it goes
+/// another way, on which the failure may not lie.
+const COURSES: u64 = 6;
 
 /// Which world: everything follows from this.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -24,6 +28,8 @@ pub(crate) struct Bounds {
     pub(crate) faults: Option<Vec<Fault>>,
     /// Only so many turns before everybody is asked to leave.
     pub(crate) turns: Option<u64>,
+    /// Which of the courses that this world can take.
+    pub(crate) course: u64,
     pub(crate) sabotage: Option<Sabotage>,
 }
 
@@ -75,6 +81,7 @@ pub(crate) fn attempt(bounds: &Bounds) -> Result<Outcome, Failure> {
                 devices: Some(progress.devices),
                 faults: Some(progress.faults),
                 turns: Some(progress.turns),
+                course: bounds.course,
                 sabotage: bounds.sabotage,
             },
             place: PLACE.with(|cell| cell.borrow().clone()),
@@ -109,20 +116,28 @@ fn without<T: Clone>(
     while size > 0 {
         let mut from = 0;
         while from < count(&best) && *trials < TRIALS_MAX {
-            *trials += 1;
             let mut smaller = best.bounds.clone();
             if let Some(parts) = list(&mut smaller) {
                 let upto = (from + size).min(parts.len());
                 parts.drain(from..upto);
             }
-            match attempt(&smaller) {
-                Err(failure) if failure.place == best.place => best = failure,
-                Err(_) | Ok(_) => from += size,
+            match still_fails(&smaller, &best.place, trials) {
+                Some(failure) => best = failure,
+                None => from += size,
             }
         }
         size = if size == 1 { 0 } else { size.div_ceil(2) };
     }
     best
+}
+
+/// Whether the promise is broken in this world too, on one of its courses.
+fn still_fails(bounds: &Bounds, place: &str, trials: &mut usize) -> Option<Failure> {
+    (0..COURSES).find_map(|nth| {
+        *trials += 1;
+        let bounds = Bounds { course: (bounds.course + nth) % COURSES, ..bounds.clone() };
+        attempt(&bounds).err().filter(|failure| failure.place == place)
+    })
 }
 
 /// Panics of a trial are kept instead of printed: most worlds that are tried on the way to the
@@ -158,6 +173,9 @@ impl fmt::Display for Bounds {
         if let Some(faults) = &self.faults {
             let faults: Vec<_> = faults.iter().map(|fault| fault.word()).collect();
             write!(f, " FAULTS={}", faults.join(","))?;
+        }
+        if self.course > 0 {
+            write!(f, " COURSE={}", self.course)?;
         }
         match self.turns {
             Some(turns) => write!(f, " TURNS={turns}"),

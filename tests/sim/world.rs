@@ -38,9 +38,14 @@ const STALL_SLICES: u64 = 10;
 /// structures takes longer than all else.
 const COMPLETIONS_PER_CHECK: usize = if cfg!(debug_assertions) { 8 } else { 1 };
 
+/// Faults that come at moments planned before.
+const STROKES: [Fault; 5] =
+    [Fault::Stall, Fault::Nap, Fault::StallInTurn, Fault::Leap, Fault::Blackout];
+
 /// Streams of randomness, beside those of the devices.
 const WORLD: u64 = 1 << 40;
 const KERNEL: u64 = 2 << 40;
+const TURNS: u64 = 3 << 40;
 
 /// What happens by itself at some moment.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -87,6 +92,8 @@ struct World {
     clients: Clients,
     agenda: BinaryHeap<Reverse<(Moment, u64, Happening)>>,
     agenda_next: u64,
+    /// What befalls everything, and when; the latest first.
+    strokes: Vec<(Moment, Fault)>,
     steps: usize,
     turns: u64,
     idle_turns: u32,
@@ -196,6 +203,7 @@ impl World {
             clients: Clients::new(bounds.seed),
             agenda: BinaryHeap::new(),
             agenda_next: 0,
+            strokes: Vec::new(),
             steps: 0,
             turns: 0,
             idle_turns: 0,
@@ -206,7 +214,7 @@ impl World {
             fingerprint: DefaultHasher::new(),
             is_traced: std::env::var_os("TRACE").is_some(),
             config,
-            rng,
+            rng: stream(bounds.seed, TURNS, bounds.course),
         };
         world.trace(|| format!("{:?}\n{:?}", world.config, world.kernel.shop.faults.all()));
         world.hand_ops_over();
@@ -231,9 +239,37 @@ impl World {
                 self.plan(at, Happening::Disaster { fault });
             }
         }
+        self.plan_strokes();
         if self.devices.len() > 100 {
             self.tally.note("find", "more than a hundred clients", 1);
         }
+    }
+
+    /// Stalls and the like come at moments of their own, whatever else happens.
+    fn plan_strokes(&mut self) {
+        let longest = self.config.rhythm.timeout.times(6);
+        for fault in STROKES {
+            let count = if fault == Fault::Nap { 12 } else { 3 };
+            for _ in 0..self.rng.u32(1..=count) {
+                let at = self.now + span_upto(&mut self.rng, longest);
+                if self.kernel.shop.faults.has(fault) {
+                    self.strokes.push((at, fault));
+                }
+            }
+        }
+        self.strokes.sort_unstable();
+        self.strokes.reverse();
+    }
+
+    /// Whether this is to happen now.
+    fn is_struck_by(&mut self, fault: Fault) -> bool {
+        let due = |(at, planned): &mut (Moment, Fault)| *at <= self.now && *planned == fault;
+        let is_struck = self.strokes.last_mut().is_some_and(due);
+        if is_struck {
+            self.strokes.pop();
+            self.kernel.shop.faults.played[fault as usize] += 1;
+        }
+        is_struck
     }
 
     // --- a turn ----------------------------------------------------------------------------------
@@ -333,14 +369,14 @@ impl World {
         let dues = [agenda, self.kernel.next_due(), self.gateway.next_wake()];
         let next = dues.into_iter().flatten().min().unwrap_or(end).min(end);
         self.now = next.max(self.now + Span::from_nanos(self.rng.u64(1..2_000)));
-        if self.strikes(Fault::Blackout) {
+        if self.is_struck_by(Fault::Blackout) {
             self.dark_until = self.now + span_upto(&mut self.rng, self.config.rhythm.timeout);
             self.trace(|| format!("the network is down until {:?}", self.dark_until));
         }
         if self.stand_still(Fault::Stall) || self.stand_still(Fault::Nap) {
             return;
         }
-        if self.strikes(Fault::Leap) {
+        if self.is_struck_by(Fault::Leap) {
             let leap = span_upto(&mut self.rng, self.config.rhythm.timeout.times(3));
             self.trace(|| format!("the clock leaps by {leap}"));
             self.now += leap;
@@ -356,9 +392,8 @@ impl World {
     /// done, and clients answer.
     fn stand_still(&mut self, fault: Fault) -> bool {
         // It is worst while a verdict waits for its answer.
-        let times = if self.kernel.is_looking() { 10 } else { 1 };
-        let faults = &mut self.kernel.shop.faults;
-        if !faults.strikes_times(&mut self.rng, fault, times) {
+        let is_worst = self.kernel.is_looking() && self.strikes(fault);
+        if !is_worst && !self.is_struck_by(fault) {
             return false;
         }
         let longest = match fault {
@@ -649,6 +684,7 @@ impl World {
         for fault in [Fault::Stall, Fault::Nap, Fault::StallInTurn, Fault::Leap] {
             self.kernel.shop.faults.forbid(fault);
         }
+        self.strokes.clear();
         let within = span_upto(&mut self.rng, Span::from_secs(5));
         if within < Span::from_secs(1) {
             self.patience = Patience::Slept; // it gives itself too little on purpose
