@@ -51,6 +51,7 @@ fn assert_contains(line: &str, parts: &[&str]) {
 fn help_is_a_page_with_examples() {
     for (words, parts) in [
         ("--help", &["serve", "demo", "load", "completions", "Examples:", "Exit codes:"][..]),
+        ("serve --help", &["--grace", "--class", "[class.lock]", "--transport-events", "SIGUSR1"]),
         ("serve --help", &["--listen", "127.0.0.1:7070", "--preset", "Examples:", "HEARTWHEEL_"]),
         ("demo --help", &["--clients", "falls silent", "quit"]),
         ("events --help", &["--journal", "--after", "BOOT:SEQ", "--snapshot", "Examples:"]),
@@ -83,6 +84,11 @@ fn what_is_typed_wrong_is_refused_in_one_line() {
         ("negative number", "serve --max-connections=-1", &["'-1'"]),
         ("bad preset", "serve --preset fast", &["'fast'", "typical, demanding, mobile"]),
         ("bad mode", "serve --mode both", &["'both'", "client, server, either"]),
+        ("bad probe", "serve --probe maybe", &["'maybe'", "auto, off or a length of time"]),
+        ("bad duplicate", "serve --duplicate both", &["'both'", "take-over, reject"]),
+        ("class without keys", "serve --class lock", &["'lock'", "such as lock:interval=15s"]),
+        ("unknown key", "serve --class lock:graze=1s", &["'graze'", "did you mean 'grace'?"]),
+        ("bad value", "serve --class lock:grace=soon", &["'lock:grace=soon'", "15s or 4min"]),
         ("bad address", "serve --listen 127.0.0.1", &["'127.0.0.1'", "such as 127.0.0.1:7070"]),
         ("bad window", "serve --reconnect-window 9s..1s", &["shorter first"]),
         ("demo without clients", "demo --clients 0", &["0", "--clients"]),
@@ -111,6 +117,22 @@ fn what_is_out_of_bounds_is_refused_with_what_was_expected() {
             &["--preset", "cannot be used with", "--interval"],
         ),
         ("tick too long", "serve --tick 5s", &["tick 5s is out of bounds", "1ms to 1s"]),
+        (
+            "probe too long",
+            "serve --interval 5s --timeout 12s --probe 4s",
+            &["probe 4s is out of bounds", "10ms to 3500ms", "interval 5s and timeout 12s"],
+        ),
+        ("grace too long", "serve --grace 2h", &["grace 7200s is out of bounds", "0s to 3600s"]),
+        (
+            "rhythm of a class",
+            "serve --class lock:interval=40s",
+            &["class lock: timeout 35s must be longer than interval 40s"],
+        ),
+        (
+            "two feeds in one place",
+            "serve --events - --transport-events -",
+            &["events and transport-events both go to standard output"],
+        ),
         ("no connections", "serve --max-connections 0", &["max-connections 0", "1 to "]),
         ("payload", "serve --max-payload 70000", &["max-payload 70000", "512 to 65535"]),
         ("outbox", "serve --outbox-bytes 1", &["outbox-bytes 1 ", "16408 to "]),
@@ -137,6 +159,13 @@ fn a_wrong_file_is_refused_with_file_and_line() {
         ("text for a number", "max-connections = \"9\"", 1, &["max-connections is a text"]),
         ("bad value", "tick = \"soon\"", 1, &["'soon' for tick", "such as 250ms"]),
         ("bad choice", "mode = \"both\"", 1, &["'both' for mode", "client, server, either"]),
+        (
+            "unknown key of a class",
+            "[class.lock]\nduplikate = \"reject\"\n",
+            2,
+            &["unknown key 'duplikate' in class lock", "did you mean 'duplicate'?"],
+        ),
+        ("bad value of a class", "[class.lock]\ngrace = \"soon\"\n", 2, &["'lock:grace=soon'"]),
         ("no TOML", "tick: 10ms\n", 1, &[]),
     ] {
         eprintln!("row: {name}");
@@ -159,8 +188,11 @@ fn a_file_that_cannot_be_read_is_a_failure() {
 
 #[test]
 fn a_file_of_events_that_cannot_be_written_is_a_failure() {
-    let output = heartwheel("serve --listen 127.0.0.1:0 --log-level off --events /nowhere/events");
-    assert_contains(&refusal(&output, EXIT_FAILURE), &["cannot write /nowhere/events: "]);
+    for feed in ["events", "transport-events"] {
+        let words = format!("serve --listen 127.0.0.1:0 --log-level off --{feed} /nowhere/events");
+        let output = heartwheel(&words);
+        assert_contains(&refusal(&output, EXIT_FAILURE), &["cannot write /nowhere/events: "]);
+    }
 }
 
 #[test]

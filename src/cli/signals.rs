@@ -1,5 +1,5 @@
-//! SIGTERM and SIGINT: the first asks to stop in order, the second to stop at once. SIGUSR1 asks for
-//! a report.
+//! SIGTERM and SIGINT: the first asks to stop in order, the second to stop at once. SIGUSR1 asks
+//! for a report.
 //!
 //! SIGPIPE is ignored by the runtime before `main`: a pipe whose reader has gone is an error of the
 //! write, and no reason to die.

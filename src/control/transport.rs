@@ -1,5 +1,5 @@
-//! The feed of transport events, as JSON lines: best effort, on a thread of its own, so that whoever
-//! reads it slowly, or not at all, never holds up the ledger.
+//! The feed of transport events, as JSON lines: best effort, on a thread of its own, so that
+//! whoever reads it slowly, or not at all, never holds up the ledger.
 
 use std::fmt::Display;
 use std::io::{self, Write};

@@ -1,5 +1,5 @@
-//! What happens to connections, for whoever wants to see it: numbered apart from the ledger, bounded,
-//! and dropped where there is no room. Off unless the configuration asks for it.
+//! What happens to connections, for whoever wants to see it: numbered apart from the ledger,
+//! bounded, and dropped where there is no room. Off unless the configuration asks for it.
 
 use std::collections::VecDeque;
 

@@ -34,10 +34,11 @@ fn login(address: SocketAddr, client_id: &str, resume: &[u8]) -> (Caller, bool, 
     };
     native::encode(&hello, &mut bytes);
     caller.send(&bytes);
-    match caller.hear() {
-        Heard::Welcome { resumed, epoch, resume, .. } => (caller, resumed, epoch, resume),
-        heard => panic!("{client_id}: {heard:?}"),
-    }
+    let heard = caller.hear();
+    let Heard::Welcome { resumed, epoch, resume, .. } = heard else {
+        panic!("{client_id}: {heard:?}");
+    };
+    (caller, resumed, epoch, resume)
 }
 
 /// Closes with RST, as a machine does that knows nothing of the connection any more.
