@@ -1,5 +1,5 @@
-//! Sessions that outlive their connections, names that are fought for, clients that are asked before
-//! they are judged, and what an operator is told of all that.
+//! Sessions that outlive their connections, names that are fought for, clients that are asked
+//! before they are judged, and what an operator is told of all that.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
