@@ -529,6 +529,7 @@ fn a_stream_cut_within_every_frame_is_no_dawdling() {
     for _ in 0..30 {
         stage.pass(Span::from_secs(1));
         stage.receive(conn, &[0, 0, 3, 1]);
+        assert!(!stage.looks_at(conn));
     }
     assert_eq!(stage.gateway.stats().online, 1, "each frame was complete within a second");
     stage.pass(Span::from_millis(10_010));

@@ -76,6 +76,20 @@ fn after_standing_still_the_next_wake_is_the_clocks() {
 }
 
 #[test]
+fn a_frame_that_was_begun_brings_the_deadline_nearer() {
+    let mut stage = Stage::new(config());
+    let conn = stage.login("anna");
+    // What was armed for the handshake is over by then, and does not help.
+    stage.pass(Span::from_secs(11));
+    stage.receive(conn, &[kind::PING]);
+    stage.pass(Span::from_millis(9_990));
+    assert!(!stage.looks_at(conn));
+    stage.pass(Span::from_millis(20));
+    stage.sees_nothing(conn);
+    assert_eq!(stage.gateway.stats().ended(CloseReason::FrameTimeout), 1);
+}
+
+#[test]
 fn who_is_lost_in_a_drain_is_not_held() {
     let mut stage = Stage::new(GatewayConfig { grace: Span::from_secs(20), ..config() });
     let conn = stage.login("anna");
@@ -91,7 +105,7 @@ fn while_too_many_events_wait_nobody_new_comes_in() {
     let mut stage = Stage::new(config());
     let fill = |stage: &mut Stage| {
         while !stage.gateway.ledger.is_congested() {
-            stage.gateway.ledger.tell(Event::Started { former: None }, stage.now);
+            stage.gateway.ledger.tell(Event::Stalled { gap: Span::ZERO }, stage.now);
         }
     };
     let greeting = stage.connect();
