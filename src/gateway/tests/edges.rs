@@ -50,6 +50,22 @@ fn what_a_last_look_finds_is_the_reason_of_the_end() {
 }
 
 #[test]
+fn a_look_judges_nobody_whose_deadline_passed_after_it_was_asked_for() {
+    let mut stage = Stage::new(config());
+    let conn = stage.login("anna");
+    stage.pass(Span::from_millis(35_010));
+    assert!(stage.looks_at(conn));
+    stage.say(conn, &Message::Ack { seq: 1 });
+    // The answer takes its time, and there may be bytes that came after the look.
+    stage.pass(Span::from_secs(36));
+    stage.complete(Completion::Looked { conn, found: Found::Nothing, tcp: None });
+    assert_eq!(stage.gateway.stats().online, 1);
+    stage.pass(Span::from_millis(10));
+    stage.sees_nothing(conn);
+    assert_eq!(stage.gateway.stats().online, 0);
+}
+
+#[test]
 fn what_tcp_knew_of_a_stranger_is_told_of_nobody_else() {
     let mut stage = Stage::new(config());
     let stranger = stage.connect();
