@@ -132,6 +132,8 @@ impl Feed {
                     silence: Duration::from_millis(number("silence_ms")),
                 });
             }
+            // The server says so when it stood still, and when logins fight for a client id.
+            "stalled" | "contested" => {}
             other => panic!("an event of a kind that is not known here: {other}"),
         }
     }
