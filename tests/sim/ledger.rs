@@ -236,11 +236,10 @@ impl Oracle {
         for (word, is_found) in finds {
             self.tally.note("find", word, u64::from(is_found));
         }
-        let probe = match reason {
-            CloseReason::HeartbeatTimeout if ping_after(presence, &self.config).is_some() => {
-                Some(Probe::Unanswered)
-            }
-            _ => proof.probe,
+        let is_asked = ping_after(presence, &self.config).is_some();
+        let probe = match is_asked && reason == CloseReason::HeartbeatTimeout {
+            true => Some(Probe::Unanswered),
+            false => proof.probe,
         };
         assert_eq!(evidence.probe, probe.unwrap_or(evidence.probe), "{reason}: {presence:?}");
         // Whoever does not read is ended in the middle of what it says, or between.

@@ -141,7 +141,7 @@ fn number(name: &str) -> Option<u64> {
 }
 
 /// Makes the worlds in which a promise broke smaller, and says how to repeat them.
-fn tell_failures(failures: &[Failure], is_asked: bool) {
+fn tell_failures(failures: &[Box<Failure>], is_asked: bool) {
     for failure in failures {
         let smallest = if is_asked { failure.clone() } else { shrink(failure.clone()) };
         eprintln!("seed {} at {}:\n{}", failure.bounds.seed, smallest.place, smallest.text);

@@ -19,6 +19,10 @@ use crate::tally::Tally;
 /// Longest that a ping is under way in these worlds, cut into pieces as it may be.
 const PING_TIME_MAX: Span = Span::from_millis(150);
 
+/// Whether nobody is judged in the turn in which its receive was asked for again, though its last
+/// look found nothing.
+const REARMED_ARE_SPARED: bool = false;
+
 /// What is known of one connection, from its adoption to its `Closed`.
 #[derive(Debug)]
 pub(crate) struct Seat {
@@ -40,6 +44,8 @@ pub(crate) struct Seat {
     spared_at: Option<Moment>,
     /// How long it had to answer a ping, when it ended.
     answer_min: Option<Span>,
+    /// The gateway asked to hear it again, in this turn.
+    rearmed_in: Option<u64>,
     is_closed: bool,
 }
 
@@ -117,6 +123,7 @@ pub(crate) struct Oracle {
     pub(crate) tcp_seen: Option<TcpFacts>,
     /// Verdicts of silence, for the summary.
     pub(crate) verdicts: u64,
+    pub(crate) turns: u64,
     pub(crate) stalls: u64,
     /// Connections that ended.
     pub(crate) lost: u64,
@@ -144,6 +151,7 @@ impl Oracle {
             ledger_view: BTreeMap::new(),
             tcp_seen: None,
             verdicts: 0,
+            turns: 0,
             stalls: 0,
             lost: 0,
             resumed: 0,
@@ -200,6 +208,7 @@ impl Oracle {
             silences: 0,
             spared_at: None,
             answer_min: None,
+            rearmed_in: None,
             is_closed: false,
         };
         assert!(self.seats.insert(conn, seat).is_none(), "{conn} is here already");
@@ -276,7 +285,7 @@ impl Oracle {
                     self.end(owner, CloseReason::Replaced, now);
                 }
                 Phase::Held(hold) if hello.resumes == Some(hold.presence.epoch) => {
-                    self.release(owner, now);
+                    self.release(owner, hold.reason, now);
                     self.find("resumed after a while");
                     if hold.reason == CloseReason::HeartbeatTimeout {
                         self.find("verdict taken back");
@@ -349,7 +358,9 @@ impl Oracle {
     /// The receive ended.
     pub(crate) fn on_receive_ended(&mut self, conn: ConnId, end: ReceiveEnd, now: Moment) {
         match end {
-            ReceiveEnd::Starved | ReceiveEnd::Interrupted => {}
+            ReceiveEnd::Starved | ReceiveEnd::Interrupted => {
+                self.seat(conn).rearmed_in = Some(self.turns);
+            }
             ReceiveEnd::Eof => self.end(conn, CloseReason::ClosedByPeer, now),
             ReceiveEnd::Fault(fault) => self.end(conn, reason_of(fault), now),
         }
@@ -391,6 +402,12 @@ impl Oracle {
                 if let Some(reason) = overdue {
                     let is_heard = waiting_since.is_none_or(|since| since >= asked_at);
                     assert!(is_heard, "P3: {conn} is judged while its bytes wait");
+                    let is_deaf = self.seats[&conn].rearmed_in == Some(self.turns);
+                    let is_spared = is_deaf && REARMED_ARE_SPARED;
+                    assert!(
+                        !is_spared,
+                        "P3: {conn} is judged in the turn in which it was re-armed"
+                    );
                     self.verdicts += u64::from(reason == CloseReason::HeartbeatTimeout);
                     self.tcp_seen = tcp;
                     self.end(conn, reason, now);
@@ -526,18 +543,18 @@ impl Oracle {
         let Phase::Held(hold) = self.seats[&conn].phase.clone() else {
             panic!("{conn} is not held");
         };
-        self.release(conn, now);
         let held = self.lived.between(hold.lost_at, now);
         let reason = instead.unwrap_or(hold.reason);
+        self.release(conn, reason, now);
         self.write_off(conn, hold.presence, reason, hold.proof, held);
     }
 
     /// The connection of a session that is held no longer is a connection like any other.
-    fn release(&mut self, conn: ConnId, now: Moment) {
+    fn release(&mut self, conn: ConnId, reason: CloseReason, now: Moment) {
         let seat = self.seat(conn);
         let Phase::Held(hold) = &seat.phase else { panic!("{conn} is not held") };
-        let (is_gone, reason) = (hold.is_gone, Some(hold.reason));
-        seat.phase = Phase::Over { since: now, reason };
+        let is_gone = hold.is_gone;
+        seat.phase = Phase::Over { since: now, reason: Some(reason) };
         if is_gone {
             self.seats.remove(&conn);
         }

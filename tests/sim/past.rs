@@ -28,7 +28,7 @@ impl Past {
 
     /// It comes online. Returns how often it did so before, of late.
     pub(crate) fn on_online(&mut self, lived: &Lived, now: Moment) -> u32 {
-        if lived.between(self.counted_since, now) > limits::FLAP_WINDOW {
+        if self.comings == 0 || lived.between(self.counted_since, now) > limits::FLAP_WINDOW {
             (self.counted_since, self.comings) = (now, 0);
         }
         self.comings += 1;
@@ -37,7 +37,7 @@ impl Past {
 
     /// Somebody else wants its name. Returns how many did of late, where that is too many.
     pub(crate) fn on_takeover(&mut self, lived: &Lived, now: Moment) -> Option<u32> {
-        if lived.between(self.fought_since, now) > limits::CONTEST_WINDOW {
+        if self.fights == 0 || lived.between(self.fought_since, now) > limits::CONTEST_WINDOW {
             (self.fought_since, self.fights) = (now, 0);
         }
         self.fights += 1;

@@ -199,9 +199,12 @@ impl Crowd {
         self.now += span;
         self.walk_to_now();
         self.read();
-        let judged = self.records.drain(..).map(|record| match record.event {
-            Event::Offline { conn, reason: CloseReason::HeartbeatTimeout, .. } => conn,
-            event => panic!("the ledger says {event:?}"),
+        let judged = self.records.drain(..).map(|record| {
+            let Event::Offline { conn, reason: CloseReason::HeartbeatTimeout, .. } = record.event
+            else {
+                panic!("the ledger says {record:?}")
+            };
+            conn
         });
         judged.collect()
     }

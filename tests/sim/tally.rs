@@ -17,7 +17,7 @@ const EVENTS: [&str; 7] =
     ["started", "online", "resumed", "contested", "offline", "stalled", "stopped"];
 
 /// Things worth meeting that are no fault, step, event or reason.
-const FINDS: [&str; 14] = [
+const FINDS: [&str; 15] = [
     "verdict",
     "rescued",
     "ping answered",
@@ -32,6 +32,7 @@ const FINDS: [&str; 14] = [
     "held and makes room",
     "held and somebody else came",
     "verdict taken back",
+    "wrong verdict",
 ];
 
 /// How often each thing happened.

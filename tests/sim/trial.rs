@@ -68,14 +68,14 @@ pub(crate) fn tell_turn(turns: u64) {
 }
 
 /// Lives through a world.
-pub(crate) fn attempt(bounds: &Bounds) -> Result<Outcome, Failure> {
+pub(crate) fn attempt(bounds: &Bounds) -> Result<Outcome, Box<Failure>> {
     keep_panics_to_ourselves();
     IS_QUIET.set(true);
     let result = panic::catch_unwind(AssertUnwindSafe(|| live(bounds)));
     IS_QUIET.set(false);
     result.map_err(|panic| {
         let progress = PROGRESS.with(|cell| cell.borrow().clone());
-        Failure {
+        Box::new(Failure {
             bounds: Bounds {
                 seed: bounds.seed,
                 devices: Some(progress.devices),
@@ -86,13 +86,13 @@ pub(crate) fn attempt(bounds: &Bounds) -> Result<Outcome, Failure> {
             },
             place: PLACE.with(|cell| cell.borrow().clone()),
             text: text_of(&*panic),
-        }
+        })
     })
 }
 
 /// The smallest world found in which the same promise is broken at the same place: first fewer
 /// faults, then fewer devices.
-pub(crate) fn shrink(failure: Failure) -> Failure {
+pub(crate) fn shrink(failure: Box<Failure>) -> Box<Failure> {
     let mut best = failure;
     let mut trials = 0;
     loop {
@@ -107,10 +107,10 @@ pub(crate) fn shrink(failure: Failure) -> Failure {
 
 /// Leaves out parts of a list, halves first, as long as the failure stays.
 fn without<T: Clone>(
-    mut best: Failure,
+    mut best: Box<Failure>,
     trials: &mut usize,
     list: impl Fn(&mut Bounds) -> &mut Option<Vec<T>>,
-) -> Failure {
+) -> Box<Failure> {
     let count = |best: &Failure| list(&mut best.bounds.clone()).as_ref().map_or(0, Vec::len);
     let mut size = count(&best).div_ceil(2);
     while size > 0 {
@@ -132,7 +132,7 @@ fn without<T: Clone>(
 }
 
 /// Whether the promise is broken in this world too, on one of its courses.
-fn still_fails(bounds: &Bounds, place: &str, trials: &mut usize) -> Option<Failure> {
+fn still_fails(bounds: &Bounds, place: &str, trials: &mut usize) -> Option<Box<Failure>> {
     (0..COURSES).find_map(|nth| {
         *trials += 1;
         let bounds = Bounds { course: (bounds.course + nth) % COURSES, ..bounds.clone() };

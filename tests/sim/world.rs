@@ -277,6 +277,7 @@ impl World {
     /// One turn of the loop: all input, then the time.
     fn turn(&mut self) {
         self.turns += 1;
+        self.oracle.turns = self.turns;
         tell_turn(self.turns);
         let before = self.steps;
         self.live_upto_now();
@@ -396,9 +397,9 @@ impl World {
         if !is_worst && !self.is_struck_by(fault) {
             return false;
         }
-        let longest = match fault {
-            Fault::Nap => limits::STALL_THRESHOLD,
-            _ => self.config.rhythm.timeout.times(3),
+        let longest = match fault == Fault::Nap {
+            true => limits::STALL_THRESHOLD,
+            false => self.config.rhythm.timeout.times(3),
         };
         let stall = span_upto(&mut self.rng, longest);
         self.trace(|| format!("the process stands still for {stall}"));
@@ -725,6 +726,7 @@ impl World {
         }
         self.tally.note("find", "rescued", stats.rescued);
         self.tally.note("find", "ping answered", stats.pings_answered);
+        self.tally.note("find", "wrong verdict", stats.false_offline);
         self.tally.add(&self.oracle.tally);
         (self.now, self.steps).hash(&mut self.fingerprint);
         Outcome {
