@@ -20,3 +20,6 @@ pub mod benchmarks {}
 
 #[doc = include_str!("journal.md")]
 pub mod journal {}
+
+#[doc = include_str!("reliability.md")]
+pub mod reliability {}

@@ -404,6 +404,7 @@ fn whoever_leaves_while_due_does_not_expire() {
     assert_eq!(tracker.expire(deadline, 1, &mut out), Progress::More);
     assert_eq!(out, [first]);
     assert_eq!(tracker.dismiss(second), Some("second"));
+    assert!(expired(&mut tracker, deadline).is_empty());
     let newcomer = tracker.admit("newcomer", Moment::from_millis(5_000)).unwrap();
     assert_eq!(newcomer.slot, second.slot);
     assert!(expired(&mut tracker, Moment::from_millis(4_990)).is_empty());

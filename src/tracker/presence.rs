@@ -254,10 +254,12 @@ mod tests {
     #[test]
     fn a_timeout_beyond_the_reach_of_the_wheel_is_kept_in_full() {
         let tick = Span::from_millis(1);
-        let timeout = tick.times(REACH_TICKS + REACH_TICKS / 2);
+        let timeout = tick.times(3 * REACH_TICKS);
         let mut presence = presence(timeout, tick);
         assert!(presence.beat("a", Moment::ZERO).unwrap().is_some());
-        assert!(gone(&mut presence, Moment::ZERO + tick.times(REACH_TICKS + 1)).is_empty());
+        for ticks in [REACH_TICKS + 1, 2 * REACH_TICKS + 3] {
+            assert!(gone(&mut presence, Moment::ZERO + tick.times(ticks)).is_empty());
+        }
         assert!(gone(&mut presence, Moment::ZERO + timeout - tick).is_empty());
         assert_eq!(gone(&mut presence, Moment::ZERO + timeout).len(), 1);
     }

@@ -131,7 +131,10 @@ mod tests {
 
     #[test]
     fn generations_wrap_at_24_bits() {
-        let conn = ConnId { slot: 1, generation: 0x0100_0002 };
-        assert_eq!(Token::of(Kind::Send, conn).generation(), 2);
+        let conn = ConnId { slot: 1, generation: 0xff00_0002 };
+        for kind in Kind::ALL {
+            let token = Token::of(kind, conn);
+            assert_eq!((token.kind(), token.generation(), token.slot()), (Some(kind), 2, 1));
+        }
     }
 }
