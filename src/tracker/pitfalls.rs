@@ -303,6 +303,18 @@ fn a_neighbour_does_not_hide_a_nearer_deadline() {
 }
 
 #[test]
+fn a_block_that_moves_out_of_a_slot_takes_no_neighbour_along() {
+    for moved in 0..5 {
+        let mut wheel = Wheel::new(Tick(0));
+        (0..5).for_each(|block| wheel.arm(block * 64, Tick(100)));
+        wheel.arm(moved * 64, Tick(50));
+        wheel.check();
+        assert_eq!(advance(&mut wheel, 50), [moved * 64]);
+        assert_eq!(advance(&mut wheel, 100).len(), 4, "block {moved}");
+    }
+}
+
+#[test]
 fn a_key_that_fired_can_be_armed_again_at_once() {
     let mut wheel = Wheel::new(Tick(0));
     wheel.arm(3, Tick(10));
