@@ -157,6 +157,18 @@ fn the_next_boot_knows_how_the_former_one_ended() {
 }
 
 #[test]
+fn the_next_boot_knows_that_the_former_one_ended_well() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut writer = writer(folder.path(), BOOT);
+    let stopped = Record { seq: 1, at: Moment::ZERO, event: Event::Stopped };
+    writer.write(&stopped, WallAnchor::default());
+    writer.turn(Moment::ZERO, &mut busy).expect("there is room");
+    let former = recover(folder.path()).expect("it can be read").former;
+    let ended = FormerEnd::Stopped;
+    assert_eq!(former, Some(FormerBoot { boot: BOOT, seq: 1, ended, sessions_lost: None }));
+}
+
+#[test]
 fn a_clock_that_was_set_back_does_not_bring_old_numbers_back() {
     let former =
         |boot, seq| Some(FormerBoot { boot, seq, ended: FormerEnd::Lost, sessions_lost: None });
@@ -183,6 +195,7 @@ fn damage_in_the_middle_is_counted_and_a_torn_end_is_cut() {
     let recovered = recover(folder.path()).expect("it can be read");
     assert_eq!(recovered.damaged, 1);
     assert_eq!(recovered.cut.expect("a torn end").bytes, 4);
+    assert!(fs::read_to_string(&path).expect("text").ends_with("}\n"), "it is cut off");
     assert_eq!(recovered.former.expect("a boot").seq, 5);
     let entries = read(folder.path());
     let damage = Entry::Damaged { from: Position { boot: BOOT, seq: 3 }, to_seq: 3 };
