@@ -322,10 +322,10 @@ fn take_hello<'a>(cursor: &mut Cursor<'a>) -> Result<Message<'a>, WireError> {
 fn take_before(cursor: &mut Cursor<'_>) -> Result<Option<Before>, Flaw> {
     let Some(last_beat_ago_ms) = cursor.take_u32() else { return Ok(None) };
     let ended_by = match cursor.take_u8() {
-        None | Some(0) => return Ok(None),
         Some(1) => EndedBy::Server,
         Some(2) => EndedBy::Client,
-        Some(value) => return Err(Flaw::UnknownValue { value }),
+        // Not said, or said in a later version's words.
+        None | Some(_) => return Ok(None),
     };
     Ok(Some(Before { last_beat_ago_ms, ended_by }))
 }

@@ -127,10 +127,12 @@ impl World {
         let peer = "127.0.0.1:9".parse().expect("an address");
         self.gateway.on_completion(Completion::Accepted { socket, peer }, self.now);
         self.gateway.take_ops(&mut self.ops);
-        let adopted = self.ops.iter().rev().find_map(|op| match op {
-            Op::Adopt { conn, .. } => Some(*conn),
-            _ => None,
-        });
+        let mut adopted = None;
+        for op in &self.ops {
+            if let Op::Adopt { conn, .. } = op {
+                adopted = Some(*conn);
+            }
+        }
         let conn = adopted.expect("there is room");
         let mut bytes = Vec::new();
         native::encode_preface(native::VERSIONS, &mut bytes);
