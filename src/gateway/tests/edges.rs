@@ -211,3 +211,17 @@ fn a_stranger_may_say_hello_and_no_more() {
         assert_eq!(ended, u64::from(is_refused), "{length} bytes");
     }
 }
+
+#[test]
+fn who_was_deaf_by_no_fault_of_its_own_is_not_judged_in_that_turn() {
+    let mut stage = Stage::new(config());
+    let conn = stage.login("anna");
+    stage.pass(Span::from_millis(35_010));
+    assert!(stage.looks_at(conn));
+    stage.complete(Completion::ReceiveEnded { conn, end: ReceiveEnd::Interrupted });
+    stage.complete(Completion::Looked { conn, found: Found::Nothing, tcp: None });
+    assert_eq!(stage.gateway.stats().online, 1, "it was armed again in this very turn");
+    stage.pass(Span::from_millis(20));
+    stage.sees_nothing(conn);
+    assert_eq!(stage.gateway.stats().online, 0);
+}
