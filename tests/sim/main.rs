@@ -98,8 +98,7 @@ fn the_same_seed_makes_the_same_world() {
 
 #[test]
 fn a_kernel_that_lies_is_found_out_and_the_world_shrinks() {
-    // A look that sees nothing does harm only when much comes together; lost bytes need nobody
-    // else.
+    // A blind look does harm only when much comes together; lost bytes need nobody else.
     for (sabotage, promise, devices_max) in
         [(Sabotage::BlindLook, "P3", usize::MAX), (Sabotage::LostBytes, "", 2)]
     {
