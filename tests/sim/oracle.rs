@@ -630,14 +630,14 @@ impl Oracle {
         }
     }
 
-    /// Whether it has time to hear a ping before it is judged.
-    pub(crate) fn leaves_time_for_a_ping(&self, conn: ConnId) -> bool {
+    /// Whether it has time to hear a ping before it is judged, if we stand still for so long.
+    pub(crate) fn leaves_time_for_a_ping(&self, conn: ConnId, still: Span) -> bool {
         let seat = &self.seats[&conn];
         let min = match &seat.phase {
             Phase::Live(presence) => answer_min(presence, &self.config),
             Phase::Greeting | Phase::Held(_) | Phase::Over { .. } => seat.answer_min,
         };
-        min.is_some_and(|min| min >= PING_TIME_MAX)
+        min.is_some_and(|min| min >= PING_TIME_MAX + still)
     }
 
     /// How many are online.

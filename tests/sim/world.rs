@@ -102,6 +102,8 @@ struct World {
     accept_failed_at: Option<Moment>,
     /// Whether the gateway always had the time that it gives itself.
     patience: Patience,
+    /// Whether the process or the clock ever stands still or leaps.
+    stands_still: bool,
     tally: Tally,
     fingerprint: DefaultHasher,
     is_traced: bool,
@@ -210,6 +212,7 @@ impl World {
             kicks_waiting: 0,
             accept_failed_at: None,
             patience: if is_patient { Patience::Kept } else { Patience::Slept },
+            stands_still: !is_patient,
             tally: Tally::default(),
             fingerprint: DefaultHasher::new(),
             is_traced: std::env::var_os("TRACE").is_some(),
@@ -530,9 +533,12 @@ impl World {
         let Some(link) = self.oracle.seats.get(conn).map(|seat| seat.link) else { return };
         let wire = self.kernel.link(link);
         let can_be_asked = wire.is_reading() && !wire.is_peer_gone();
-        // A clock that leaps leaves no time for a ping to travel.
-        let faults = &self.kernel.shop.faults;
-        let has_time = !faults.has(Fault::Leap) && self.oracle.leaves_time_for_a_ping(*conn);
+        // Standing still for less than what is credited takes from the time to answer.
+        let still = match self.stands_still {
+            true => (limits::SLEEP_MAX + limits::STALL_THRESHOLD).times(2),
+            false => Span::ZERO,
+        };
+        let has_time = self.oracle.leaves_time_for_a_ping(*conn, still);
         if can_be_asked && has_time {
             let was_asked = self.clients.pinged_at(link).is_some_and(|at| at >= *last_beat);
             assert!(was_asked, "{conn}: judged without having been pinged");
