@@ -18,6 +18,8 @@ pub(crate) struct Connection {
     /// Since when a frame is incomplete. Bytes that complete nothing prove no life.
     pub(crate) partial_since: Option<Moment>,
     pub(crate) receive: Receive,
+    /// In which turn the kernel ended its receive and we armed it again, the latest time.
+    pub(crate) rearmed_in: u32,
     pub(crate) look: Look,
 }
 
@@ -134,6 +136,7 @@ impl Connection {
             outbox: Outbox::default(),
             partial_since: None,
             receive: Receive::Over,
+            rearmed_in: 0,
             look: Look::None,
         }
     }

@@ -73,6 +73,8 @@ pub struct Gateway {
     /// Whether the wheel or a drain stopped for want of budget.
     unfinished: Progress,
     due: Vec<ConnId>,
+    /// The turn: what comes in until time passes. Never 0 at first, and wrapping.
+    turn: u32,
     /// What TCP said of the connection that is being judged.
     tcp_seen: Option<TcpFacts>,
     epoch_next: u64,
@@ -123,6 +125,7 @@ impl Gateway {
             draining: None,
             unfinished: Progress::Done,
             due: Vec::new(),
+            turn: 1,
             tcp_seen: None,
             epoch_next: config.epoch_first,
             jitter: fastrand::Rng::with_seed(config.seed),
@@ -157,6 +160,7 @@ impl Gateway {
     /// Verdicts are made here and nowhere else.
     pub fn on_time(&mut self, now: Moment) {
         let now = self.on_told(now);
+        self.turn = self.turn.wrapping_add(1);
         self.expire(now);
         self.drain_further(now);
         if self.accepting.paused_until.is_some_and(|until| until <= now) {
@@ -407,6 +411,7 @@ impl Gateway {
             ReceiveEnd::Starved | ReceiveEnd::Interrupted => {
                 if !matches!(connection.state, State::Closing | State::Held(_)) {
                     connection.receive = Receive::Armed;
+                    connection.rearmed_in = self.turn;
                     self.stats.receives_rearmed += 1;
                     self.ops.push(Op::Receive { conn });
                 }

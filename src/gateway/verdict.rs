@@ -104,7 +104,12 @@ impl Gateway {
             State::Greeting { .. } | State::Live(_) => {}
             State::Held(_) | State::Leaving { .. } | State::Closing => return,
         }
+        let was_deaf = connection.rearmed_in == self.turn;
         match (found, connection.overdue(&self.config, since)) {
+            // The kernel did not listen for it until just now: what it said may not be here yet.
+            (Found::Nothing, Some(_)) if was_deaf => {
+                self.tracker.touch(conn, now + self.config.tick);
+            }
             (Found::Nothing, Some(reason)) => {
                 self.tcp_seen = tcp;
                 self.judge(conn, reason, now);

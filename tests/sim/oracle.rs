@@ -19,10 +19,6 @@ use crate::tally::Tally;
 /// Longest that a ping is under way in these worlds, cut into pieces as it may be.
 const PING_TIME_MAX: Span = Span::from_millis(150);
 
-/// Whether nobody is judged in the turn in which its receive was asked for again, though its last
-/// look found nothing.
-const REARMED_ARE_SPARED: bool = false;
-
 /// What is known of one connection, from its adoption to its `Closed`.
 #[derive(Debug)]
 pub(crate) struct Seat {
@@ -399,20 +395,19 @@ impl Oracle {
         let overdue = self.overdue(conn, asked_at);
         match found {
             Found::Nothing => {
-                if let Some(reason) = overdue {
-                    let is_heard = waiting_since.is_none_or(|since| since >= asked_at);
-                    assert!(is_heard, "P3: {conn} is judged while its bytes wait");
-                    let is_deaf = self.seats[&conn].rearmed_in == Some(self.turns);
-                    let is_spared = is_deaf && REARMED_ARE_SPARED;
-                    assert!(
-                        !is_spared,
-                        "P3: {conn} is judged in the turn in which it was re-armed"
-                    );
-                    self.verdicts += u64::from(reason == CloseReason::HeartbeatTimeout);
-                    self.tcp_seen = tcp;
-                    self.end(conn, reason, now);
-                    self.tcp_seen = None;
+                let Some(reason) = overdue else { return };
+                let is_heard = waiting_since.is_none_or(|since| since >= asked_at);
+                assert!(is_heard, "P3: {conn} is judged while its bytes wait");
+                let is_deaf = self.seats[&conn].rearmed_in == Some(self.turns);
+                if is_deaf {
+                    // Nobody is judged in the turn in which the kernel did not listen for it.
+                    self.seat(conn).spared_at = Some(now);
+                    return;
                 }
+                self.verdicts += u64::from(reason == CloseReason::HeartbeatTimeout);
+                self.tcp_seen = tcp;
+                self.end(conn, reason, now);
+                self.tcp_seen = None;
             }
             Found::Bytes => self.seat(conn).spared_at = Some(now),
             Found::Eof => self.end(conn, CloseReason::ClosedByPeer, now),
