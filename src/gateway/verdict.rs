@@ -108,7 +108,8 @@ impl Gateway {
         match (found, connection.overdue(&self.config, since)) {
             // The kernel did not listen for it until just now: what it said may not be here yet.
             (Found::Nothing, Some(_)) if was_deaf => {
-                self.tracker.touch(conn, now + self.config.tick);
+                let next_turn = now + self.config.tick;
+                self.tracker.touch(conn, next_turn);
             }
             (Found::Nothing, Some(reason)) => {
                 self.tcp_seen = tcp;
