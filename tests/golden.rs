@@ -226,13 +226,13 @@ fn what_a_hello_says_of_the_connection_before_may_be_left_out() {
     let whole = &blocks["HELLO after a loss"];
     let tail_bytes = 4 + 1;
     for (name, left_out, ended_by, expected) in [
-        ("all of it", 0, 1, Ok(Some(EndedBy::Server))),
-        ("the client gave up", 0, 2, Ok(Some(EndedBy::Client))),
-        ("not said", 0, 0, Ok(None)),
-        ("no code", 1, 1, Ok(None)),
-        ("half a number", 3, 1, Ok(None)),
-        ("as before there were these fields", tail_bytes, 1, Ok(None)),
-        ("stands for nothing", 0, 3, Err(CloseReason::Malformed)),
+        ("all of it", 0, 1, Some(EndedBy::Server)),
+        ("the client gave up", 0, 2, Some(EndedBy::Client)),
+        ("not said", 0, 0, None),
+        ("no code", 1, 1, None),
+        ("half a number", 3, 1, None),
+        ("as before there were these fields", tail_bytes, 1, None),
+        ("a later version's word", 0, 3, None),
     ] {
         let mut bytes = whole.clone();
         *bytes.last_mut().expect("a frame") = ended_by;
@@ -249,7 +249,7 @@ fn what_a_hello_says_of_the_connection_before_may_be_left_out() {
                     other => panic!("{name}: {other:?}"),
                 }
             });
-        assert_eq!(read.map_err(|error| error.reason()), expected, "{name}");
+        assert_eq!(read, Ok(expected), "{name}");
     }
 }
 
