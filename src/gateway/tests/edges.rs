@@ -9,7 +9,7 @@ use crate::base::limits;
 use crate::base::time::{Moment, Span};
 use crate::gateway::Command;
 use crate::gateway::tests::{Stage, config};
-use crate::wire::message::Message;
+use crate::wire::message::{Before, EndedBy, Message};
 use crate::wire::native::kind;
 
 fn drain(stage: &mut Stage, within: Span) {
@@ -103,6 +103,23 @@ fn a_frame_that_was_begun_brings_the_deadline_nearer() {
     stage.pass(Span::from_millis(20));
     stage.sees_nothing(conn);
     assert_eq!(stage.gateway.stats().ended(CloseReason::FrameTimeout), 1);
+}
+
+#[test]
+fn who_was_silent_after_a_stall_is_no_wrong_verdict() {
+    let mut stage = Stage::new(config());
+    let other = stage.login("bert");
+    stage.stand_still(Span::from_secs(600));
+    let conn = stage.login("anna");
+    stage.say(other, &Message::Bye { code: 100 });
+    stage.pass(Span::from_millis(35_010));
+    stage.sees_nothing(conn);
+    stage.hear(conn);
+    stage.closes(conn);
+    let before = Before { last_beat_ago_ms: 35_010, ended_by: EndedBy::Server };
+    stage.come_back("anna", &[], Some(before));
+    assert_eq!(stage.gateway.stats().returned, 1);
+    assert_eq!(stage.gateway.stats().false_offline, 0, "HELLO was its last beat");
 }
 
 #[test]
