@@ -431,6 +431,27 @@ fn a_fleet_can_be_steered_while_it_runs() {
 }
 
 #[test]
+fn whoever_is_wanted_back_while_its_end_is_under_way_comes_back_after_it() {
+    let run_time = Span::from_secs(60);
+    let steady = LoadOptions { run_time, clients: 3, ..options(Parts::default()) };
+    let mut world = World::new(steady, Server::Good, WhenIdle::Stay);
+    world.run_until(world.now + Span::from_secs(2));
+    assert!(world.fleet.silence(1));
+    let conn = ConnId { slot: 1, generation: world.fleet.lines[1].generation };
+    let end = ReceiveEnd::Eof;
+    world.fleet.on_completion(Completion::ReceiveEnded { conn, end }, world.now);
+    world.fleet.revive(1, world.now);
+    let mut ops = Vec::new();
+    world.fleet.take_ops(&mut ops);
+    assert!(ops.iter().any(|op| matches!(op, Op::Close { conn: of, .. } if *of == conn)));
+    world.fleet.on_completion(Completion::Closed { conn }, world.now);
+    world.fleet.on_time(world.now);
+    ops.clear();
+    world.fleet.take_ops(&mut ops);
+    assert!(ops.iter().any(|op| matches!(op, Op::Connect(_))), "{ops:?}");
+}
+
+#[test]
 fn only_so_many_connect_at_once() {
     let many = LoadOptions { clients: 2_000, connects_per_s: None, ..options(Parts::default()) };
     let mut world = World::new(many, Server::Good, WhenIdle::End);
