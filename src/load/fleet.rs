@@ -1,6 +1,6 @@
 //! All pretend clients together: their sockets, their alarms, and what is counted.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use crate::base::config::Rhythm;
 use crate::base::ids::ConnId;
@@ -33,6 +33,8 @@ pub struct Fleet {
     chunks: Vec<Chunk>,
     /// Who wants to connect, beside those who never did.
     to_connect: VecDeque<u32>,
+    /// Who was asked to come back, and comes again should its connection be on its way out.
+    wanted_back: BTreeSet<u32>,
     /// The next of those who never connected.
     newcomer: u32,
     /// When the next newcomer may.
@@ -136,6 +138,7 @@ impl Fleet {
             ops: Vec::new(),
             chunks: Vec::new(),
             to_connect: VecDeque::new(),
+            wanted_back: BTreeSet::new(),
             newcomer: 0,
             newcomer_at: now,
             connecting: 0,
@@ -220,13 +223,20 @@ impl Fleet {
         if self.phase != Phase::Running || !self.clients[index as usize].silence() {
             return false;
         }
+        self.wanted_back.remove(&index);
         self.tally.on_due(Due::FallSilent);
         self.set_alarm(index);
         true
     }
 
     /// Makes client `index` beat again, or come back. Whether it was silent or away.
+    ///
+    /// The server may have closed its connection a moment ago and nobody here knows it yet: then it
+    /// comes back when that is over.
     pub fn revive(&mut self, index: u32, now: Moment) -> bool {
+        if self.phase == Phase::Running && !self.is_still_to_come(index) {
+            self.wanted_back.insert(index);
+        }
         let is_idle = match self.lines[index as usize].state {
             LineState::Closed | LineState::Open => true,
             LineState::Connecting | LineState::Closing => false,
@@ -420,6 +430,9 @@ impl Fleet {
         let client = &mut self.clients[conn.slot as usize];
         self.awaited -= u64::from(client.awaited());
         client.on_closed(&self.plan, now);
+        if self.phase == Phase::Running && self.wanted_back.remove(&conn.slot) {
+            client.revive(now);
+        }
         self.set_alarm(conn.slot);
         self.end_if_empty();
     }
