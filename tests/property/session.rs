@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use heartwheel::base::config::{GatewayConfig, Mode, Preset};
 use heartwheel::base::event::Record;
 use heartwheel::base::ids::ConnId;
-use heartwheel::base::io::{Completion, Found, IoFault, Op, ReceiveEnd, SocketHandle};
+use heartwheel::base::io::{CloseHow, Completion, Found, IoFault, Op, ReceiveEnd, SocketHandle};
 use heartwheel::base::limits;
 use heartwheel::base::time::{Moment, Span};
 use heartwheel::gateway::{Command, Gateway};
@@ -40,7 +40,20 @@ pub(crate) fn does_not_depend_on_the_cut(bytes: &[u8]) {
     let whole = Stage::live(mode, &steps, usize::MAX);
     let cut = Stage::live(mode, &steps, 1 + usize::from(second % 24));
     assert_eq!(whole.records, cut.records, "the ledger depends on the cut");
-    assert_eq!(whole.said, cut.said, "the answers depend on the cut");
+    assert!(whole.said.keys().eq(cut.said.keys()), "who is answered depends on the cut");
+    for (conn, whole) in &whole.said {
+        assert!(are_the_same(whole, &cut.said[conn]), "{conn}: the answers depend on the cut");
+    }
+}
+
+/// Whether these are the same answers. Of a connection that is aborted the last ones may have gone
+/// out or not: that depends on how far the kernel had come with them.
+fn are_the_same(whole: &[u8], cut: &[u8]) -> bool {
+    let aborted = format!("{:?}", CloseHow::Abort);
+    match (whole.strip_suffix(aborted.as_bytes()), cut.strip_suffix(aborted.as_bytes())) {
+        (Some(whole), Some(cut)) => whole.starts_with(cut) || cut.starts_with(whole),
+        _ => whole == cut,
+    }
 }
 
 /// Every byte string is a story; a story that ends early is one too.
