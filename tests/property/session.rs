@@ -39,10 +39,17 @@ pub(crate) fn does_not_depend_on_the_cut(bytes: &[u8]) {
     let mode = [Mode::Client, Mode::Server, Mode::Either][usize::from(first % 3)];
     let whole = Stage::live(mode, &steps, usize::MAX);
     let cut = Stage::live(mode, &steps, 1 + usize::from(second % 24));
+    // A connection that leaves is closed when its last word is sent, which may take longer in
+    // pieces. From there on the stories are two: later steps meet other connections.
+    if whole.course != cut.course {
+        return;
+    }
     assert_eq!(whole.records, cut.records, "the ledger depends on the cut");
-    assert!(whole.said.keys().eq(cut.said.keys()), "who is answered depends on the cut");
-    for (conn, whole) in &whole.said {
-        assert!(are_the_same(whole, &cut.said[conn]), "{conn}: the answers depend on the cut");
+    let none: &[u8] = &[];
+    for conn in whole.said.keys().chain(cut.said.keys()) {
+        let [whole, cut] =
+            [&whole, &cut].map(|stage| stage.said.get(conn).map_or(none, Vec::as_slice));
+        assert!(are_the_same(whole, cut), "{conn}: {whole:?} or {cut:?} depends on the cut");
     }
 }
 
@@ -123,6 +130,9 @@ struct Stage {
     records: Vec<Record>,
     /// What each connection was sent, and then how it was closed.
     said: BTreeMap<ConnId, Vec<u8>>,
+    /// In which step which connection was closed.
+    course: Vec<(usize, ConnId)>,
+    step: usize,
 }
 
 impl Stage {
@@ -146,9 +156,12 @@ impl Stage {
             ops: Vec::new(),
             records: Vec::new(),
             said: BTreeMap::new(),
+            course: Vec::new(),
+            step: 0,
         };
         stage.settle();
         for step in steps {
+            stage.step += 1;
             stage.take(step);
         }
         stage.end();
@@ -264,6 +277,7 @@ impl Stage {
         let closes = self.ops.extract_if(.., |op| matches!(op, Op::Close { .. }));
         for op in closes.collect::<Vec<_>>() {
             let Op::Close { conn, how } = op else { continue };
+            self.course.push((self.step, conn));
             self.said.entry(conn).or_default().extend(format!("{how:?}").into_bytes());
             self.conns.retain(|other| *other != conn);
             let of_it = |op: &mut Op| {
