@@ -53,14 +53,20 @@ pub(crate) fn does_not_depend_on_the_cut(bytes: &[u8]) {
     }
 }
 
-/// Whether these are the same answers. Of a connection that is aborted the last ones may have gone
-/// out or not: that depends on how far the kernel had come with them.
+/// Whether these are the same answers, and the same way to close. The last answers before the end
+/// may have gone out or not: that depends on how far the kernel had come with them.
 fn are_the_same(whole: &[u8], cut: &[u8]) -> bool {
-    let aborted = format!("{:?}", CloseHow::Abort);
-    match (whole.strip_suffix(aborted.as_bytes()), cut.strip_suffix(aborted.as_bytes())) {
-        (Some(whole), Some(cut)) => whole.starts_with(cut) || cut.starts_with(whole),
-        _ => whole == cut,
+    let ((whole, whole_how), (cut, cut_how)) = (without_close(whole), without_close(cut));
+    whole_how == cut_how && (whole.starts_with(cut) || cut.starts_with(whole))
+}
+
+fn without_close(said: &[u8]) -> (&[u8], Option<CloseHow>) {
+    for how in [CloseHow::Abort, CloseHow::Finish] {
+        if let Some(said) = said.strip_suffix(format!("{how:?}").as_bytes()) {
+            return (said, Some(how));
+        }
     }
+    (said, None)
 }
 
 /// Every byte string is a story; a story that ends early is one too.
