@@ -31,9 +31,10 @@ enum Step {
 }
 
 /// Takes `bytes` as a story of a few connections, and lives through it three times: with everything
-/// that was written arriving whole, cut into small pieces, and cut with a network that takes what is
-/// sent as slowly as the story says. The gateway never panics and its books balance after every step
-/// each time; and how the bytes were cut changes nothing: ledger, answers and ends are the same.
+/// that was written arriving whole, cut into small pieces, and cut with a network that takes what
+/// is sent as slowly as the story says. The gateway never panics and its books balance after every
+/// step each time; and how the bytes were cut changes nothing: ledger, answers and ends are the
+/// same.
 ///
 /// The last of the three is not compared. How much of an answer was out when its connection ended
 /// depends on how many sends it took, and that on how the questions came in.
