@@ -3,13 +3,17 @@
 //! `pure`: receive → decode → touch → answer → sent, with the real gateway and no ring, over as
 //! many clients as named, in random order. The answer bounds what the seam of two enums can cost.
 //! `kernel`: one PING and its PONG over a real socket, the server on a thread of its own.
+//!
+//! With `BEATS` set it sends so many answered beats over `CLIENTS` clients and measures nothing:
+//! for valgrind, which counts instructions and cache misses. What the clients' coming costs is the
+//! same with `BEATS=0`.
 
 use std::hint::black_box;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group};
 use heartwheel::base::config::GatewayConfig;
 use heartwheel::base::ids::ConnId;
 use heartwheel::base::io::{Completion, Op, SocketHandle};
@@ -167,5 +171,32 @@ fn is_test() -> bool {
     std::env::args().any(|argument| argument == "--test")
 }
 
+/// Beats in the order of `pure`, for valgrind to count.
+fn counted(clients: u32, beats: u32) {
+    let (mut gateway, conns) = crowd(clients);
+    let (mut ops, mut now) = (Vec::new(), Moment::from_millis(1));
+    let bytes = ping(Reply::Wanted);
+    for (beat, conn) in (1..=beats).zip(conns.iter().cycle()) {
+        gateway.on_completion(Completion::Received { conn: *conn, bytes: &bytes }, now);
+        send_all(&mut gateway, &mut ops, now);
+        if beat % 1_024 == 0 {
+            now += Span::from_millis(10);
+            gateway.on_time(now);
+        }
+    }
+}
+
+fn number(variable: &str) -> Option<u32> {
+    let text = std::env::var(variable).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{variable} is a number, not {text:?}")))
+}
+
 criterion_group!(benches, pure, kernel);
-criterion_main!(benches);
+
+fn main() {
+    if let Some(beats) = number("BEATS") {
+        return counted(number("CLIENTS").unwrap_or(1_000), beats);
+    }
+    benches();
+    Criterion::default().configure_from_args().final_summary();
+}
