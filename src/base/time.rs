@@ -1,46 +1,75 @@
 //! A point in time and a length of time, which are not the same thing.
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::ops::{Add, AddAssign, Sub};
 
 /// A point on the monotonic clock, in nanoseconds since an origin that is fixed for one process.
 ///
 /// The core never asks what time it is; it is told a `Moment`. 64 bits of nanoseconds last 584
-/// years, so arithmetic saturates only where a caller made an error.
-#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct Moment(u64);
+/// years, so arithmetic saturates only where a caller made an error. An `Option<Moment>` is no
+/// larger than a `Moment`.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Moment(
+    /// Nanoseconds since the origin, and one.
+    NonZeroU64,
+);
 
 /// A length of time, in nanoseconds. Never negative.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Span(u64);
 
+/// A length of time in whole milliseconds, up to 49 days, in four bytes: as the wire carries it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Millis(u32);
+
 impl Moment {
     /// The origin of the clock.
-    pub const ZERO: Self = Self(0);
+    pub const ZERO: Self = Self(NonZeroU64::MIN);
 
     /// The moment `nanos` nanoseconds after the origin.
     pub const fn from_nanos(nanos: u64) -> Self {
-        Self(nanos)
+        Self(NonZeroU64::MIN.saturating_add(nanos))
     }
 
     /// The moment `millis` milliseconds after the origin.
     pub const fn from_millis(millis: u64) -> Self {
-        Self(millis.saturating_mul(1_000_000))
+        Self::from_nanos(millis.saturating_mul(1_000_000))
     }
 
     /// Nanoseconds since the origin.
     pub const fn as_nanos(self) -> u64 {
-        self.0
+        self.0.get() - 1
     }
 
     /// Whole milliseconds since the origin, rounded down.
     pub const fn as_millis(self) -> u64 {
-        self.0 / 1_000_000
+        self.as_nanos() / 1_000_000
     }
 
     /// How long after `earlier` this moment is; zero when it is not after it.
     pub const fn since(self, earlier: Self) -> Span {
-        Span(self.0.saturating_sub(earlier.0))
+        Span(self.0.get().saturating_sub(earlier.0.get()))
+    }
+}
+
+impl Default for Moment {
+    fn default() -> Self {
+        Self::ZERO
+    }
+}
+
+impl Millis {
+    /// The span, rounded up, so that nothing comes early by it; at most 49 days.
+    pub const fn at_least(span: Span) -> Self {
+        let millis = span.0.div_ceil(1_000_000);
+        Self(if millis > u32::MAX as u64 { u32::MAX } else { lower_half(millis) })
+    }
+
+    /// The span.
+    pub const fn span(self) -> Span {
+        // No product of 32 and 20 bits saturates.
+        Span(self.0 as u64 * 1_000_000)
     }
 }
 
@@ -86,14 +115,7 @@ impl Span {
     /// Whole milliseconds, rounded down, or the largest `u32` when there are more.
     pub const fn as_millis_u32(self) -> u32 {
         let millis = self.as_millis();
-        if millis > u32::MAX as u64 {
-            u32::MAX
-        } else {
-            #[allow(clippy::cast_possible_truncation, reason = "compared with u32::MAX above")]
-            {
-                millis as u32
-            }
-        }
+        if millis > u32::MAX as u64 { u32::MAX } else { lower_half(millis) }
     }
 
     /// Seconds, with their fraction.
@@ -120,6 +142,11 @@ impl Span {
     }
 }
 
+#[allow(clippy::cast_possible_truncation, reason = "who calls has compared it with u32::MAX")]
+const fn lower_half(number: u64) -> u32 {
+    number as u32
+}
+
 impl Add<Span> for Moment {
     type Output = Self;
 
@@ -138,7 +165,7 @@ impl Sub<Span> for Moment {
     type Output = Self;
 
     fn sub(self, span: Span) -> Self {
-        Self(self.0.saturating_sub(span.0))
+        Self(NonZeroU64::new(self.0.get().saturating_sub(span.0)).unwrap_or(NonZeroU64::MIN))
     }
 }
 
@@ -203,6 +230,33 @@ mod tests {
         let late = Moment::from_millis(7);
         assert_eq!(late.since(early), Span::from_millis(2));
         assert_eq!(early.since(late), Span::ZERO);
+    }
+
+    #[test]
+    fn a_moment_costs_nothing_more_where_there_may_be_none() {
+        assert_eq!(size_of::<Option<Moment>>(), size_of::<Moment>());
+        assert_eq!(Moment::from_nanos(0), Moment::ZERO);
+        assert_eq!(Moment::default(), Moment::ZERO);
+        assert_eq!(Moment::from_nanos(7) - Span::from_nanos(7), Moment::ZERO);
+        assert_eq!(Moment::from_nanos(7) - Span::from_nanos(8), Moment::ZERO);
+        assert_eq!(Moment::from_nanos(8) - Span::from_nanos(1), Moment::from_nanos(7));
+        let last = Moment::from_nanos(u64::MAX);
+        assert_eq!(last.as_nanos(), u64::MAX - 1, "the last moment there is");
+        assert_eq!(last + Span::from_nanos(1), last);
+    }
+
+    #[test]
+    fn short_spans_are_never_shorter() {
+        for (span, millis) in [
+            (Span::ZERO, 0),
+            (Span::from_nanos(1), 1),
+            (Span::from_millis(1), 1),
+            (Span::from_micros(1_001), 2),
+            (Span::from_millis(u64::from(u32::MAX)), u64::from(u32::MAX)),
+            (Span::from_nanos(u64::MAX), u64::from(u32::MAX)),
+        ] {
+            assert_eq!(Millis::at_least(span).span(), Span::from_millis(millis), "{span}");
+        }
     }
 
     #[test]
