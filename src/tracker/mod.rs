@@ -73,8 +73,8 @@ pub enum NameError {
 /// Every operation is O(1), and a stale [`ConnId`] does nothing. Generations count in 24 bits: an
 /// id kept while its slot is used 16,777,216 times more would be taken for the newcomer's.
 ///
-/// Memory: the value, 20 bytes for the name's place and its text, 4 for the generation, 4.2 for the
-/// deadline, 5 to 10 in the index.
+/// Memory: the value, 24 bytes for the name (its text too, up to 23 bytes of it), 4 for the
+/// generation, 4.2 for the deadline, 6 to 12 in the index.
 pub struct Tracker<T> {
     table: Table<T>,
     index: Index,
@@ -88,14 +88,15 @@ pub struct Tracker<T> {
 impl<T> Tracker<T> {
     /// A tracker without connections.
     ///
-    /// Sets address space aside for deadlines and names, most of it untouched until used, so that
-    /// growing never stops to copy or hash them. The slab grows as connections come.
+    /// Sets address space aside for everybody, nearly all of it untouched until used, so that
+    /// growing never stops to copy. Names are hashed again as they grow in number, a thousandth
+    /// at once.
     pub fn new(config: TrackerConfig) -> Self {
         let TrackerConfig { capacity_max, tick, hash_key, start } = config;
         let expected = capacity_max.min(CONNECTIONS_LIMIT + REFUSALS_MAX);
         let scale = TickScale::new(tick);
         Self {
-            table: Table::new(),
+            table: Table::new(expected as usize),
             index: Index::new(expected as usize, hash_key),
             wheel: Wheel::with_capacity(scale.tick_at_or_before(start), expected),
             scale,

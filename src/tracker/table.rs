@@ -27,8 +27,10 @@ struct Entry<T> {
 }
 
 impl<T> Table<T> {
-    pub(crate) fn new() -> Self {
-        Self { entries: Slab::new(), generations: Vec::new() }
+    /// A table with room set aside for `slots`, untouched until used: growing a slab of a million
+    /// would move it, and half of what it grew to would be for nobody.
+    pub(crate) fn new(slots: usize) -> Self {
+        Self { entries: Slab::with_capacity(slots), generations: Vec::with_capacity(slots) }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -130,7 +132,7 @@ mod tests {
 
     #[test]
     fn a_slot_used_again_has_another_generation() {
-        let mut table = Table::new();
+        let mut table = Table::new(1);
         let first = table.insert("first");
         assert_eq!(table.remove(first), Some("first"));
         let second = table.insert("second");
@@ -144,7 +146,7 @@ mod tests {
 
     #[test]
     fn generations_wrap_within_24_bits() {
-        let mut table = Table::new();
+        let mut table = Table::new(1);
         let mut last = table.insert(());
         table.generations[0] = GENERATION_MASK;
         last.generation = GENERATION_MASK;
@@ -155,7 +157,7 @@ mod tests {
 
     #[test]
     fn no_id_fits_an_empty_slot() {
-        let mut table = Table::new();
+        let mut table = Table::new(1);
         let conn = table.insert(());
         table.remove(conn);
         for generation in [0, 1, 2, VACANT, VACANT | 1] {
