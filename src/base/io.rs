@@ -248,9 +248,13 @@ pub enum IoFault {
 /// Bytes on their way out.
 ///
 /// Owned by us while it is filled, by the kernel while it is sent: what is in flight nobody can
-/// touch, because nobody has it.
+/// touch, because nobody has it. One pointer: it changes hands often, and where nothing is to be
+/// sent it is nothing.
 #[derive(Debug, Default, Eq, PartialEq)]
-pub struct Chunk {
+pub struct Chunk(Option<Box<Filled>>);
+
+#[derive(Debug, Default, Eq, PartialEq)]
+struct Filled {
     bytes: Vec<u8>,
     start: usize,
 }
@@ -258,22 +262,22 @@ pub struct Chunk {
 impl Chunk {
     /// An empty chunk; allocates nothing.
     pub const fn new() -> Self {
-        Self { bytes: Vec::new(), start: 0 }
+        Self(None)
     }
 
     /// What is still to be sent.
     pub fn unsent(&self) -> &[u8] {
-        &self.bytes[self.start..]
+        self.0.as_ref().map_or(&[], |filled| &filled.bytes[filled.start..])
     }
 
     /// Whether everything was sent.
     pub fn is_done(&self) -> bool {
-        self.start == self.bytes.len()
+        self.len() == 0
     }
 
     /// How many bytes are still to be sent.
     pub fn len(&self) -> usize {
-        self.bytes.len() - self.start
+        self.0.as_ref().map_or(0, |filled| filled.bytes.len() - filled.start)
     }
 
     /// Whether nothing is to be sent.
@@ -287,29 +291,33 @@ impl Chunk {
     /// When that is more than there were.
     pub fn advance(&mut self, count: usize) {
         assert!(count <= self.len(), "sent {count} of {} bytes", self.len());
-        self.start += count;
+        if let Some(filled) = &mut self.0 {
+            filled.start += count;
+        }
     }
 
     /// Where to append further bytes.
     pub fn buffer(&mut self) -> &mut Vec<u8> {
-        &mut self.bytes
+        &mut self.0.get_or_insert_default().bytes
     }
 
     /// Forgets the bytes and keeps the memory.
     pub fn clear(&mut self) {
-        self.bytes.clear();
-        self.start = 0;
+        if let Some(filled) = &mut self.0 {
+            filled.bytes.clear();
+            filled.start = 0;
+        }
     }
 
-    /// Bytes of memory held.
+    /// Bytes of memory held for bytes to send.
     pub fn capacity(&self) -> usize {
-        self.bytes.capacity()
+        self.0.as_ref().map_or(0, |filled| filled.bytes.capacity())
     }
 }
 
 impl From<Vec<u8>> for Chunk {
     fn from(bytes: Vec<u8>) -> Self {
-        Self { bytes, start: 0 }
+        Self(Some(Box::new(Filled { bytes, start: 0 })))
     }
 }
 
@@ -335,8 +343,20 @@ mod tests {
     }
 
     #[test]
+    fn nothing_to_send_takes_no_memory() {
+        let mut chunk = Chunk::new();
+        assert_eq!((chunk.len(), chunk.capacity(), chunk.unsent()), (0, 0, &[][..]));
+        chunk.clear();
+        chunk.advance(0);
+        assert!(chunk.0.is_none());
+        chunk.buffer().push(1);
+        assert_eq!(chunk.unsent(), [1]);
+    }
+
+    #[test]
     fn operations_and_completions_stay_small() {
-        assert!(size_of::<Op>() <= 48, "{}", size_of::<Op>());
+        assert!(size_of::<Chunk>() <= 8, "{}", size_of::<Chunk>());
+        assert!(size_of::<Op>() <= 24, "{}", size_of::<Op>());
         assert!(size_of::<Completion<'_>>() <= 64, "{}", size_of::<Completion<'_>>());
     }
 }

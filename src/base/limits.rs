@@ -93,7 +93,7 @@ pub const HELD_ROOM_MIN: usize = REFUSALS_MAX as usize / 2;
 /// Accept operations waiting in the kernel at once.
 pub const ACCEPTS_MAX: u32 = 64;
 
-/// Clients of late that are remembered: some 80 bytes each.
+/// Clients of late that are remembered: 42 bytes each.
 pub const RECENT_MAX: usize = 64 * 1_024;
 /// Window within which a client's comings are counted.
 pub const FLAP_WINDOW: Span = Span::from_secs(10 * 60);

@@ -2,25 +2,34 @@
 
 use std::net::SocketAddr;
 
-use crate::base::config::{Duplicate, GatewayConfig, Rhythm};
+use crate::base::config::{Class, Duplicate, GatewayConfig, Rhythm};
 use crate::base::event::{CloseReason, Evidence};
 use crate::base::io::{Chunk, CloseHow};
 use crate::base::limits;
-use crate::base::time::{Moment, Span};
+use crate::base::time::{Millis, Moment, Span};
+use crate::gateway::peer::Peer;
 use crate::wire::native::Deframer;
 
 /// One connection, from accept to the completion of its close.
+///
+/// There are a million, and nearly all of them are idle: what only some need is in a box.
 pub(crate) struct Connection {
-    pub(crate) peer: SocketAddr,
     pub(crate) state: State,
-    pub(crate) deframer: Deframer,
+    /// The frame that is incomplete, if one is. Bytes that complete nothing prove no life.
+    pub(crate) begun: Option<Box<Begun>>,
     pub(crate) outbox: Outbox,
-    /// Since when a frame is incomplete. Bytes that complete nothing prove no life.
-    pub(crate) partial_since: Option<Moment>,
-    pub(crate) receive: Receive,
+    pub(crate) look: Look,
     /// In which turn the kernel ended its receive and we armed it again, the latest time.
     pub(crate) rearmed_in: u32,
-    pub(crate) look: Look,
+    pub(crate) receive: Receive,
+    peer: Peer,
+}
+
+/// A frame that came in part.
+pub(crate) struct Begun {
+    deframer: Deframer,
+    /// When its first bytes came.
+    since: Moment,
 }
 
 /// The life of a connection.
@@ -37,6 +46,8 @@ pub(crate) enum State {
     Greeting {
         /// When it was accepted.
         since: Moment,
+        /// Whether the preface is still to come.
+        preface: Preface,
     },
     /// A client is online by this connection.
     Live(Session),
@@ -51,6 +62,13 @@ pub(crate) enum State {
     },
     /// The close was asked for; the kernel's answer frees the slot.
     Closing,
+}
+
+/// Whether a newcomer has said which protocol it speaks.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Preface {
+    Awaited,
+    Heard,
 }
 
 /// A session without a connection.
@@ -70,18 +88,18 @@ pub(crate) enum Socket {
     Gone,
 }
 
-/// A client's presence by one connection.
+/// A client's presence by one connection. Its spans are in whole milliseconds, rounded up: a client
+/// is told what is kept.
 #[derive(Clone)]
 pub(crate) struct Session {
     pub(crate) epoch: u64,
-    pub(crate) rhythm: Rhythm,
-    /// After how much silence it is sent a PING, if at all.
-    pub(crate) ping_after: Option<Span>,
     /// When the last complete frame was received.
     pub(crate) last_beat: Moment,
     pub(crate) watch: Watch,
-    /// For how long it is held when its connection is lost.
-    pub(crate) grace: Span,
+    interval: Millis,
+    timeout: Millis,
+    ping_after: Option<Millis>,
+    grace: Millis,
     /// What becomes of somebody who wants its name.
     pub(crate) duplicate: Duplicate,
 }
@@ -128,16 +146,59 @@ pub(crate) enum Receive {
 }
 
 impl Connection {
-    pub(crate) fn new(peer: SocketAddr, state: State) -> Self {
+    /// Somebody was accepted.
+    pub(crate) fn new(peer: SocketAddr, since: Moment) -> Self {
         Self {
-            peer,
-            state,
-            deframer: Deframer::server_side(),
+            state: State::Greeting { since, preface: Preface::Awaited },
+            begun: None,
             outbox: Outbox::default(),
-            partial_since: None,
-            receive: Receive::Over,
-            rearmed_in: 0,
             look: Look::None,
+            rearmed_in: 0,
+            receive: Receive::Over,
+            peer: peer.into(),
+        }
+    }
+
+    /// Who is at the other end.
+    pub(crate) fn peer(&self) -> SocketAddr {
+        self.peer.into()
+    }
+
+    /// What goes on cutting its bytes into frames, and since when one is incomplete, if one is.
+    pub(crate) fn take_begun(&mut self) -> (Deframer, Option<Moment>) {
+        match self.begun.take() {
+            Some(begun) => (begun.deframer, Some(begun.since)),
+            None => match self.preface() {
+                Preface::Awaited => (Deframer::server_side(), None),
+                // Behind the preface both sides say frames and nothing else.
+                Preface::Heard => (Deframer::client_side(), None),
+            },
+        }
+    }
+
+    /// Keeps what was begun and is not complete. Whoever is between two frames keeps nothing.
+    pub(crate) fn keep_begun(&mut self, deframer: Deframer, since: Moment) {
+        if deframer.is_partial() {
+            self.begun = Some(Box::new(Begun { deframer, since }));
+        }
+    }
+
+    /// How many bytes were begun and are not complete.
+    pub(crate) fn partial_bytes(&self) -> usize {
+        self.begun.as_ref().map_or(0, |begun| begun.deframer.partial_bytes())
+    }
+
+    /// Memory held for what is not complete, in bytes.
+    pub(crate) fn partial_memory_bytes(&self) -> usize {
+        self.begun.as_ref().map_or(0, |begun| begun.deframer.memory_bytes())
+    }
+
+    fn preface(&self) -> Preface {
+        match self.state {
+            State::Greeting { preface, .. } => preface,
+            State::Live(_) | State::Held(_) | State::Leaving { .. } | State::Closing => {
+                Preface::Heard
+            }
         }
     }
 
@@ -145,7 +206,7 @@ impl Connection {
     /// it: the deadline of its handshake or session, or of the frame it has begun.
     pub(crate) fn next_deadline(&self, config: &GatewayConfig) -> Option<Moment> {
         match &self.state {
-            State::Greeting { since } => Some(*since + config.handshake_timeout),
+            State::Greeting { since, .. } => Some(*since + config.handshake_timeout),
             State::Live(session) => {
                 let frame = self.frame_deadline(config.frame_timeout).into_iter();
                 frame.chain([session.deadline()]).min()
@@ -157,7 +218,7 @@ impl Connection {
     /// Which deadline passed, if one did: what the verdict will be, if the last look finds nothing.
     pub(crate) fn overdue(&self, config: &GatewayConfig, now: Moment) -> Option<CloseReason> {
         match &self.state {
-            State::Greeting { since } => {
+            State::Greeting { since, .. } => {
                 (*since + config.handshake_timeout <= now).then_some(CloseReason::HandshakeTimeout)
             }
             State::Live(session) if session.is_overdue(now) => Some(CloseReason::HeartbeatTimeout),
@@ -171,7 +232,7 @@ impl Connection {
 
     /// When the frame that was begun, if one was, has to be complete.
     fn frame_deadline(&self, frame_timeout: Span) -> Option<Moment> {
-        self.partial_since.map(|since| since + frame_timeout)
+        self.begun.as_ref().map(|begun| begun.since + frame_timeout)
     }
 
     /// Largest payload it may send now.
@@ -186,14 +247,43 @@ impl Connection {
 }
 
 impl Session {
+    /// A session that begins now, under the terms of a class. `ping_after`: after how much silence
+    /// the client is sent a PING, if at all.
+    pub(crate) fn new(epoch: u64, class: Class, ping_after: Option<Span>, now: Moment) -> Self {
+        Self {
+            epoch,
+            last_beat: now,
+            watch: Watch::Calm,
+            interval: Millis::at_least(class.rhythm.interval),
+            timeout: Millis::at_least(class.rhythm.timeout),
+            ping_after: ping_after.map(Millis::at_least),
+            grace: Millis::at_least(class.grace),
+            duplicate: class.duplicate,
+        }
+    }
+
+    pub(crate) fn rhythm(&self) -> Rhythm {
+        Rhythm { interval: self.interval.span(), timeout: self.timeout.span() }
+    }
+
+    /// After how much silence it is sent a PING, if at all.
+    pub(crate) fn ping_after(&self) -> Option<Span> {
+        self.ping_after.map(Millis::span)
+    }
+
+    /// For how long it is held when its connection is lost.
+    pub(crate) fn grace(&self) -> Span {
+        self.grace.span()
+    }
+
     /// Last beat + timeout.
     pub(crate) fn dead_at(&self) -> Moment {
-        self.last_beat + self.rhythm.timeout
+        self.last_beat + self.timeout.span()
     }
 
     /// When something has to be done about this client if nothing more is heard of it.
     pub(crate) fn deadline(&self) -> Moment {
-        match (self.watch, self.ping_after) {
+        match (self.watch, self.ping_after()) {
             (Watch::Calm, Some(silence)) => self.last_beat + silence,
             (Watch::Calm, None) => self.dead_at(),
             (Watch::Pinged { until }, _) => until,
@@ -211,7 +301,7 @@ impl Session {
     /// Notes that a PING goes out now. Whoever is pinged late, because we were, has at least half
     /// of the usual time to answer.
     pub(crate) fn on_pinged(&mut self, now: Moment) {
-        let usual = self.rhythm.timeout.minus(self.ping_after.unwrap_or_default());
+        let usual = self.timeout.span().minus(self.ping_after().unwrap_or_default());
         let until = self.dead_at().max(now + usual.divided_by(2));
         self.watch = Watch::Pinged { until };
     }
@@ -227,7 +317,7 @@ impl Session {
 #[derive(Default)]
 pub(crate) struct Outbox {
     waiting: Chunk,
-    in_flight_bytes: usize,
+    in_flight_bytes: u32,
 }
 
 /// There is no room for more: the client does not read.
@@ -235,7 +325,8 @@ pub(crate) struct Outbox {
 pub(crate) struct OutboxFull;
 
 impl Outbox {
-    /// Appends what `write` writes, unless the outbox is full afterwards.
+    /// Appends what `write` writes, unless the outbox is full afterwards. At most
+    /// [`limits::OUTBOX_BYTES_LIMIT`], whatever `bytes_max` is.
     pub(crate) fn append(
         &mut self,
         chunks: &mut ChunkPool,
@@ -246,7 +337,7 @@ impl Outbox {
             self.waiting = chunks.take();
         }
         write(self.waiting.buffer());
-        if self.in_flight_bytes + self.waiting.len() > bytes_max {
+        if self.bytes() > bytes_max.min(limits::OUTBOX_BYTES_LIMIT) {
             return Err(OutboxFull);
         }
         Ok(())
@@ -257,8 +348,9 @@ impl Outbox {
         if self.in_flight_bytes > 0 || self.waiting.is_empty() {
             return None;
         }
-        self.in_flight_bytes = self.waiting.len();
-        Some(std::mem::take(&mut self.waiting))
+        let chunk = std::mem::take(&mut self.waiting);
+        self.note_in_flight(&chunk);
+        Some(chunk)
     }
 
     /// A chunk came home after `sent_bytes` of it went out; what is left of it goes out again.
@@ -269,7 +361,7 @@ impl Outbox {
         chunks: &mut ChunkPool,
     ) -> Option<Chunk> {
         chunk.advance(sent_bytes.min(chunk.len()));
-        self.in_flight_bytes = chunk.len();
+        self.note_in_flight(&chunk);
         if chunk.is_done() {
             chunks.give(chunk);
             return self.take_to_send();
@@ -291,12 +383,16 @@ impl Outbox {
 
     /// Bytes waiting and in flight.
     pub(crate) fn bytes(&self) -> usize {
-        self.in_flight_bytes + self.waiting.len()
+        self.in_flight_bytes as usize + self.waiting.len()
     }
 
     /// Gives up what waits.
     pub(crate) fn forget(&mut self, chunks: &mut ChunkPool) {
         chunks.give(std::mem::take(&mut self.waiting));
+    }
+
+    fn note_in_flight(&mut self, chunk: &Chunk) {
+        self.in_flight_bytes = u32::try_from(chunk.len()).expect("an outbox is bounded");
     }
 }
 
@@ -414,6 +510,9 @@ mod tests {
 
     #[test]
     fn a_connection_is_small() {
-        assert!(size_of::<Connection>() <= 224, "{}", size_of::<Connection>());
+        assert!(size_of::<Session>() <= 48, "{}", size_of::<Session>());
+        assert!(size_of::<State>() <= 48, "{}", size_of::<State>());
+        assert!(size_of::<Outbox>() <= 16, "{}", size_of::<Outbox>());
+        assert!(size_of::<Connection>() <= 112, "{}", size_of::<Connection>());
     }
 }

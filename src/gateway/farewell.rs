@@ -36,7 +36,7 @@ impl Gateway {
             State::Held(_) => return self.end_held(conn, Some(reason), now),
             State::Leaving { .. } | State::Closing => return,
         }
-        self.stats.count_ending(reason, connection.peer);
+        self.stats.count_ending(reason, connection.peer());
         self.tell_disconnected(conn, reason, now);
         if self.end_session(conn, reason, now) {
             let how = match reason == CloseReason::ClosedByPeer {
@@ -90,8 +90,7 @@ impl Gateway {
             return;
         }
         connection.state = State::Leaving { until, waits_for };
-        connection.deframer = Default::default();
-        connection.partial_since = None;
+        connection.begun = None;
         self.stats.frames_sent += 1;
         self.tracker.touch(conn, until);
         self.send_waiting(conn);
@@ -104,8 +103,7 @@ impl Gateway {
             return;
         }
         connection.state = State::Closing;
-        connection.deframer = Default::default();
-        connection.partial_since = None;
+        connection.begun = None;
         connection.outbox.forget(&mut self.chunks);
         self.tracker.disarm(conn);
         self.ops.push(Op::Close { conn, how });

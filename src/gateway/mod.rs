@@ -26,6 +26,7 @@ mod events;
 mod farewell;
 mod lateness;
 mod lived;
+mod peer;
 mod recent;
 mod requests;
 mod resume;
@@ -243,9 +244,9 @@ impl Gateway {
                 client: self.tracker.client(conn)?.clone(),
                 epoch: session.epoch,
                 conn,
-                remote: connection.peer,
-                interval: session.rhythm.interval,
-                timeout: session.rhythm.timeout,
+                remote: connection.peer(),
+                interval: session.rhythm().interval,
+                timeout: session.rhythm().timeout,
             })
         };
         Reply::Clients {
@@ -290,7 +291,7 @@ impl Gateway {
             let partial_max = usize::from(self.config.payload_bytes_max)
                 .max(limits::HANDSHAKE_BYTES_MAX)
                 + limits::FRAME_HEADER_BYTES;
-            assert!(connection.deframer.memory_bytes() <= 2 * partial_max);
+            assert!(connection.partial_memory_bytes() <= 2 * partial_max);
             let is_watched = self.tracker.deadline(conn).is_some();
             match &connection.state {
                 State::Greeting { .. } | State::Live(_) => {
@@ -354,9 +355,8 @@ impl Gateway {
     fn on_accepted(&mut self, socket: SocketHandle, peer: SocketAddr, now: Moment) {
         self.accepting.outstanding = self.accepting.outstanding.saturating_sub(1);
         self.stats.accepted += 1;
-        let state = State::Greeting { since: now };
         let deadline = now + self.config.handshake_timeout;
-        let Ok(conn) = self.tracker.admit(Connection::new(peer, state), deadline) else {
+        let Ok(conn) = self.tracker.admit(Connection::new(peer, now), deadline) else {
             self.ops.push(Op::Discard { socket });
             return;
         };

@@ -2,31 +2,37 @@
 //! two devices that fight for one id from a client that moves, and a wrong verdict from a right
 //! one.
 
-use std::collections::VecDeque;
 use std::hash::Hasher;
 
-use hashbrown::HashMap;
-use hashbrown::hash_map::Entry;
+use hashbrown::HashTable;
 use siphasher::sip::SipHasher13;
 
 use crate::base::event::CloseReason;
 use crate::base::limits;
 use crate::base::time::Moment;
 
-/// What is remembered of a client. Client ids are kept as keyed hashes: two that collide share a
-/// memory, which costs them a count and nothing else.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Recent {
+/// What is remembered of a client: 32 bytes, and more of those few to whom something happened.
+///
+/// Client ids are kept as keyed hashes: two that collide share a memory, which costs them a count
+/// and nothing else.
+struct Recent {
+    hash: u64,
     /// Since when comings are counted.
     counted_since: Moment,
     /// How often it came online since then.
     comings: u32,
+    trouble: Option<Box<Trouble>>,
+}
+
+/// What happens to few.
+#[derive(Default)]
+struct Trouble {
     /// Since when logins that took over are counted.
     fought_since: Moment,
     /// How many took over since then.
     fights: u32,
     /// How its latest session ended, if that was by a verdict.
-    pub(crate) verdict: Option<Verdict>,
+    verdict: Option<Verdict>,
 }
 
 /// A verdict that may yet turn out to have been wrong.
@@ -50,13 +56,17 @@ pub(crate) enum Fight {
 /// The clients of late, at most [`limits::RECENT_MAX`]; the longest known is forgotten first.
 pub(crate) struct RecentClients {
     key: [u64; 2],
-    clients: HashMap<u64, Recent>,
-    order: VecDeque<u64>,
+    /// In the order in which they became known, going round.
+    clients: Vec<Recent>,
+    /// Whose place is taken next, when every place is.
+    oldest: usize,
+    /// Places in `clients` by hash.
+    places: HashTable<u32>,
 }
 
 impl RecentClients {
     pub(crate) fn new(key: [u64; 2]) -> Self {
-        Self { key, clients: HashMap::new(), order: VecDeque::new() }
+        Self { key, clients: Vec::new(), oldest: 0, places: HashTable::new() }
     }
 
     /// A client comes online. Returns how often it did so before, within the window.
@@ -79,14 +89,17 @@ impl RecentClients {
         last_beat: Moment,
         now: Moment,
     ) {
-        let verdict = Verdict { last_beat, judged_at: now };
-        let is_verdict = reason == CloseReason::HeartbeatTimeout;
-        self.of(client, now).verdict = is_verdict.then_some(verdict);
+        let recent = self.of(client, now);
+        if reason == CloseReason::HeartbeatTimeout {
+            recent.trouble().verdict = Some(Verdict { last_beat, judged_at: now });
+        } else {
+            recent.take_verdict();
+        }
     }
 
     /// A login wants to take over from another.
     pub(crate) fn on_takeover(&mut self, client: &str, now: Moment) -> Fight {
-        let recent = self.of(client, now);
+        let recent = self.of(client, now).trouble();
         if recent.fights == 0 || now.since(recent.fought_since) > limits::CONTEST_WINDOW {
             recent.fought_since = now;
             recent.fights = 0;
@@ -102,8 +115,8 @@ impl RecentClients {
 
     /// Takes the verdict on this client's latest session, if there was one.
     pub(crate) fn take_verdict(&mut self, client: &str) -> Option<Verdict> {
-        let hash = self.hash(client);
-        self.clients.get_mut(&hash)?.verdict.take()
+        let place = self.place(self.hash(client))?;
+        self.clients[place].take_verdict()
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -112,29 +125,60 @@ impl RecentClients {
 
     fn of(&mut self, client: &str, now: Moment) -> &mut Recent {
         let hash = self.hash(client);
-        if !self.clients.contains_key(&hash) {
-            while self.clients.len() >= limits::RECENT_MAX {
-                let Some(oldest) = self.order.pop_front() else { break };
-                self.clients.remove(&oldest);
-            }
-            self.order.push_back(hash);
-        }
-        match self.clients.entry(hash) {
-            Entry::Occupied(entry) => entry.into_mut(),
-            Entry::Vacant(entry) => entry.insert(Recent {
-                counted_since: now,
-                comings: 0,
-                fought_since: now,
-                fights: 0,
-                verdict: None,
-            }),
-        }
+        let place = match self.place(hash) {
+            Some(place) => place,
+            None => self.remember(Recent { hash, counted_since: now, comings: 0, trouble: None }),
+        };
+        &mut self.clients[place]
+    }
+
+    /// Gives a newcomer the next place, or that of whoever is known for longest.
+    fn remember(&mut self, newcomer: Recent) -> usize {
+        let hash = newcomer.hash;
+        let place = if self.clients.len() < limits::RECENT_MAX {
+            self.clients.push(newcomer);
+            self.clients.len() - 1
+        } else {
+            let oldest = self.oldest;
+            self.oldest = (oldest + 1) % limits::RECENT_MAX;
+            let forgotten = std::mem::replace(&mut self.clients[oldest], newcomer).hash;
+            let is_its = |&place: &u32| place as usize == oldest;
+            self.places
+                .find_entry(forgotten, is_its)
+                .expect("whoever has a place is found")
+                .remove();
+            oldest
+        };
+        let clients = &self.clients;
+        let number = u32::try_from(place).expect("places are bounded");
+        self.places.insert_unique(hash, number, |&place| clients[place as usize].hash);
+        place
+    }
+
+    fn place(&self, hash: u64) -> Option<usize> {
+        let is_of = |&place: &u32| self.clients[place as usize].hash == hash;
+        self.places.find(hash, is_of).map(|&place| place as usize)
     }
 
     fn hash(&self, client: &str) -> u64 {
         let mut hasher = SipHasher13::new_with_keys(self.key[0], self.key[1]);
         hasher.write(client.as_bytes());
         hasher.finish()
+    }
+}
+
+impl Recent {
+    fn trouble(&mut self) -> &mut Trouble {
+        self.trouble.get_or_insert_default()
+    }
+
+    fn take_verdict(&mut self) -> Option<Verdict> {
+        let trouble = self.trouble.as_mut()?;
+        let verdict = trouble.verdict.take();
+        if trouble.fights == 0 {
+            self.trouble = None;
+        }
+        verdict
     }
 }
 
@@ -200,7 +244,26 @@ mod tests {
             recent.on_online(&format!("client-{number}"), at(0));
         }
         assert_eq!(recent.len(), limits::RECENT_MAX);
-        assert_eq!(recent.order.len(), limits::RECENT_MAX);
+        assert_eq!(recent.places.len(), limits::RECENT_MAX);
+        assert_eq!(recent.on_online("client-10", at(0)), 1, "the first of the others is not");
         assert_eq!(recent.on_online("client-0", at(0)), 0, "the first is forgotten");
+        assert_eq!(recent.on_online("client-10", at(0)), 0, "and now this one");
+    }
+
+    #[test]
+    fn a_client_without_trouble_is_remembered_in_few_bytes() {
+        assert!(size_of::<Recent>() <= 32, "{}", size_of::<Recent>());
+        let mut recent = RecentClients::new([1, 2]);
+        let is_small = |recent: &RecentClients| recent.clients[0].trouble.is_none();
+        recent.on_online("anna", at(0));
+        recent.on_offline("anna", CloseReason::Bye, at(1), at(1));
+        assert!(is_small(&recent));
+        recent.on_offline("anna", CloseReason::HeartbeatTimeout, at(2), at(3));
+        assert!(!is_small(&recent));
+        assert!(recent.take_verdict("anna").is_some());
+        assert!(is_small(&recent), "what is over takes no memory");
+        recent.on_takeover("anna", at(4));
+        recent.on_offline("anna", CloseReason::Bye, at(5), at(5));
+        assert!(!is_small(&recent), "a fight is not over yet");
     }
 }

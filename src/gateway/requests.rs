@@ -2,12 +2,13 @@
 
 use crate::base::event::{CloseReason, Rescue};
 use crate::base::ids::ConnId;
+use crate::base::io::Op;
 use crate::base::time::{Moment, Span};
 use crate::gateway::Gateway;
-use crate::gateway::connection::{Look, State, Watch};
+use crate::gateway::connection::{Look, Preface, State, Watch};
 use crate::gateway::sessions::Wish;
 use crate::wire::message::{Message, Reply};
-use crate::wire::native::{self, Inbound};
+use crate::wire::native::{self, Deframer, Inbound};
 
 /// Whether a connection is listened to further.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -29,13 +30,16 @@ impl Gateway {
             State::Greeting { .. } | State::Live(_) => {}
             State::Held(_) | State::Leaving { .. } | State::Closing => return,
         }
-        let mut deframer = std::mem::take(&mut connection.deframer);
+        let (mut deframer, mut begun_at) = connection.take_begun();
         let mut rest = bytes;
         loop {
             let Some(connection) = self.tracker.get(conn) else { return };
             let payload_max = connection.payload_bytes_max(self.config.payload_bytes_max);
             let next = match deframer.next(&mut rest, payload_max) {
-                Ok(Some(inbound)) => self.on_inbound(conn, &inbound, now),
+                Ok(Some(inbound)) => {
+                    begun_at = None;
+                    self.on_inbound(conn, &inbound, now)
+                }
                 Ok(None) => break,
                 Err(error) => {
                     self.end(conn, error.reason(), now);
@@ -46,37 +50,38 @@ impl Gateway {
                 return;
             }
         }
-        let Some(connection) = self.tracker.get_mut(conn) else { return };
-        connection.deframer = deframer;
-        self.after_received(conn, now);
+        self.after_received(conn, deframer, begun_at.unwrap_or(now));
     }
 
-    /// All complete frames were acted on: answers go out, and the next deadline is set.
-    fn after_received(&mut self, conn: ConnId, now: Moment) {
+    /// All complete frames were acted on, and what is left was begun at that moment: answers go
+    /// out, and the next deadline is set.
+    fn after_received(&mut self, conn: ConnId, rest: Deframer, begun_at: Moment) {
         let Some(connection) = self.tracker.get_mut(conn) else { return };
-        if connection.deframer.is_partial() {
-            connection.partial_since.get_or_insert(now);
-        }
-        let deadline = connection.next_deadline(&self.config);
+        connection.keep_begun(rest, begun_at);
         match &connection.state {
-            State::Live(_) => {
-                if connection.look == Look::None
-                    && let Some(deadline) = deadline
-                {
-                    self.tracker.touch(conn, deadline);
-                }
-                self.send_waiting(conn);
-            }
+            State::Live(_) => {}
             // Nothing is said before HELLO, and its deadline stands.
-            State::Greeting { .. } | State::Held(_) | State::Leaving { .. } | State::Closing => {}
+            State::Greeting { .. } | State::Held(_) | State::Leaving { .. } | State::Closing => {
+                return;
+            }
+        }
+        if let Some(chunk) = connection.outbox.take_to_send() {
+            self.ops.push(Op::Send { conn, chunk });
+        }
+        if connection.look == Look::None
+            && let Some(deadline) = connection.next_deadline(&self.config)
+        {
+            self.tracker.touch(conn, deadline);
         }
     }
 
     fn on_inbound(&mut self, conn: ConnId, inbound: &Inbound<'_>, now: Moment) -> Next {
         let Some(connection) = self.tracker.get_mut(conn) else { return Next::Ended };
-        connection.partial_since = None;
         let is_greeting = match &mut connection.state {
-            State::Greeting { .. } => true,
+            State::Greeting { preface, .. } => {
+                *preface = Preface::Heard;
+                true
+            }
             State::Live(session) => {
                 session.last_beat = now;
                 if session.watch != Watch::Calm {

@@ -74,21 +74,13 @@ impl Gateway {
             Entry::Resumed { epoch, .. } => epoch,
         };
         self.epoch_next += u64::from(entry == Entry::New);
-        let rhythm = class.rhythm;
-        let ping_after = self.ping_after(class);
+        let session = Session::new(epoch, class, self.ping_after(class), now);
+        let rhythm = session.rhythm();
         let Some(connection) = self.tracker.get_mut(conn) else { return Next::Ended };
         debug_assert_eq!(connection.receive, Receive::Armed);
-        connection.state = State::Live(Session {
-            epoch,
-            rhythm,
-            ping_after,
-            last_beat: now,
-            watch: Watch::Calm,
-            grace: class.grace,
-            duplicate: class.duplicate,
-        });
-        let remote = connection.peer;
-        self.follow_timeout(conn, rhythm);
+        connection.state = State::Live(session);
+        let remote = connection.peer();
+        self.follow_timeout(conn, class.rhythm);
         let token = resume::token(self.config.resume_key, client.as_str(), epoch);
         let Rhythm { interval, timeout } = rhythm;
         match entry {
@@ -178,7 +170,7 @@ impl Gateway {
     fn is_own(&self, owner: ConnId, client: &ClientId, token: &[u8]) -> bool {
         let Some(connection) = self.tracker.get(owner) else { return false };
         let epoch = match &connection.state {
-            State::Live(session) if session.grace > Span::ZERO => session.epoch,
+            State::Live(session) if session.grace() > Span::ZERO => session.epoch,
             State::Held(held) => held.session.epoch,
             State::Live(_) | State::Greeting { .. } | State::Leaving { .. } | State::Closing => {
                 return false;
@@ -196,7 +188,7 @@ impl Gateway {
         }
         self.tracker.unname(owner);
         let Some(connection) = self.tracker.get(owner) else { return Entry::New };
-        let peer = connection.peer;
+        let peer = connection.peer();
         match &connection.state {
             State::Live(session) => {
                 let epoch = session.epoch;
@@ -259,7 +251,7 @@ impl Gateway {
         let doublings = (count - limits::CONTEST_FREE).min(16);
         let wait = Span::from_secs(1 << doublings).min(limits::CONTEST_WAIT_MAX);
         if count.is_power_of_two() {
-            let remote = self.tracker.get(conn).map(|connection| connection.peer);
+            let remote = self.tracker.get(conn).map(|connection| connection.peer());
             let Some(remote) = remote else { return Next::Ended };
             let client = client.clone();
             self.tell(Event::Contested { client, epoch, remote, count }, now);
@@ -292,8 +284,8 @@ impl Gateway {
         let Some(connection) = self.tracker.get_mut(conn) else { return false };
         let State::Live(session) = &connection.state else { return false };
         let silence = now.since(session.last_beat);
-        let intervals = silence.as_nanos() / session.rhythm.interval.as_nanos().max(1);
-        let partial_bytes = connection.deframer.partial_bytes();
+        let intervals = silence.as_nanos() / session.rhythm().interval.as_nanos().max(1);
+        let partial_bytes = connection.partial_bytes();
         let evidence = Evidence {
             beats_missed: u32::try_from(intervals).unwrap_or(u32::MAX),
             partial_bytes: u32::try_from(partial_bytes).unwrap_or(u32::MAX),
@@ -305,19 +297,18 @@ impl Gateway {
             tcp: self.tcp_seen.take(),
             held: Span::ZERO,
         };
-        if session.grace > Span::ZERO && reason.is_loss() && self.draining.is_none() {
-            let until = now + session.grace;
+        if session.grace() > Span::ZERO && reason.is_loss() && self.draining.is_none() {
+            let until = now + session.grace();
             let session = session.clone();
             let held = Held { session, reason, evidence, lost_at: now, socket: Socket::Closing };
             connection.state = State::Held(Box::new(held));
-            connection.deframer = Default::default();
-            connection.partial_since = None;
+            connection.begun = None;
             connection.outbox.forget(&mut self.chunks);
             self.tracker.touch(conn, until);
             self.hold(conn);
             return true;
         }
-        let (epoch, last_beat, remote) = (session.epoch, session.last_beat, connection.peer);
+        let (epoch, last_beat, remote) = (session.epoch, session.last_beat, connection.peer());
         let Some(client) = self.tracker.unname(conn) else { return false };
         self.recent.on_offline(client.as_str(), reason, last_beat, now);
         let last_beat = self.time.clock(last_beat);
@@ -333,7 +324,7 @@ impl Gateway {
         let reason = instead.unwrap_or(held.reason);
         let evidence = Evidence { held: now.since(held.lost_at), ..held.evidence };
         let (epoch, last_beat, remote) =
-            (held.session.epoch, held.session.last_beat, connection.peer);
+            (held.session.epoch, held.session.last_beat, connection.peer());
         if let Some(client) = self.tracker.unname(conn) {
             self.recent.on_offline(client.as_str(), reason, last_beat, now);
             let last_beat = self.time.clock(last_beat);

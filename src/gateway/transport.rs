@@ -54,7 +54,7 @@ impl Gateway {
     pub(crate) fn tell_connected(&mut self, conn: ConnId, now: Moment) {
         let Some(transport) = &mut self.transport else { return };
         let Some(connection) = self.tracker.get(conn) else { return };
-        let event = TransportEvent::Connected { conn, remote: connection.peer };
+        let event = TransportEvent::Connected { conn, remote: connection.peer() };
         transport.tell(event, self.time.expected(now));
     }
 
@@ -63,7 +63,8 @@ impl Gateway {
         let Some(transport) = &mut self.transport else { return };
         let Some(connection) = self.tracker.get(conn) else { return };
         let client = self.tracker.client(conn).cloned();
-        let event = TransportEvent::Disconnected { conn, remote: connection.peer, client, reason };
+        let event =
+            TransportEvent::Disconnected { conn, remote: connection.peer(), client, reason };
         transport.tell(event, self.time.expected(now));
     }
 

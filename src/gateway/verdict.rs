@@ -66,7 +66,7 @@ impl Gateway {
     fn is_probed(&self, conn: ConnId) -> bool {
         let connection = self.tracker.get(conn);
         let is_probed = connection.is_some_and(|connection| match &connection.state {
-            State::Live(session) => session.ping_after.is_some(),
+            State::Live(session) => session.ping_after().is_some(),
             State::Greeting { .. } | State::Held(_) | State::Leaving { .. } | State::Closing => {
                 false
             }

@@ -33,6 +33,9 @@ struct Entry {
     state: u16,
 }
 
+/// Memory for each connection, in bytes.
+pub(super) const ENTRY_BYTES: usize = size_of::<Entry>();
+
 const HELD: u16 = 1;
 const RECEIVING: u16 = 1 << 1;
 const SENDING: u16 = 1 << 2;

@@ -57,6 +57,9 @@ const LAST_DRAINS_MAX: usize = 1_000;
 /// Completions that end a gathering sleep before its window is over.
 const GATHERED_ENOUGH: u32 = 256;
 
+/// What a driver remembers of each connection, in bytes: the books of what is under way.
+pub const BOOKS_BYTES: usize = flight::ENTRY_BYTES;
+
 /// Where sockets are kept.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Descriptors {
@@ -92,6 +95,14 @@ impl RingSizes {
             buffer_bytes: limits::RECEIVE_BUFFER_BYTES,
             files_per_ring,
         }
+    }
+
+    /// Memory of one ring in this process, in bytes, once all of it was used: queues and buffers.
+    pub const fn ring_bytes(&self) -> usize {
+        let (sqe_bytes, cqe_bytes, buffer_entry_bytes) = (64, 16, 16);
+        self.sq_entries as usize * sqe_bytes
+            + self.cq_entries as usize * cqe_bytes
+            + self.buffers as usize * (self.buffer_bytes + buffer_entry_bytes)
     }
 }
 

@@ -1,0 +1,200 @@
+//! Promise: an idle, identified connection costs at most 256 bytes of this process.
+//!
+//! Everything is counted that grows with the connections: what the gateway holds on the heap, the
+//! driver's books, and the rings, where one ring holds 20,000. 100,000 unless `CONNECTIONS` says
+//! otherwise.
+
+use std::sync::Mutex;
+
+use heartwheel::base::config::GatewayConfig;
+use heartwheel::base::ids::ConnId;
+use heartwheel::base::io::{Completion, Op, SocketHandle};
+use heartwheel::base::time::{Moment, Span};
+use heartwheel::gateway::Gateway;
+use heartwheel::os::ring::{BOOKS_BYTES, RingSizes};
+use heartwheel::wire::message::{Message, Reply};
+use heartwheel::wire::native;
+
+#[global_allocator]
+static COUNTED: dhat::Alloc = dhat::Alloc;
+
+/// The allocator has one set of books.
+static BOOKS: Mutex<()> = Mutex::new(());
+
+const CONNECTIONS_DEFAULT: u32 = 100_000;
+/// The promise.
+const BYTES_MAX: f64 = 256.0;
+/// What the allocator adds to a block at most: 8 bytes before it, and rounding to 16.
+const BLOCK_BYTES_MAX: usize = 8 + 15;
+/// A usual limit of open files, and so of the files in one ring.
+const FILES_PER_RING: u32 = 20_000;
+/// Events are taken after so many logins, as the loop does once a turn.
+const TURN_LOGINS: u32 = 64;
+
+/// The gateway with a kernel that sends everything at once.
+struct Stage {
+    gateway: Gateway,
+    now: Moment,
+    ops: Vec<Op>,
+    opening: Vec<u8>,
+}
+
+impl Stage {
+    fn new(connections: u32) -> Self {
+        let config = GatewayConfig { connections_max: connections, ..GatewayConfig::default() };
+        let now = Moment::from_millis(1);
+        Self { gateway: Gateway::new(config, now), now, ops: Vec::new(), opening: Vec::new() }
+    }
+
+    /// Carries out what is asked for, and says which connection was adopted.
+    fn settle(&mut self) -> Option<ConnId> {
+        let mut adopted = None;
+        loop {
+            self.gateway.take_ops(&mut self.ops);
+            let Some(op) = self.ops.pop() else { return adopted };
+            match op {
+                Op::Adopt { conn, .. } => adopted = Some(conn),
+                Op::Send { conn, chunk } => {
+                    let result = Ok(chunk.len());
+                    let sent = Completion::Sent { conn, chunk, result };
+                    self.gateway.on_completion(sent, self.now);
+                }
+                Op::Accept { .. } | Op::Receive { .. } => {}
+                Op::StopAccepting
+                | Op::Connect(_)
+                | Op::Discard { .. }
+                | Op::Look { .. }
+                | Op::SetUserTimeout { .. }
+                | Op::Close { .. } => panic!("nothing else is asked for: {op:?}"),
+            }
+        }
+    }
+
+    fn accept(&mut self, number: u32) -> ConnId {
+        let peer = ([127, 0, 0, 1], 9).into();
+        let socket = SocketHandle(u64::from(number));
+        self.gateway.on_completion(Completion::Accepted { socket, peer }, self.now);
+        self.settle().expect("a connection")
+    }
+
+    fn receive(&mut self, conn: ConnId, bytes: &[u8]) {
+        self.gateway.on_completion(Completion::Received { conn, bytes }, self.now);
+        self.settle();
+    }
+
+    fn login(&mut self, number: u32) -> ConnId {
+        let conn = self.accept(number);
+        let mut opening = std::mem::take(&mut self.opening);
+        opening.clear();
+        open(number, &mut opening);
+        self.receive(conn, &opening);
+        self.opening = opening;
+        conn
+    }
+
+    /// So many clients come, and time goes on a little while they do.
+    fn crowd(&mut self, connections: u32) {
+        let mut events = Vec::new();
+        for number in 0..connections {
+            self.login(number);
+            if number % TURN_LOGINS == 0 {
+                self.now += Span::from_millis(1);
+                self.gateway.on_time(self.now);
+                self.gateway.take_events(&mut events, usize::MAX);
+                events.clear();
+            }
+        }
+        self.gateway.take_events(&mut events, usize::MAX);
+    }
+}
+
+/// Preface and HELLO.
+fn open(number: u32, out: &mut Vec<u8>) {
+    native::encode_preface(native::VERSIONS, out);
+    let message = Message::Hello {
+        wanted_interval_ms: 0,
+        client_id: &format!("device-{number:08}"),
+        class: "",
+        token: &[],
+        resume: &[],
+        last_seq: 0,
+        before: None,
+    };
+    native::encode(&message, out);
+}
+
+/// Bytes and blocks on the heap.
+fn heap() -> (usize, usize) {
+    let stats = dhat::HeapStats::get();
+    (stats.curr_bytes, stats.curr_blocks)
+}
+
+#[test]
+fn an_idle_connection_costs_at_most_256_bytes() {
+    let _books = BOOKS.lock();
+    let _profiler = dhat::Profiler::builder().testing().build();
+    let connections = match std::env::var("CONNECTIONS") {
+        Ok(text) => text.parse().expect("CONNECTIONS is a number"),
+        Err(_) => CONNECTIONS_DEFAULT,
+    };
+    let (bytes_before, blocks_before) = heap();
+    let mut stage = Stage::new(connections);
+    stage.crowd(connections);
+    let (bytes, blocks) = heap();
+    assert_eq!(stage.gateway.stats().online, connections as usize);
+    // Vectors of the driver's books double.
+    let books = connections.next_power_of_two() as usize * BOOKS_BYTES;
+    let sizes = RingSizes::new(connections, FILES_PER_RING);
+    let rings = connections.div_ceil(FILES_PER_RING) as usize * sizes.ring_bytes();
+    let blocks = blocks - blocks_before;
+    let mut sum = 0.0;
+    println!("{connections} idle connections, bytes for each:");
+    for (name, bytes) in [
+        ("gateway", bytes - bytes_before),
+        ("the allocator's own", blocks * BLOCK_BYTES_MAX),
+        ("the driver's books", books),
+        ("rings", rings),
+    ] {
+        let each = bytes as f64 / f64::from(connections);
+        println!("  {each:6.1} {name}");
+        sum += each;
+    }
+    println!("  {sum:6.1} in all");
+    assert!(sum <= BYTES_MAX, "{sum:.1} bytes for each connection");
+}
+
+/// Nothing is held for receiving while a connection is idle, whatever it received before.
+#[test]
+fn what_a_frame_in_two_parts_took_is_given_back() {
+    const CONNECTIONS: u32 = 1_000;
+    let _books = BOOKS.lock();
+    let _profiler = dhat::Profiler::builder().testing().build();
+    let mut stage = Stage::new(CONNECTIONS);
+    let mut opening = Vec::new();
+    let mut conns = Vec::new();
+    for number in 0..CONNECTIONS {
+        let conn = stage.accept(number);
+        opening.clear();
+        open(number, &mut opening);
+        // The preface alone, and then HELLO in two parts.
+        for part in [&opening[..8], &opening[8..20], &opening[20..]] {
+            stage.receive(conn, part);
+        }
+        conns.push(conn);
+    }
+    assert_eq!(stage.gateway.stats().online, CONNECTIONS as usize);
+    let mut ping = Vec::new();
+    native::encode(&Message::Ping { reply: Reply::Wanted, payload: b"12345678" }, &mut ping);
+    let (idle, _) = heap();
+    for conn in &conns {
+        stage.receive(*conn, &ping[..7]);
+    }
+    let (begun, _) = heap();
+    assert!(begun > idle + CONNECTIONS as usize * 7, "a part is kept");
+    for conn in &conns {
+        stage.receive(*conn, &ping[7..]);
+    }
+    assert_eq!(heap().0, idle, "and given back");
+    assert_eq!(stage.gateway.stats().frames_received, 2 * u64::from(CONNECTIONS));
+    stage.gateway.check();
+}
