@@ -272,7 +272,7 @@ impl Chunk {
 
     /// Whether everything was sent.
     pub fn is_done(&self) -> bool {
-        self.len() == 0
+        self.0.as_ref().is_none_or(|filled| filled.start == filled.bytes.len())
     }
 
     /// How many bytes are still to be sent.

@@ -125,8 +125,9 @@ pub const TRANSPORT_WAITING_MAX: usize = 16 * 1_024;
 pub const TRANSPORT_UNWRITTEN_MAX: usize = 16 * 1_024;
 /// Slots of the queue to the side thread that transport events leave to the ledger.
 pub const TRANSPORT_ROOM_LEFT: usize = EVENT_QUEUE_MAX / 2;
-/// Slots of the queue of events between loop and side thread.
-pub const EVENT_QUEUE_MAX: usize = 16 * 1_024;
+/// Slots of the queue of events between loop and side thread: as many as the loop hands over in one
+/// turn. What is more waits in the ledger, whose memory is given back when it is empty.
+pub const EVENT_QUEUE_MAX: usize = TURN_EVENTS_MAX;
 /// Events taken by the side thread and not yet written, because the file or the pipe does not take
 /// them. At this many it takes no more, and the loop notices by [`EVENTS_WAITING_MAX`].
 pub const EVENTS_UNWRITTEN_MAX: usize = 64 * 1_024;

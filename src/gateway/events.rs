@@ -31,7 +31,7 @@ impl Ledger {
     pub(crate) fn take(&mut self, out: &mut Vec<Record>, budget: usize) {
         let count = budget.min(self.waiting.len());
         out.extend(self.waiting.drain(..count));
-        if self.waiting.is_empty() && self.waiting.capacity() > limits::EVENTS_WAITING_MAX {
+        if self.waiting.is_empty() && self.waiting.capacity() > limits::TURN_EVENTS_MAX {
             self.waiting = VecDeque::new();
         }
     }
@@ -70,6 +70,18 @@ mod tests {
         let numbers: Vec<u64> = out.iter().map(|record| record.seq).collect();
         assert_eq!(numbers, (1..=45).collect::<Vec<_>>());
         assert_eq!(ledger.seq_last(), 45);
+    }
+
+    #[test]
+    fn a_storm_leaves_no_memory_behind() {
+        let mut ledger = Ledger::new();
+        for _ in 0..=limits::TURN_EVENTS_MAX {
+            ledger.tell(Event::Started { former: None }, Moment::ZERO);
+        }
+        ledger.take(&mut Vec::new(), limits::TURN_EVENTS_MAX);
+        assert!(ledger.waiting.capacity() > limits::TURN_EVENTS_MAX, "one still waits");
+        ledger.take(&mut Vec::new(), limits::TURN_EVENTS_MAX);
+        assert_eq!(ledger.waiting.capacity(), 0);
     }
 
     #[test]
