@@ -169,6 +169,7 @@ fn what_a_frame_in_two_parts_took_is_given_back() {
     const CONNECTIONS: u32 = 1_000;
     let _books = BOOKS.lock();
     let _profiler = dhat::Profiler::builder().testing().build();
+    let (_, blocks_before) = heap();
     let mut stage = Stage::new(CONNECTIONS);
     let mut opening = Vec::new();
     let mut conns = Vec::new();
@@ -185,7 +186,9 @@ fn what_a_frame_in_two_parts_took_is_given_back() {
     assert_eq!(stage.gateway.stats().online, CONNECTIONS as usize);
     let mut ping = Vec::new();
     native::encode(&Message::Ping { reply: Reply::Wanted, payload: b"12345678" }, &mut ping);
-    let (idle, _) = heap();
+    let (idle, blocks) = heap();
+    let blocks = blocks - blocks_before;
+    assert!(blocks < CONNECTIONS as usize / 10, "{blocks} blocks for {CONNECTIONS} idle ones");
     for conn in &conns {
         stage.receive(*conn, &ping[..7]);
     }
