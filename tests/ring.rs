@@ -7,6 +7,10 @@
 mod chaos;
 #[path = "ring/rig.rs"]
 mod rig;
+#[path = "ring/sends.rs"]
+mod sends;
+#[path = "ring/turns.rs"]
+mod turns;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};

@@ -53,6 +53,10 @@ pub const TIMEOUT_MAX: Span = Span::from_secs(24 * 60 * 60);
 pub const TICK_MIN: Span = Span::from_millis(1);
 /// Longest tick of the wheel.
 pub const TICK_MAX: Span = Span::from_secs(1);
+/// How long beats wait for each other so that one turn serves several, unless configured otherwise.
+pub const COALESCE_DEFAULT: Span = Span::from_millis(10);
+/// Longest that they can be made to wait.
+pub const COALESCE_MAX: Span = Span::from_millis(100);
 /// Tick of the wheel, unless configured otherwise.
 pub const TICK_DEFAULT: Span = Span::from_millis(10);
 
@@ -180,8 +184,8 @@ pub const CLIENTS_PAGE_MAX: u32 = 1_024;
 
 // --- work in one turn ----------------------------------------------------------------------------
 
-/// Completions handled before time is looked at again. What is left over is done in the next turn,
-/// and until then nobody is judged.
+/// Completions handled in one turn, and after so many time advances although more has arrived than
+/// could be handled. Until then nobody is judged.
 pub const TURN_COMPLETIONS_MAX: usize = 65_536;
 /// Completions taken from the ring at once, between two looks at operations.
 pub const REAP_BATCH_MAX: usize = 1_024;

@@ -112,9 +112,12 @@ impl Gateway {
     /// Sends what waits, unless a send is under way.
     pub(crate) fn send_waiting(&mut self, conn: ConnId) {
         let Some(connection) = self.tracker.get_mut(conn) else { return };
-        if let Some(chunk) = connection.outbox.take_to_send() {
-            self.ops.push(Op::Send { conn, chunk });
+        let is_last_word = is_last_word(&connection.state);
+        match connection.outbox.take_to_send() {
+            Some(chunk) => self.ops.push(Op::Send { conn, chunk }),
+            None => self.awaits_send |= !connection.outbox.is_empty(),
         }
+        self.awaits_send |= is_last_word;
     }
 
     /// A chunk came home. The rest of it, or the next, goes out; a last word that was heard ends
@@ -137,11 +140,12 @@ impl Gateway {
         match result {
             Ok(sent_bytes) => {
                 let next = connection.outbox.on_sent(chunk, sent_bytes, &mut self.chunks);
-                let is_last_word =
-                    matches!(connection.state, State::Leaving { waits_for: WaitsFor::Sent(_), .. })
-                        && connection.outbox.is_empty();
+                let is_last_word = is_last_word(&connection.state);
                 match next {
-                    Some(chunk) => self.ops.push(Op::Send { conn, chunk }),
+                    Some(chunk) => {
+                        self.ops.push(Op::Send { conn, chunk });
+                        self.awaits_send |= is_last_word;
+                    }
                     None if is_last_word => self.on_gone(conn, CloseReason::ClosedByPeer, now),
                     None => {}
                 }
@@ -152,4 +156,9 @@ impl Gateway {
             }
         }
     }
+}
+
+/// Whether the connection is closed when everything is sent.
+const fn is_last_word(state: &State) -> bool {
+    matches!(state, State::Leaving { waits_for: WaitsFor::Sent(_), .. })
 }

@@ -76,6 +76,8 @@ pub struct Gateway {
     due: Vec<ConnId>,
     /// The turn: what comes in until time passes. Never 0 at first, and wrapping.
     turn: u32,
+    /// Whether anything waits for the end of a send that was asked for.
+    awaits_send: bool,
     /// What TCP said of the connection that is being judged.
     tcp_seen: Option<TcpFacts>,
     epoch_next: u64,
@@ -127,6 +129,7 @@ impl Gateway {
             unfinished: Progress::Done,
             due: Vec::new(),
             turn: 1,
+            awaits_send: false,
             tcp_seen: None,
             epoch_next: config.epoch_first,
             jitter: fastrand::Rng::with_seed(config.seed),
@@ -193,6 +196,13 @@ impl Gateway {
     /// Moves what the kernel should do to the end of `out`.
     pub fn take_ops(&mut self, out: &mut Vec<Op>) {
         out.append(&mut self.ops);
+    }
+
+    /// Whether anything waits for the end of a send that was asked for since this was last asked:
+    /// further bytes of the same client, or the close after a last word. Who sleeps on it holds
+    /// these up.
+    pub fn take_awaits_send(&mut self) -> bool {
+        std::mem::take(&mut self.awaits_send)
     }
 
     /// Moves at most `budget` events to the end of `out`, in order.

@@ -3,7 +3,9 @@
 //! May import: base, os, gateway.
 //! Never here: protocol, verdicts, files. A turn is a dozen lines and stays so.
 
+mod hearing;
 pub mod mailbox;
+mod pace;
 
 use std::collections::VecDeque;
 
@@ -14,8 +16,10 @@ use crate::base::limits;
 use crate::base::time::{Moment, Span};
 use crate::gateway::Gateway;
 use crate::os::clock::Clock;
-use crate::os::ring::{Driver, DriverConfig, More, RingError};
+use crate::os::ring::{Driver, DriverConfig, Heard, RingError};
+use crate::server::hearing::{Hearing, Input};
 use crate::server::mailbox::{Asker, Inside, News, Reader};
+use crate::server::pace::Pace;
 
 /// How long the loop sleeps at most while events wait that the side thread had no room for.
 const CONGESTED_SLEEP_MAX: Span = Span::from_millis(5);
@@ -31,8 +35,8 @@ pub struct Server {
     transport: Vec<TransportRecord>,
     replies: VecDeque<News>,
     report_due: Moment,
-    /// When the latest turn began, if it did not come to the end of its input.
-    left_over_since: Option<Moment>,
+    hearing: Hearing,
+    pace: Pace,
     /// When the end no longer waits for the side thread; set when everybody has left.
     gives_up_at: Option<Moment>,
 }
@@ -49,18 +53,12 @@ pub enum Turn {
     },
 }
 
-/// Whether everything that the kernel had was taken.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Input {
-    Drained,
-    LeftOver,
-}
-
-/// Whether a receive was armed just now: bytes may have waited for it, and they come before time.
+/// Whether a receive was armed again just now: bytes may have waited for it, and they come before
+/// time.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Armed {
     Nobody,
-    Somebody,
+    Again,
 }
 
 impl Server {
@@ -86,7 +84,8 @@ impl Server {
             transport: Vec::new(),
             replies: VecDeque::new(),
             report_due: Moment::ZERO,
-            left_over_since: None,
+            hearing: Hearing::default(),
+            pace: Pace::new(now),
             gives_up_at: None,
         };
         Ok((server, asker, reader))
@@ -105,37 +104,31 @@ impl Server {
         }
     }
 
-    /// One pass: submit, wait, drain completions, advance time, take commands.
+    /// Lets beats wait for each other for up to `window` where many come, so that one turn serves
+    /// several; zero, as at first: not at all. No verdict waits for it.
+    pub fn coalesce(&mut self, window: Span) {
+        self.pace.set_window(window);
+    }
+
+    /// One pass: submit, wait, hand in completions, advance time, take commands. One enter of the
+    /// kernel.
     ///
     /// # Errors
     /// When the ring itself fails, which no peer can cause.
     pub fn turn(&mut self) -> Result<Turn, RingError> {
         self.submit();
-        self.driver.wait(self.sleep())?;
-        // Read before the drain: whatever arrived until now is handed in before anybody is judged.
+        let began = self.clock.now();
+        let sleep = self.sleep(began);
+        let heard = self.driver.enter(sleep)?;
+        // Read when all that is handed in was there, or a deadline would be too early.
         let now = self.clock.now();
-        let input = self.drain()?;
-        if let Some(heard_until) = self.heard_until(input, now) {
-            self.gateway.on_time(heard_until);
+        let input = self.hand_in(began, heard, now);
+        if let Some(until) = self.hearing.until(began, input) {
+            self.gateway.on_time(until);
         }
-        self.take_questions();
-        self.tell();
+        self.take_questions(now);
+        self.tell(now);
         Ok(if self.gateway.is_drained() { self.finish(now) } else { Turn::Goes })
-    }
-
-    /// Until when everything is known to have been handed in.
-    ///
-    /// A flood can outlast the budget of every turn. Time must not wait for its end, or nobody
-    /// would be judged meanwhile: it follows a turn behind, and whatever the flood still hides is
-    /// found by the last look.
-    fn heard_until(&mut self, input: Input, now: Moment) -> Option<Moment> {
-        match input {
-            Input::Drained => {
-                self.left_over_since = None;
-                Some(now)
-            }
-            Input::LeftOver => self.left_over_since.replace(now),
-        }
     }
 
     /// Everybody has left: the rest is told, but a side thread that hangs is not waited for.
@@ -161,53 +154,61 @@ impl Server {
 
     fn submit(&mut self) -> Armed {
         self.gateway.take_ops(&mut self.ops);
-        let armed = match self.ops.iter().any(|op| matches!(op, Op::Receive { .. })) {
-            true => Armed::Somebody,
-            false => Armed::Nobody,
-        };
+        let count = |wanted: fn(&Op) -> bool| self.ops.iter().filter(|op| wanted(op)).count();
+        let armed = count(|op| matches!(op, Op::Receive { .. }));
+        // Whoever is new has no deadline that could have passed.
+        let new = count(|op| matches!(op, Op::Adopt { .. }));
         self.driver.submit(&mut self.ops);
-        armed
+        if armed > new { Armed::Again } else { Armed::Nobody }
     }
 
-    fn sleep(&self) -> Option<Span> {
-        let now = self.clock.now();
+    /// How long to sleep now, and for how long to gather while at it.
+    fn sleep(&mut self, now: Moment) -> Span {
+        self.driver.gather(self.pace.window(now, self.driver.received()));
+        if self.gateway.take_awaits_send() {
+            return Span::ZERO;
+        }
         let longest = if self.records.is_empty() && self.gateway.events_waiting() == 0 {
             limits::SLEEP_MAX
         } else {
             CONGESTED_SLEEP_MAX
         };
         let until_wake = self.gateway.next_wake().map_or(longest, |wake| wake.since(now));
-        Some(until_wake.min(longest))
+        until_wake.min(longest)
     }
 
-    /// Hands in everything that the kernel has, until it has nothing more or the turn's budget is
-    /// used up.
-    fn drain(&mut self) -> Result<Input, RingError> {
-        let mut budget = limits::TURN_COMPLETIONS_MAX;
-        while budget > 0 {
-            let (gateway, clock) = (&mut self.gateway, self.clock);
-            let batch = budget.min(limits::REAP_BATCH_MAX);
-            let drained = self.driver.drain(batch, |completion| {
-                // Read after the completion was there, or a deadline would be too early.
-                gateway.on_completion(completion, clock.now());
-            })?;
-            let armed = self.submit();
-            budget -= drained.completions.min(budget);
-            if drained.more == More::Nothing && armed == Armed::Nobody {
-                return Ok(Input::Drained);
+    /// Hands in everything that the latest enter brought, as far as the turn's budget goes, and
+    /// says what that was.
+    fn hand_in(&mut self, began: Moment, heard: Heard, now: Moment) -> Input {
+        let mut completions = 0;
+        let mut armed = Armed::Nobody;
+        while completions < limits::TURN_COMPLETIONS_MAX {
+            let gateway = &mut self.gateway;
+            let count = self.driver.reap(limits::REAP_BATCH_MAX, |completion| {
+                gateway.on_completion(completion, now);
+            });
+            completions += count;
+            if self.submit() == Armed::Again {
+                armed = Armed::Again;
+            }
+            if count < limits::REAP_BATCH_MAX {
+                return match (heard, armed) {
+                    (Heard::All { after }, Armed::Nobody) => Input::Until(began + after),
+                    (Heard::All { .. } | Heard::Part, _) => Input::Part(completions),
+                };
             }
         }
-        Ok(Input::LeftOver)
+        Input::Part(completions)
     }
 
     /// Questions are heeded even when there is no room for their answers, which wait then.
-    fn take_questions(&mut self) {
+    fn take_questions(&mut self, now: Moment) {
         for _ in 0..limits::TURN_COMMANDS_MAX {
             if self.replies.len() >= limits::COMMAND_QUEUE_MAX {
                 break;
             }
             let Some((ticket, command)) = self.mailbox.next_question() else { break };
-            let reply = self.gateway.on_command(command, self.clock.now());
+            let reply = self.gateway.on_command(command, now);
             self.replies.push_back(News::Reply { ticket, reply });
         }
     }
@@ -224,8 +225,7 @@ impl Server {
     }
 
     /// Tells the side thread what happened, as far as there is room.
-    fn tell(&mut self) {
-        let now = self.clock.now();
+    fn tell(&mut self, now: Moment) {
         if now >= self.report_due {
             self.report();
             self.report_due = now + limits::SLEEP_MAX;
@@ -259,36 +259,6 @@ impl Server {
                 self.mailbox.tell(News::Transport(record));
             }
             self.mailbox.wake_reader();
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::os::ring::{Descriptors, RingSizes};
-
-    #[test]
-    fn time_follows_a_flood_a_turn_behind() {
-        let driver = DriverConfig {
-            connections_max: 16,
-            descriptors: Descriptors::Ordinary,
-            listener: None,
-            sizes: RingSizes::new(16, 16),
-        };
-        let config = GatewayConfig { connections_max: 4, ..GatewayConfig::default() };
-        let (mut server, _asker, _reader) =
-            Server::new(driver, config, Clock::new()).expect("a ring");
-        let at = Moment::from_millis;
-        for (name, input, now, heard_until) in [
-            ("all was read", Input::Drained, at(1), Some(at(1))),
-            ("a flood begins", Input::LeftOver, at(2), None),
-            ("it goes on", Input::LeftOver, at(3), Some(at(2))),
-            ("and on", Input::LeftOver, at(4), Some(at(3))),
-            ("it is over", Input::Drained, at(5), Some(at(5))),
-            ("another one begins", Input::LeftOver, at(6), None),
-        ] {
-            assert_eq!(server.heard_until(input, now), heard_until, "{name}");
         }
     }
 }

@@ -66,10 +66,25 @@ impl Driver {
         }
         let ready = ring.ready();
         let exhausted = looked && ready < want && ring.unsubmitted() == 0;
-        let mut batch = std::mem::take(&mut self.scratch);
-        ring.take_completions(budget, &mut batch);
+        let completions = self.reap_ring(index, budget, each);
+        let ring = &mut self.rings[index];
         let overflowed = ring.has_overflowed();
-        self.stats.overflows += u64::from(overflowed);
+        let all_told = ring.all_sends_told();
+        let more = if exhausted && !overflowed && all_told { More::Nothing } else { More::Maybe };
+        Ok(Drained { completions, more })
+    }
+
+    /// Hands over what one ring's queue has, without entering, at most `budget` completions.
+    pub(super) fn reap_ring(
+        &mut self,
+        index: usize,
+        budget: usize,
+        each: &mut impl FnMut(Completion<'_>),
+    ) -> usize {
+        let mut batch = std::mem::take(&mut self.scratch);
+        let ring = &mut self.rings[index];
+        ring.take_completions(budget, &mut batch);
+        self.stats.overflows += u64::from(ring.has_overflowed());
         self.stats.completions += batch.len() as u64;
         for (count, cqe) in batch.iter().enumerate() {
             self.answer(index, *cqe, each);
@@ -81,8 +96,7 @@ impl Driver {
         let completions = batch.len();
         batch.clear();
         self.scratch = batch;
-        let more = if exhausted && !overflowed { More::Nothing } else { More::Maybe };
-        Ok(Drained { completions, more })
+        completions + self.tell_of_quiet_sends(index, budget - completions, each)
     }
 
     fn answer(&mut self, ring: usize, cqe: Cqe, each: &mut impl FnMut(Completion<'_>)) {
@@ -91,6 +105,7 @@ impl Driver {
         match kind {
             Kind::Receive => self.on_receive(ring, token, cqe, each),
             Kind::Send => self.on_send(token, cqe, each),
+            Kind::QuietSend => self.on_quiet_send_failed(ring, token, cqe, each),
             Kind::Look => self.on_look(token, cqe, each),
             Kind::Inspect => self.on_inspect(token, cqe, each),
             Kind::Accept => self.on_accept(token, cqe, each),
@@ -153,21 +168,6 @@ impl Driver {
                 ReceiveEnd::Interrupted
             }
             result => ReceiveEnd::Fault(fault_of_result(result)),
-        }
-    }
-
-    fn on_send(&mut self, token: Token, cqe: Cqe, each: &mut impl FnMut(Completion<'_>)) {
-        let (conn, audience) = self.flight.find(token).expect("a send ends before its socket");
-        self.flight.end(conn, Operation::Send);
-        let chunk = self.flight.take_chunk(conn);
-        let result = match usize::try_from(cqe.result) {
-            Ok(count_bytes) => Ok(count_bytes),
-            Err(_) if says_try_again(cqe.result) => Ok(0),
-            Err(_) => Err(fault_of_result(cqe.result)),
-        };
-        each(Completion::Sent { conn, chunk, result });
-        if audience == Audience::Closing {
-            self.close_when_ready(conn);
         }
     }
 
@@ -264,6 +264,6 @@ impl Driver {
 }
 
 /// Whether an operation ended for reasons that say nothing about its connection.
-const fn says_try_again(result: i32) -> bool {
+pub(super) const fn says_try_again(result: i32) -> bool {
     result == -libc::EAGAIN || result == -libc::EINTR
 }

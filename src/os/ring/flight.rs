@@ -47,11 +47,27 @@ const UNDER_WAY: u16 = RECEIVING | SENDING | LOOKING;
 
 const VACANT: Entry = Entry { generation: 0, file: 0, chunk: NO_CHUNK, ring: 0, state: 0 };
 
+/// A chunk that is being sent.
+struct Sending {
+    chunk: Chunk,
+    told: Told,
+}
+
+/// Of which sends the kernel tells.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Told {
+    /// Of this one, however it ends.
+    Ever,
+    /// Of this one only if it fails. It is over when the kernel has taken the entry that was queued
+    /// in its ring after so many others.
+    OfFailure(u64),
+}
+
 /// The connections, by slot, and the chunks that are being sent.
 #[derive(Default)]
 pub(super) struct Flight {
     entries: Vec<Entry>,
-    chunks: Slab<Chunk>,
+    chunks: Slab<Sending>,
     held: usize,
     under_way: usize,
 }
@@ -106,11 +122,41 @@ impl Flight {
     }
 
     /// Keeps the chunk that is being sent, and says where its bytes are.
-    pub(super) fn keep_chunk(&mut self, conn: ConnId, chunk: Chunk) -> (*const u8, usize) {
-        let (place, length) = (chunk.unsent().as_ptr(), chunk.len());
-        let key = u32::try_from(self.chunks.insert(chunk)).expect("fewer chunks than connections");
+    pub(super) fn keep_chunk(
+        &mut self,
+        conn: ConnId,
+        chunk: Chunk,
+        told: Told,
+    ) -> (*const u8, u32) {
+        let place = place_of(&chunk);
+        let key = self.chunks.insert(Sending { chunk, told });
+        let key = u32::try_from(key).expect("fewer chunks than connections");
         self.open_entry(conn).chunk = key;
-        (place, length)
+        place
+    }
+
+    /// Of the send under way the kernel will tell from now on; where its bytes are.
+    pub(super) fn tell_of_send(&mut self, conn: ConnId) -> (*const u8, u32) {
+        let key = self.entries[index(conn.slot)].chunk;
+        let sending = &mut self.chunks[index(key)];
+        sending.told = Told::Ever;
+        place_of(&sending.chunk)
+    }
+
+    /// Whether the send under way ends by itself as soon as the kernel sees it.
+    pub(super) fn is_sending_quietly(&self, conn: ConnId) -> bool {
+        let sending = self.chunks.get(index(self.entries[index(conn.slot)].chunk));
+        sending.is_some_and(|sending| sending.told != Told::Ever)
+    }
+
+    /// The bytes of the send under way of this connection, if it is still this very one.
+    pub(super) fn find_quiet(&self, conn: ConnId, told: Told) -> Option<(usize, Audience)> {
+        let entry = self.entries.get(index(conn.slot))?;
+        if entry.generation != conn.generation {
+            return None;
+        }
+        let sending = self.chunks.get(index(entry.chunk))?;
+        (sending.told == told).then(|| (sending.chunk.len(), audience_of(entry)))
     }
 
     /// The connection that a token speaks of; `None` when that life is over.
@@ -118,9 +164,8 @@ impl Flight {
         let entry = self.entries.get(index(token.slot()))?;
         let alive =
             entry.state & HELD != 0 && entry.generation & GENERATION_MASK == token.generation();
-        let audience = if entry.state & CLOSING == 0 { Audience::Open } else { Audience::Closing };
         let conn = ConnId { slot: token.slot(), generation: entry.generation };
-        alive.then_some((conn, audience))
+        alive.then_some((conn, audience_of(entry)))
     }
 
     /// Notes that an operation ended.
@@ -142,7 +187,7 @@ impl Flight {
         let entry = &mut self.entries[index(conn.slot)];
         let key = std::mem::replace(&mut entry.chunk, NO_CHUNK);
         assert!(key != NO_CHUNK, "{conn} sent nothing");
-        self.chunks.remove(index(key))
+        self.chunks.remove(index(key)).chunk
     }
 
     /// Notes that a connection shall be closed.
@@ -237,6 +282,16 @@ const fn bit_of(operation: Operation) -> u16 {
     }
 }
 
+const fn audience_of(entry: &Entry) -> Audience {
+    if entry.state & CLOSING == 0 { Audience::Open } else { Audience::Closing }
+}
+
+/// Where the kernel finds the bytes of a chunk, and how many there are.
+fn place_of(chunk: &Chunk) -> (*const u8, u32) {
+    let length = u32::try_from(chunk.len()).expect("limits keep chunks small");
+    (chunk.unsent().as_ptr(), length)
+}
+
 const fn socket_of(entry: &Entry) -> Socket {
     Socket { ring: entry.ring, file: entry.file }
 }
@@ -260,7 +315,7 @@ mod tests {
         flight.adopt(CONN, SOCKET);
         flight.begin(CONN, Operation::Receive);
         flight.begin(CONN, Operation::Send);
-        flight.keep_chunk(CONN, Chunk::from(vec![1]));
+        flight.keep_chunk(CONN, Chunk::from(vec![1]), Told::Ever);
         flight.begin_close(CONN, CloseHow::Abort);
         assert_eq!(flight.take_ready_to_close(CONN), None);
         flight.end(CONN, Operation::Receive);
@@ -287,6 +342,30 @@ mod tests {
         assert_eq!(flight.find(token), None);
         flight.adopt(ConnId { generation: 10, ..CONN }, SOCKET);
         assert_eq!(flight.find(token), None);
+    }
+
+    #[test]
+    fn a_quiet_send_is_taken_for_no_later_one() {
+        let mut flight = Flight::default();
+        flight.adopt(CONN, SOCKET);
+        flight.begin(CONN, Operation::Send);
+        let (first, second) = (Told::OfFailure(5), Told::OfFailure(9));
+        flight.keep_chunk(CONN, Chunk::from(vec![1, 2]), first);
+        assert!(flight.is_sending_quietly(CONN));
+        assert_eq!(flight.find_quiet(CONN, first), Some((2, Audience::Open)));
+        let former = ConnId { generation: CONN.generation - 1, ..CONN };
+        assert_eq!(flight.find_quiet(former, first), None);
+        // It fails, and another one follows before anybody asks after the first.
+        flight.end(CONN, Operation::Send);
+        flight.take_chunk(CONN);
+        assert_eq!(flight.find_quiet(CONN, first), None);
+        flight.begin(CONN, Operation::Send);
+        flight.keep_chunk(CONN, Chunk::from(vec![3]), second);
+        assert_eq!(flight.find_quiet(CONN, first), None);
+        // The socket is full, and it goes on as one that is told of.
+        flight.tell_of_send(CONN);
+        assert!(!flight.is_sending_quietly(CONN));
+        assert_eq!(flight.find_quiet(CONN, second), None);
     }
 
     #[test]

@@ -15,6 +15,7 @@
 //!   files.
 //! - A receive that is ended by the kernel is told as such, and armed again by whoever asked for
 //!   it.
+//! - A send that waits for nothing is done when its entry is taken, so it makes no completion.
 //! - The flag that says "deferred work waits" can be up with nothing behind it. So it is a reason
 //!   to enter once, and never to loop.
 
@@ -26,6 +27,7 @@ mod fault;
 mod files;
 mod flight;
 mod room;
+mod send;
 mod setup;
 mod token;
 
@@ -38,7 +40,7 @@ use io_uring::{opcode, squeue, types};
 use slab::Slab;
 
 use crate::base::ids::ConnId;
-use crate::base::io::{Chunk, CloseHow, Completion, Op, SocketHandle};
+use crate::base::io::{CloseHow, Completion, Op, SocketHandle};
 use crate::base::limits;
 use crate::base::time::Span;
 use crate::os::ring::accept::Accepts;
@@ -47,7 +49,7 @@ use crate::os::ring::connect::Connects;
 use crate::os::ring::files::Files;
 use crate::os::ring::flight::{Flight, Operation, Socket};
 use crate::os::ring::room::Room;
-use crate::os::ring::setup::{Bell, Cqe, Ring, Sleep};
+use crate::os::ring::setup::{Bell, Cqe, Ran, Ring, Sleep};
 use crate::os::ring::token::{Kind, Token};
 use crate::os::socket::Listener;
 use crate::os::wake::Waker;
@@ -56,6 +58,8 @@ use crate::os::wake::Waker;
 const LAST_DRAINS_MAX: usize = 1_000;
 /// Completions that end a gathering sleep before its window is over.
 const GATHERED_ENOUGH: u32 = 256;
+/// Completions wanted of an enter that makes up for earlier ones.
+const ENOUGH: u32 = 1_024;
 
 /// What a driver remembers of each connection, in bytes: the books of what is under way.
 pub const BOOKS_BYTES: usize = flight::ENTRY_BYTES;
@@ -174,6 +178,18 @@ pub enum More {
     Nothing,
 }
 
+/// What an [enter](Driver::enter) brought within reach of [`Driver::reap`].
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Heard {
+    /// Perhaps not all that had arrived when it was called.
+    Part,
+    /// All that had arrived until so long after it was called.
+    All {
+        /// Zero, or how long it slept.
+        after: Span,
+    },
+}
+
 /// Numbers about a driver, counted since it was made unless said otherwise.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct DriverStats {
@@ -191,7 +207,7 @@ pub struct DriverStats {
     pub starved: u64,
     /// Receives that the kernel ended for other reasons.
     pub interrupted: u64,
-    /// Drains that found the completion queue overflowing.
+    /// Times that the completion queue was found overflowing.
     pub overflows: u64,
     /// Options that could not be set on a socket.
     pub options_refused: u64,
@@ -203,8 +219,10 @@ pub struct DriverStats {
     pub in_flight: usize,
     /// Now: accepts waiting in the kernel.
     pub accepts_waiting: usize,
-    /// Now: whether sleeps gather completions, as asked for and as far as the kernel can.
+    /// Now: whether sleeps gather completions.
     pub gathers: bool,
+    /// Whether a gathering sleep goes on where nothing came: kernel 6.12.
+    pub gathers_without_waking: bool,
     /// All receive buffers.
     pub buffers: usize,
     /// Now: receive buffers that the kernel has, by its own account; `None` before kernel 6.8.
@@ -231,6 +249,10 @@ pub struct Driver {
     descriptors: Descriptors,
     connections_max: u32,
     first: usize,
+    /// Whether something was asked whose answer is not to wait for a gathering sleep.
+    is_urgent: bool,
+    /// Whether the latest enter left work behind.
+    is_behind: bool,
     stats: DriverStats,
 }
 
@@ -259,6 +281,8 @@ impl Driver {
             descriptors,
             connections_max,
             first: 0,
+            is_urgent: false,
+            is_behind: false,
             stats: DriverStats::default(),
         };
         driver.listen_to(Kind::Wake, 0, driver.waker.raw());
@@ -275,30 +299,63 @@ impl Driver {
         }
     }
 
-    /// Submits, and sleeps until there is a completion, a wake, or `longest` is over.
+    /// Submits, and sleeps until there is a completion, a wake, or `longest` is over; until a send
+    /// is done, too. To be followed by [`drain`](Self::drain).
     pub fn wait(&mut self, longest: Option<Span>) -> Result<(), RingError> {
         if !self.immediate.is_empty() || self.rings[0].ready() > 0 {
             return Ok(());
         }
-        let sleep = longest.map_or(Sleep::Forever, Sleep::AtMost);
-        let want = if self.rings[0].gathers() { GATHERED_ENOUGH } else { 1 };
-        if self.rings.len() == 1 {
-            return self.rings[0].enter(want, sleep);
-        }
-        if self.settle_further_rings()? == Settled::Quiet {
-            self.rings[0].enter(want, sleep)?;
-        }
-        for ring in &mut self.rings[1..] {
-            ring.silence_bell();
-        }
+        // Their success makes no completion, so it would end no sleep.
+        let is_sending = self.rings.iter().any(|ring| !ring.quiet.is_empty());
+        self.enter_rings(if is_sending { Some(Span::ZERO) } else { longest })?;
         Ok(())
+    }
+
+    /// Submits, and sleeps until there is a completion, a wake, or `longest` is over: one enter,
+    /// and one more for each further ring with news. To be followed by [`reap`](Self::reap).
+    ///
+    /// A send that is done ends no sleep. It is told of at the next occasion, and whoever waits for
+    /// that must not ask for a sleep.
+    pub fn enter(&mut self, longest: Span) -> Result<Heard, RingError> {
+        let has_news =
+            !self.immediate.is_empty() || self.rings.iter_mut().any(|ring| ring.ready() > 0);
+        self.enter_rings(Some(if has_news { Span::ZERO } else { longest }))
+    }
+
+    /// Hands over what is there without entering, at most `budget` completions, and says how many.
+    /// Fewer than `budget`: all that there was.
+    ///
+    /// All of them were there before the latest [`enter`](Self::enter) returned.
+    pub fn reap(&mut self, budget: usize, mut each: impl FnMut(Completion<'_>)) -> usize {
+        assert!(budget > 0, "no budget is no progress");
+        let mut completions = self.answer_immediate(budget, &mut each);
+        let rings = self.rings.len();
+        for step in 0..rings {
+            let ring = (self.first + step) % rings;
+            if completions >= budget {
+                self.first = ring; // whoever came too late this time is first next time
+                break;
+            }
+            completions += self.reap_ring(ring, budget - completions, &mut each);
+        }
+        self.arm_accepts();
+        self.begin_waiting_connects();
+        completions
     }
 
     /// Lets a sleep that something ends last for `window` all the same, so that one turn serves
     /// what comes in that time: fewer turns, and later answers by up to `window`. Zero, as at
-    /// first: wake at once. Kernels before 6.12 wake at once always.
+    /// first: wake at once. A sleep does not grow longer by it, and where anything but sending and
+    /// receiving is asked for, that is not made to wait.
+    ///
+    /// Kernels before 6.12 wake once in every window, also where nothing comes.
     pub fn gather(&mut self, window: Span) {
         self.rings[0].gather(window);
+    }
+
+    /// Pieces of bytes received since the driver was made.
+    pub const fn received(&self) -> u64 {
+        self.stats.received
     }
 
     /// Enters without sleeping, and hands over what is there, at most `budget` completions.
@@ -355,6 +412,7 @@ impl Driver {
             in_flight: self.flight.under_way(),
             accepts_waiting: self.accepts.armed(),
             gathers: self.rings[0].gathers(),
+            gathers_without_waking: self.rings[0].can_sleep_on,
             buffers: self.rings.iter().map(|ring| usize::from(ring.buffers_ref().count())).sum(),
             buffers_with_kernel: with_kernel
                 .map(|counts| counts.into_iter().map(usize::from).sum()),
@@ -402,20 +460,7 @@ impl Driver {
             Target::Fd(file) => opcode::RecvMulti::new(file, buffers::GROUP).build(),
         };
         self.stats.receives_armed += 1;
-        self.push(socket.ring, entry, Token::of(Kind::Receive, conn));
-    }
-
-    fn begin_send(&mut self, conn: ConnId, chunk: Chunk) {
-        assert!(!chunk.is_empty(), "a send without bytes would look like the end of the stream");
-        let socket = self.flight.begin(conn, Operation::Send);
-        let (place, length) = self.flight.keep_chunk(conn, chunk);
-        let length = u32::try_from(length).expect("limits keep chunks small");
-        let entry = match self.target(socket) {
-            Target::Fixed(file) => opcode::Send::new(file, place, length),
-            Target::Fd(file) => opcode::Send::new(file, place, length),
-        };
-        let entry = entry.flags(libc::MSG_NOSIGNAL).build();
-        self.push(socket.ring, entry, Token::of(Kind::Send, conn));
+        self.push_patiently(socket.ring, entry, Token::of(Kind::Receive, conn));
     }
 
     fn begin_look(&mut self, conn: ConnId) {
@@ -454,7 +499,9 @@ impl Driver {
         for (operation, cancel) in
             [(Operation::Receive, Kind::CancelReceive), (Operation::Send, Kind::CancelSend)]
         {
-            if self.flight.is_under_way(conn, operation) {
+            let ends_by_itself =
+                operation == Operation::Send && self.flight.is_sending_quietly(conn);
+            if self.flight.is_under_way(conn, operation) && !ends_by_itself {
                 self.cancel(socket.ring, cancel, conn);
             }
         }
@@ -530,7 +577,54 @@ impl Driver {
     }
 
     fn push(&mut self, ring: u16, entry: squeue::Entry, token: Token) {
+        self.is_urgent = true;
+        self.push_patiently(ring, entry, token);
+    }
+
+    /// The same for an operation whose answer may wait for a gathering sleep.
+    fn push_patiently(&mut self, ring: u16, entry: squeue::Entry, token: Token) {
         self.rings[usize::from(ring)].push(entry.user_data(token.raw()));
+    }
+
+    /// Enters the first ring, and every other one that has something to do.
+    fn enter_rings(&mut self, longest: Option<Span>) -> Result<Heard, RingError> {
+        let mut longest = longest;
+        if self.rings.len() > 1 && self.settle_further_rings()? == Settled::News {
+            longest = Some(Span::ZERO);
+        }
+        let first = &mut self.rings[0];
+        let enough = u32::from(first.buffers_ref().count() / 2).max(1);
+        let want = if longest == Some(Span::ZERO) {
+            if self.is_behind { ENOUGH.min(enough) } else { 0 }
+        } else if first.gathers() && !self.is_urgent {
+            longest = first.gathering(longest);
+            GATHERED_ENOUGH.min(enough)
+        } else {
+            1
+        };
+        let sleep = match longest {
+            None => Sleep::Forever,
+            Some(Span::ZERO) => Sleep::No,
+            Some(longest) => Sleep::AtMost(longest),
+        };
+        first.enter(want, sleep)?;
+        let mut heard = match first.latest() {
+            Ran::Part => Heard::Part,
+            Ran::All => Heard::All { after: Span::ZERO },
+            Ran::AllToTheEnd => Heard::All { after: longest.unwrap_or_default() },
+        };
+        for ring in &mut self.rings[1..] {
+            ring.silence_bell();
+            if ring.has_work() {
+                ring.enter(if self.is_behind { ENOUGH.min(enough) } else { 0 }, Sleep::No)?;
+                if ring.latest() == Ran::Part {
+                    heard = Heard::Part;
+                }
+            }
+        }
+        self.is_urgent = false;
+        self.is_behind = heard == Heard::Part;
+        Ok(heard)
     }
 
     /// Submits what the further rings have, and lets them ring from now on.
@@ -617,4 +711,24 @@ fn handle_of(socket: Socket) -> SocketHandle {
 fn socket_of(handle: SocketHandle) -> Socket {
     let [.., r1, r0, f3, f2, f1, f0] = handle.0.to_be_bytes();
     Socket { ring: u16::from_be_bytes([r1, r0]), file: u32::from_be_bytes([f3, f2, f1, f0]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_kernel_wakes_in_every_window_and_no_later() {
+        let sizes = RingSizes::new(16, 16);
+        let descriptors = Descriptors::Ordinary;
+        let config = DriverConfig { connections_max: 16, descriptors, listener: None, sizes };
+        let mut driver = Driver::new(config).expect("io_uring");
+        driver.enter(Span::ZERO).expect("io_uring");
+        let (window, sleep) = (Span::from_millis(20), Span::from_secs(60));
+        driver.gather(window);
+        driver.rings[0].can_sleep_on = false;
+        assert_eq!(driver.enter(sleep).expect("io_uring"), Heard::All { after: window });
+        let brief = Span::from_millis(1);
+        assert_eq!(driver.enter(brief).expect("io_uring"), Heard::All { after: brief });
+    }
 }

@@ -8,6 +8,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use io_uring::{IoUring, cqueue, squeue};
 use rustix::event::{EventfdFlags, eventfd};
 
+use crate::base::ids::ConnId;
 use crate::base::time::Span;
 use crate::os::ring::buffers::Buffers;
 use crate::os::ring::{Descriptors, RingError, RingSizes};
@@ -41,13 +42,31 @@ pub(super) struct Ring {
     buffers: Buffers,
     bell: Option<OwnedFd>,
     backlog: VecDeque<squeue::Entry>,
+    /// In the order in which they were queued.
+    pub(super) quiet: VecDeque<QuietSend>,
     registered: Option<u32>,
     wait_flags: u32,
-    /// Microseconds that a sleep lasts at least, unless enough comes to be worth waking for.
-    gather_micros: u32,
+    /// How long a sleep lasts at least, unless enough comes to be worth waking for.
+    gather: Span,
+    /// Whether the kernel can sleep on when nothing came in that time (6.12).
+    pub(super) can_sleep_on: bool,
+    /// Entries queued so far.
+    queued: u64,
+    latest: Ran,
     pub(super) files_free: u32,
     pub(super) files_max: u32,
     pub(super) enters: u64,
+}
+
+/// What the latest enter did with the work that waited when it began.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Ran {
+    /// Perhaps not all of it was run.
+    Part,
+    /// All of it.
+    All,
+    /// All of it, and all that came until the sleep was over.
+    AllToTheEnd,
 }
 
 /// Whether a ring wakes another one.
@@ -81,14 +100,19 @@ impl Ring {
             Bell::Fitted => Some(fit_bell(&uring)?),
         };
         let wait_flags = if uring.params().is_feature_no_iowait() { ENTER_NO_IOWAIT } else { 0 };
+        let can_sleep_on = uring.params().is_feature_min_timeout();
         let mut ring = Self {
             uring,
             buffers,
             bell,
             backlog: VecDeque::new(),
+            quiet: VecDeque::new(),
             registered: None,
             wait_flags,
-            gather_micros: 0,
+            gather: Span::ZERO,
+            can_sleep_on,
+            queued: 0,
+            latest: Ran::Part,
             files_free: files,
             files_max: files,
             enters: 0,
@@ -112,16 +136,37 @@ impl Ring {
         self.uring.completion().disable_eventfd();
     }
 
-    /// Lets every sleep for more than one completion last so long, where the kernel can (6.12).
-    pub(super) fn gather(&mut self, window: Span) {
-        if self.uring.params().is_feature_min_timeout() {
-            self.gather_micros = u32::try_from(window.as_micros()).unwrap_or(u32::MAX);
-        }
+    /// Lets every sleep for more than one completion last so long.
+    pub(super) const fn gather(&mut self, window: Span) {
+        self.gather = window;
     }
 
     /// Whether sleeps gather completions.
-    pub(super) const fn gathers(&self) -> bool {
-        self.gather_micros > 0
+    pub(super) fn gathers(&self) -> bool {
+        self.gather > Span::ZERO
+    }
+
+    /// How long a gathering sleep of `longest` may be.
+    pub(super) fn gathering(&self, longest: Option<Span>) -> Option<Span> {
+        if self.can_sleep_on {
+            return longest;
+        }
+        Some(longest.map_or(self.gather, |longest| longest.min(self.gather)))
+    }
+
+    /// What the latest enter did with the work that waited when it began.
+    pub(super) const fn latest(&self) -> Ran {
+        self.latest
+    }
+
+    /// Entries that were queued before the next one.
+    pub(super) const fn queued(&self) -> u64 {
+        self.queued
+    }
+
+    /// Entries that the kernel has taken, of all that were queued.
+    pub(super) fn taken(&mut self) -> u64 {
+        self.queued - self.unsubmitted() as u64
     }
 
     /// The buffers of this ring.
@@ -138,6 +183,7 @@ impl Ring {
     /// The caller keeps the memory that the entry points to until its completion: chunks in
     /// [`Flight`](crate::os::ring::flight::Flight), the rest in rooms.
     pub(super) fn push(&mut self, entry: squeue::Entry) {
+        self.queued += 1;
         if !self.backlog.is_empty() {
             self.backlog.push_back(entry);
             return;
@@ -154,6 +200,12 @@ impl Ring {
         self.uring.submission().len() + self.backlog.len()
     }
 
+    /// Whether of every send that the kernel has taken the driver knows how it ended.
+    pub(super) fn all_sends_told(&mut self) -> bool {
+        let taken = self.taken();
+        self.quiet.front().is_none_or(|quiet| quiet.place >= taken)
+    }
+
     /// Completions that can be taken now.
     pub(super) fn ready(&mut self) -> usize {
         self.uring.completion().len()
@@ -167,7 +219,12 @@ impl Ring {
     /// Whether entering might bring something. The kernel's flag can be up with nothing behind it:
     /// a reason to enter once, never to loop.
     pub(super) fn may_have_news(&mut self) -> bool {
-        if !self.backlog.is_empty() || self.ready() > 0 {
+        self.ready() > 0 || self.has_work()
+    }
+
+    /// Whether the kernel might have something to do for this ring, by the same flag.
+    pub(super) fn has_work(&mut self) -> bool {
+        if !self.backlog.is_empty() {
             return true;
         }
         let queue = self.uring.submission();
@@ -194,6 +251,7 @@ impl Ring {
             self.enter_once(0, Sleep::No)?;
             let is_half_full = self.ready() > self.uring.completion().capacity() / 2;
             if is_half_full || self.unsubmitted() == before {
+                self.latest = Ran::Part;
                 return Ok(()); // completions are to be taken before more of them come
             }
         }
@@ -225,6 +283,26 @@ impl Ring {
     }
 
     fn enter_once(&mut self, want: u32, sleep: Sleep) -> Result<(), RingError> {
+        // The kernel is content with a full queue.
+        let full = u32::try_from(self.uring.completion().capacity()).expect("a queue length");
+        let want = want.min(full);
+        let end = self.call_enter(want, sleep)?;
+        // With what was wanted the kernel stops, and raises the flag when there is more to do. With
+        // less it has done all, and the flag is stale or was raised by what came later.
+        let has_enough = self.ready() >= want as usize;
+        let queue = self.uring.submission();
+        let is_left = queue.cq_overflow() || !queue.is_empty() || !self.backlog.is_empty();
+        let is_flagged = queue.taskrun();
+        self.latest = match end {
+            _ if is_left || (has_enough && is_flagged) => Ran::Part,
+            End::NotRun => Ran::Part,
+            End::OfTime if !is_flagged => Ran::AllToTheEnd,
+            End::OfTime | End::Early => Ran::All,
+        };
+        Ok(())
+    }
+
+    fn call_enter(&mut self, want: u32, sleep: Sleep) -> Result<End, RingError> {
         self.enters += 1;
         let count = u32::try_from(self.uring.submission().len()).expect("a queue length");
         let nanos = match sleep {
@@ -236,7 +314,7 @@ impl Ring {
         let argument = EnterArgument {
             sigmask: 0,
             sigmask_bytes: 0,
-            min_wait_micros: self.gather_micros_within(sleep),
+            min_wait_micros: if want > 1 { self.gather_micros_within(sleep) } else { 0 },
             time: time.as_ref().map_or(std::ptr::null(), std::ptr::from_ref),
         };
         let mut flags = ENTER_GETEVENTS | ENTER_EXT_ARG | self.wait_flags;
@@ -255,25 +333,27 @@ impl Ring {
             libc::syscall(libc::SYS_io_uring_enter, fd, count, want, flags, pointer, bytes)
         };
         if result >= 0 {
-            return Ok(());
+            return Ok(End::Early);
         }
         let error = io::Error::last_os_error();
         match error.raw_os_error() {
-            // Time is over, a signal came, or the completion queue must be emptied first.
-            Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(()),
+            Some(libc::ETIME) => Ok(End::OfTime),
+            Some(libc::EINTR) => Ok(End::Early),
+            // The completion queue must be emptied first.
+            Some(libc::EBUSY | libc::EAGAIN) => Ok(End::NotRun),
             _ => Err(RingError::Enter { source: error }),
         }
     }
 
     /// The window of a gathering sleep: the kernel would let it outlast the sleep.
     fn gather_micros_within(&self, sleep: Sleep) -> u32 {
-        match sleep {
-            Sleep::No => 0,
-            Sleep::AtMost(span) => {
-                self.gather_micros.min(u32::try_from(span.as_micros()).unwrap_or(u32::MAX))
-            }
-            Sleep::Forever => self.gather_micros,
-        }
+        let window = match sleep {
+            Sleep::No => Span::ZERO,
+            _ if !self.can_sleep_on => Span::ZERO,
+            Sleep::AtMost(span) => self.gather.min(span),
+            Sleep::Forever => self.gather,
+        };
+        u32::try_from(window.as_micros()).unwrap_or(u32::MAX)
     }
 
     /// Spares the kernel a look-up at every enter, where it can.
@@ -305,6 +385,25 @@ impl Drop for Ring {
             self.register_ring_call(UNREGISTER_RING_FDS, &mut update);
         }
     }
+}
+
+/// A send that the kernel tells of only if it fails.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct QuietSend {
+    pub(super) conn: ConnId,
+    /// So many entries were queued before its own.
+    pub(super) place: u64,
+}
+
+/// How an enter ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum End {
+    /// With what was wanted, or by a signal.
+    Early,
+    /// With the sleep, and without a completion.
+    OfTime,
+    /// It was refused before it did anything but submit.
+    NotRun,
 }
 
 /// What a completion says.

@@ -41,10 +41,12 @@ pub(super) enum Kind {
     Wake,
     /// The bell of a further ring; the slot is which.
     Bell,
+    /// The send of a connection that is told of only if it fails.
+    QuietSend,
 }
 
 impl Kind {
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 17] = [
         Self::Accept,
         Self::CancelAccept,
         Self::Receive,
@@ -61,6 +63,7 @@ impl Kind {
         Self::Connect,
         Self::Wake,
         Self::Bell,
+        Self::QuietSend,
     ];
 }
 

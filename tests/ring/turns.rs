@@ -1,0 +1,298 @@
+//! What a turn costs in system calls, and that nothing waits for what saves them.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use heartwheel::base::config::{GatewayConfig, Rhythm};
+use heartwheel::base::io::{Found, Op};
+use heartwheel::base::limits;
+use heartwheel::base::time::Span;
+use heartwheel::gateway::{Command, Stats};
+use heartwheel::os::clock::Clock;
+use heartwheel::os::ring::{Descriptors, DriverConfig, Heard, RingSizes};
+use heartwheel::os::socket::{ListenOptions, listen};
+use heartwheel::server::mailbox::Asker;
+use heartwheel::server::{Server, Turn};
+use heartwheel::wire::message::{Message, Reply};
+use heartwheel::wire::native;
+
+use crate::rig::{PATIENCE, Rig, Seen};
+use crate::{both, sizes};
+
+#[test]
+fn an_enter_says_whether_all_was_heard() {
+    both(|descriptors| {
+        let several = RingSizes { files_per_ring: 100, ..sizes() };
+        for sizes in [sizes(), several] {
+            let mut rig = Rig::new(descriptors, RingSizes { buffers: 1_024, ..sizes }, 600);
+            let mut pairs: Vec<_> = (0..300).map(|_| rig.pair()).collect();
+            rig.turn(Duration::ZERO);
+            for (peer, _) in &mut pairs {
+                peer.write_all(b"I live!!").unwrap();
+            }
+            let mut enters = 0;
+            loop {
+                let heard = rig.driver.enter(Span::ZERO).unwrap();
+                enters += 1;
+                let seen = &mut rig.seen;
+                rig.driver.reap(1_024, |completion| seen.push(Seen::of(completion)));
+                rig.driver.check();
+                if heard != Heard::Part {
+                    break;
+                }
+            }
+            assert_eq!(rig.seen.len(), 300, "after {enters} enters");
+            assert!((2..20).contains(&enters), "{enters} enters");
+        }
+    });
+}
+
+#[test]
+fn a_sleep_to_its_end_heard_all_until_then() {
+    both(|descriptors| {
+        let mut rig = Rig::new(descriptors, sizes(), 16);
+        let (mut peer, _) = rig.pair();
+        rig.turn(Duration::ZERO);
+        let span = Span::from_millis(5);
+        assert_eq!(rig.driver.enter(span).unwrap(), Heard::All { after: span });
+        peer.write_all(b"early").unwrap();
+        let heard = rig.driver.enter(PATIENCE.into()).unwrap();
+        assert_eq!(heard, Heard::All { after: Span::ZERO }, "it did not sleep to the end");
+    });
+}
+
+#[test]
+fn who_asks_for_more_than_sending_is_not_made_to_wait() {
+    both(|descriptors| {
+        let mut rig = Rig::new(descriptors, sizes(), 16);
+        let (_peer, conn) = rig.pair();
+        rig.turn(Duration::ZERO);
+        rig.driver.gather(PATIENCE.into());
+        let start = Instant::now();
+        rig.ask(Op::Look { conn });
+        let mut looked = None;
+        while looked.is_none() {
+            rig.driver.enter(PATIENCE.into()).unwrap();
+            rig.driver.reap(1_024, |completion| looked = Some(Seen::of(completion)));
+        }
+        assert_eq!(looked, Some(Seen::Looked(conn, Found::Nothing)));
+        assert!(start.elapsed() < PATIENCE / 2, "it waited for {:?}", start.elapsed());
+    });
+}
+
+/// What a server did so far.
+#[derive(Clone, Debug, Default)]
+struct Account {
+    turns: u64,
+    enters: u64,
+    stats: Stats,
+}
+
+/// A server on a thread of its own, which gives account after every turn.
+struct Stage {
+    address: SocketAddr,
+    account: Arc<Mutex<Account>>,
+    asker: Asker,
+    thread: JoinHandle<()>,
+}
+
+impl Stage {
+    fn new(descriptors: Descriptors, config: GatewayConfig, window: Span) -> Self {
+        heartwheel::os::machine::survey();
+        let any_port = "127.0.0.1:0".parse().unwrap();
+        let listener = listen(any_port, &ListenOptions::default()).unwrap();
+        let address = listener.local_address();
+        let sockets = config.connections_max + limits::REFUSALS_MAX;
+        let sizes = RingSizes::new(sockets, 20_000);
+        let listener = Some(listener);
+        let driver = DriverConfig { connections_max: sockets, descriptors, listener, sizes };
+        let account = Arc::new(Mutex::new(Account::default()));
+        let told = Arc::clone(&account);
+        let (asker_in, asker_out) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            let (mut server, asker, reader) = Server::new(driver, config, Clock::new()).unwrap();
+            drop(reader);
+            server.coalesce(window);
+            asker_in.send(asker).unwrap();
+            let mut turns = 0;
+            while server.turn().unwrap() == Turn::Goes {
+                turns += 1;
+                let enters = server.driver().stats().enters;
+                *told.lock().unwrap() = Account { turns, enters, stats: server.gateway().stats() };
+            }
+        });
+        Self { address, account, asker: asker_out.recv().unwrap(), thread }
+    }
+
+    fn login(&self, name: &str) -> TcpStream {
+        let mut peer = TcpStream::connect(self.address).unwrap();
+        peer.set_nodelay(true).unwrap();
+        peer.set_read_timeout(Some(PATIENCE)).unwrap();
+        peer.write_all(&hello(name)).unwrap();
+        assert!(peer.read(&mut [0; 256]).unwrap() > 0, "no WELCOME");
+        peer
+    }
+
+    fn account(&self) -> Account {
+        self.account.lock().unwrap().clone()
+    }
+
+    fn end(mut self) {
+        self.asker.ask(Command::Drain { within: Span::ZERO }).unwrap();
+        self.thread.join().unwrap();
+    }
+}
+
+fn hello(client_id: &str) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    native::encode_preface(native::VERSIONS, &mut bytes);
+    let message = Message::Hello {
+        wanted_interval_ms: 0,
+        client_id,
+        class: "",
+        token: &[],
+        resume: &[],
+        last_seq: 0,
+        before: None,
+    };
+    native::encode(&message, &mut bytes);
+    bytes
+}
+
+fn ping(reply: Reply) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    native::encode(&Message::Ping { reply, payload: b"12345678" }, &mut bytes);
+    bytes
+}
+
+fn config() -> GatewayConfig {
+    GatewayConfig { connections_max: 256, ..GatewayConfig::default() }
+}
+
+#[test]
+fn a_turn_under_load_is_one_enter() {
+    both(|descriptors| {
+        for window in [Span::ZERO, limits::COALESCE_DEFAULT] {
+            let stage = Stage::new(descriptors, config(), window);
+            let mut peers: Vec<_> = (0..200).map(|i| stage.login(&format!("client-{i}"))).collect();
+            let before = stage.account();
+            for _ in 0..20 {
+                for peer in &mut peers {
+                    peer.write_all(&ping(Reply::Wanted)).unwrap();
+                    peer.write_all(&ping(Reply::NotWanted)).unwrap();
+                }
+                for peer in &mut peers {
+                    let mut pong = ping(Reply::Wanted);
+                    peer.read_exact(&mut pong).unwrap();
+                }
+            }
+            // Whatever was said before the last answer was heard before it.
+            std::thread::sleep(2 * Duration::from(window));
+            let after = stage.account();
+            let beats = after.stats.frames_received - before.stats.frames_received;
+            assert!(beats >= 7_999, "{beats} beats");
+            let (enters, turns) = (after.enters - before.enters, after.turns - before.turns);
+            assert!(enters <= turns, "{enters} enters in {turns} turns, {window}");
+            if window > Span::ZERO {
+                assert!(turns <= 2_000, "{turns} turns for {beats} beats");
+            }
+            drop(peers);
+            stage.end();
+        }
+    });
+}
+
+#[test]
+fn an_idle_server_hardly_enters_the_kernel() {
+    both(|descriptors| {
+        let stage = Stage::new(descriptors, config(), limits::COALESCE_DEFAULT);
+        let peers: Vec<_> = (0..200).map(|i| stage.login(&format!("client-{i}"))).collect();
+        std::thread::sleep(Duration::from_millis(100));
+        let before = stage.account();
+        std::thread::sleep(Duration::from_secs(2));
+        let after = stage.account();
+        let enters = after.enters - before.enters;
+        assert!((1..2 * 20).contains(&enters), "{enters} enters in two idle seconds");
+        drop(peers);
+        stage.end();
+    });
+}
+
+#[test]
+fn what_waits_behind_a_send_does_not_wait_for_a_sleep() {
+    both(|descriptors| {
+        let stage = Stage::new(descriptors, config(), Span::ZERO);
+        let mut peer = stage.login("talker");
+        // Too many for one buffer: the answers to the rest wait until the first ones are sent.
+        let pings = ping(Reply::Wanted).repeat(3 * limits::RECEIVE_BUFFER_BYTES / 12);
+        for _ in 0..10 {
+            let start = Instant::now();
+            peer.write_all(&pings).unwrap();
+            peer.read_exact(&mut pings.clone()).unwrap();
+            assert!(start.elapsed() < Duration::from_millis(300), "{:?}", start.elapsed());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        stage.end();
+    });
+}
+
+#[test]
+fn a_last_word_is_followed_by_the_end_at_once() {
+    both(|descriptors| {
+        let stage = Stage::new(descriptors, config(), Span::ZERO);
+        let mut peer = stage.login("stranger");
+        std::thread::sleep(Duration::from_millis(5));
+        let start = Instant::now();
+        peer.write_all(&hello("stranger")[limits::PREFACE_BYTES..]).unwrap(); // said already
+        let mut error = Vec::new();
+        peer.read_to_end(&mut error).unwrap();
+        assert!(!error.is_empty());
+        assert!(start.elapsed() < Duration::from_millis(300), "{:?}", start.elapsed());
+        stage.end();
+    });
+}
+
+#[test]
+fn who_is_alone_is_answered_at_once() {
+    let stage = Stage::new(Descriptors::Ordinary, config(), limits::COALESCE_MAX);
+    let mut peer = stage.login("hermit");
+    for _ in 0..5 {
+        // Twice within a window, and that rarely.
+        std::thread::sleep(Duration::from_millis(400));
+        for _ in 0..2 {
+            let start = Instant::now();
+            peer.write_all(&ping(Reply::Wanted)).unwrap();
+            peer.read_exact(&mut ping(Reply::Wanted)).unwrap();
+            assert!(start.elapsed() < Duration::from_millis(80), "{:?}", start.elapsed());
+        }
+    }
+    stage.end();
+}
+
+#[test]
+fn no_verdict_waits_for_a_gathering_sleep() {
+    both(|descriptors| {
+        let (interval, timeout) = (Span::from_millis(50), Span::from_millis(730));
+        let rhythm = Rhythm::new(interval, timeout).unwrap();
+        let config = GatewayConfig { rhythm, interval_wish_min: interval, ..config() };
+        let stage = Stage::new(descriptors, config, limits::COALESCE_MAX);
+        let mut peers: Vec<_> = (0..20).map(|i| stage.login(&format!("client-{i}"))).collect();
+        let end = Instant::now() + Duration::from_millis(1_500);
+        while Instant::now() < end {
+            for peer in &mut peers[10..] {
+                peer.write_all(&ping(Reply::NotWanted)).unwrap();
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let stats = stage.account().stats;
+        assert_eq!(stats.online, 10, "whoever beats is here");
+        assert_eq!(stats.lateness.count, 10, "whoever is silent was judged");
+        // A tick and a turn; the window is ten ticks.
+        assert!(stats.lateness.max < Span::from_millis(60), "{}", stats.lateness.max);
+        drop(peers);
+        stage.end();
+    });
+}
