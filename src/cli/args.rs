@@ -125,6 +125,10 @@ pub struct ServeArgs {
     /// Resolution of verdicts, 1ms to 1s (default: 10ms)
     #[arg(long, value_name = "D", value_parser = parse_span, help_heading = "Heartbeats")]
     pub tick: Option<Span>,
+    /// How long beats wait at most for each other where many come, so that one turn of the loop
+    /// serves several; 0s: never. No verdict waits (default: 10ms)
+    #[arg(long, value_name = "D", value_parser = parse_span, help_heading = "Heartbeats")]
+    pub coalesce: Option<Span>,
 
     /// How long a lost session is held for its client to come back, up to 1h (default: 0s)
     #[arg(long, value_name = "D", value_parser = parse_span, help_heading = "Sessions")]

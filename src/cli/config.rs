@@ -31,6 +31,8 @@ pub struct ServeOptions {
     pub connections_from: ConnectionsFrom,
     /// The socket that listens.
     pub listener: ListenerOptions,
+    /// How long beats wait for each other where many come.
+    pub coalesce: Span,
     /// How the ring names connections.
     pub descriptors: Descriptors,
     /// Name of this node, if one was given.
@@ -119,6 +121,10 @@ impl ServeOptions {
                     UserTimeout::Fixed(span) => Some(span),
                     UserTimeout::Off => None,
                 },
+            },
+            coalesce: match args.coalesce {
+                Some(window) => within("coalesce", window, Span::ZERO, limits::COALESCE_MAX)?,
+                None => limits::COALESCE_DEFAULT,
             },
             gateway,
             descriptors: args.descriptors.unwrap_or_default(),
@@ -430,6 +436,7 @@ mod tests {
         for (key, shown) in [
             ("listen", LISTEN_DEFAULT.to_string()),
             ("tick", brief(tick)),
+            ("coalesce", brief(limits::COALESCE_DEFAULT)),
             ("max-connections", connections_max.to_string()),
             ("handshake-timeout", brief(handshake_timeout)),
             ("frame-timeout", brief(frame_timeout)),
@@ -554,6 +561,7 @@ mod tests {
                 "preset stands beside interval or timeout",
             ),
             (ServeArgs { tick: Some(secs(2)), ..base() }, "tick 2s is out of bounds"),
+            (ServeArgs { coalesce: Some(secs(1)), ..base() }, "coalesce 1s is out of bounds"),
             (
                 ServeArgs {
                     tick: Some(secs(1)),

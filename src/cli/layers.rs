@@ -416,6 +416,7 @@ mod tests {
             ("mode", "\"either\""),
             ("min-interval", "\"1s\""),
             ("tick", "\"10ms\""),
+            ("coalesce", "\"5ms\""),
             ("probe", "\"5s\""),
             ("grace", "\"30s\""),
             ("duplicate", "\"reject\""),
@@ -448,6 +449,7 @@ mod tests {
         let file: String = values.iter().map(|(key, value)| format!("{key} = {value}\n")).collect();
         let args = joined(&[], &[], Some(&file)).expect("all is well");
         assert_eq!(args.max_payload, Some(4_096));
+        assert_eq!(args.coalesce, Some(Span::from_millis(5)));
         assert_eq!(args.outbox_bytes, Some(65_536));
         assert_eq!(args.keepalive, Some(Switch::Off));
         assert_eq!(args.node.as_deref(), Some("n"));

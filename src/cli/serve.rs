@@ -82,8 +82,9 @@ pub fn serve(options: &ServeOptions) -> Result<(), CliError> {
         listener: Some(listener),
         sizes: plan.ring_sizes(),
     };
-    let (server, asker, reader) = Server::new(driver, gateway, clock)
+    let (mut server, asker, reader) = Server::new(driver, gateway, clock)
         .map_err(|error| CliError::machine(error.to_string()))?;
+    coalesce(&mut server, options.coalesce);
     let asker = Arc::new(Mutex::new(asker));
     let journal = options.journal.as_ref();
     let journal = journal
@@ -198,6 +199,17 @@ fn listen(options: &ListenerOptions) -> Result<Listener, CliError> {
         ..ListenOptions::default()
     };
     socket::listen(options.address, &listen).map_err(|error| CliError::machine(error.to_string()))
+}
+
+/// Lets beats wait for each other, and says where the kernel makes that dearer than it is.
+fn coalesce(server: &mut Server, window: Span) {
+    server.coalesce(window);
+    if window > Span::ZERO && !server.driver().stats().gathers_without_waking {
+        tracing::info!(
+            "this kernel cannot sleep on when nothing came within {window} (Linux 6.12 can): under \
+             load the loop wakes once in every window"
+        );
+    }
 }
 
 /// Larger than every epoch of the boot before (decision D-5).
