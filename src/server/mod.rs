@@ -154,11 +154,13 @@ impl Server {
 
     fn submit(&mut self) -> Armed {
         self.gateway.take_ops(&mut self.ops);
-        let count = |wanted: fn(&Op) -> bool| self.ops.iter().filter(|op| wanted(op)).count();
-        let armed = count(|op| matches!(op, Op::Receive { .. }));
-        // Whoever is new has no deadline that could have passed.
-        let new = count(|op| matches!(op, Op::Adopt { .. }));
+        let (mut armed, mut new) = (0, 0);
+        for op in &self.ops {
+            armed += usize::from(matches!(op, Op::Receive { .. }));
+            new += usize::from(matches!(op, Op::Adopt { .. }));
+        }
         self.driver.submit(&mut self.ops);
+        // Whoever is new has no deadline that could have passed.
         if armed > new { Armed::Again } else { Armed::Nobody }
     }
 
