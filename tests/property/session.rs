@@ -272,9 +272,11 @@ impl Stage {
 
     /// The connections whose clients left on purpose.
     fn goodbyes(&self) -> BTreeSet<ConnId> {
-        let goodbye = |record: &Record| match &record.event {
-            Event::Offline { conn, reason: CloseReason::Bye, .. } => Some(*conn),
-            _ => None,
+        let goodbye = |record: &Record| {
+            let Event::Offline { conn, reason: CloseReason::Bye, .. } = &record.event else {
+                return None;
+            };
+            Some(*conn)
         };
         self.records.iter().filter_map(goodbye).collect()
     }
