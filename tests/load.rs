@@ -14,9 +14,10 @@ use std::time::{Duration, Instant};
 use heartwheel::base::config::Mode;
 use heartwheel::base::limits;
 use heartwheel::base::time::Span;
+use heartwheel::load::dialect::Dialect;
 use heartwheel::load::drive::{self, Helm, Outcome, Room, Steer, Wish};
 use heartwheel::load::fleet::FleetError;
-use heartwheel::load::plan::{LoadOptions, Parts, Plan};
+use heartwheel::load::plan::{LoadOptions, Pace, Parts, Plan};
 use heartwheel::os::ring::Descriptors;
 use heartwheel::wire::message::{Message, Reply};
 use heartwheel::wire::native::{self, Deframer, Inbound};
@@ -221,6 +222,8 @@ fn options(target: SocketAddr) -> LoadOptions {
         clients: 60,
         interval: INTERVAL.into(),
         run_time: Span::from_secs(5),
+        dialect: Dialect::Native,
+        pace: Pace::Rhythm,
         connects_per_s: Some(500),
         parts: Parts::default(),
         seed: 11,

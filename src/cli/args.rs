@@ -21,6 +21,7 @@ use crate::cli::values::{
 use crate::control::events::EventsTarget;
 use crate::control::journal::Position;
 use crate::control::log::{LogFormat, LogLevel};
+use crate::load::dialect::Dialect;
 
 /// Holds long-lived TCP connections and knows within one tick which of a million is gone
 #[derive(Clone, Debug, Parser)]
@@ -264,6 +265,20 @@ pub struct LoadArgs {
     /// New connections a second (default: as fast as the gateway takes them)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub connect_rate: Option<u32>,
+    /// How the clients speak: the native protocol, or MQTT 3.1.1 to a broker, where PINGREQ is
+    /// the beat
+    #[arg(long, value_name = "HOW", value_parser = choice(&PROTOCOLS), default_value = "native")]
+    pub protocol: Dialect,
+    /// Beat again as soon as the last beat is answered; only the first waits for its time
+    #[arg(long)]
+    pub saturate: bool,
+    /// When everybody is in, count beats and processor time apart for so long, then end the run
+    #[arg(long, value_name = "D", value_parser = parse_span)]
+    pub measure: Option<Span>,
+    /// From the last connection to the begin of --measure
+    #[arg(long, value_name = "D", value_parser = parse_span, default_value = "1s",
+        requires = "measure")]
+    pub warm_up: Span,
     /// Seed of everything random; a run with the same seed makes the same choices (default: a new
     /// one)
     #[arg(long, value_name = "N")]
@@ -374,6 +389,8 @@ static DESCRIPTORS: [(&str, Descriptors); 3] = [
     ("direct", Descriptors::Direct),
     ("ordinary", Descriptors::Ordinary),
 ];
+static PROTOCOLS: [(&str, Dialect); 2] =
+    [(Dialect::Native.word(), Dialect::Native), (Dialect::Mqtt.word(), Dialect::Mqtt)];
 static LOG_FORMATS: [(&str, LogFormat); 2] =
     [("human", LogFormat::Human), ("json", LogFormat::Json)];
 static LOG_LEVELS: [(&str, LogLevel); 6] = [

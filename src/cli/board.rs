@@ -235,7 +235,8 @@ mod tests {
     use crate::base::event::Evidence;
     use crate::base::ids::{ClientId, ConnId};
     use crate::base::time::Span;
-    use crate::load::plan::{LoadOptions, Parts};
+    use crate::load::dialect::Dialect;
+    use crate::load::plan::{LoadOptions, Pace, Parts};
 
     const RHYTHM: Rhythm = Rhythm { interval: Span::from_secs(2), timeout: Span::from_secs(7) };
 
@@ -245,6 +246,8 @@ mod tests {
             clients: 10,
             interval: RHYTHM.interval,
             run_time: Span::from_secs(100),
+            dialect: Dialect::Native,
+            pace: Pace::Rhythm,
             connects_per_s: None,
             parts: Parts::default(),
             seed: 0,

@@ -14,8 +14,9 @@ use crate::cli::config;
 use crate::cli::error::CliError;
 use crate::cli::signals::{self, Wish};
 use crate::gateway::Command;
+use crate::load::dialect::Dialect;
 use crate::load::drive::{Helm, Room, Steer};
-use crate::load::plan::{LoadOptions, Parts, Plan};
+use crate::load::plan::{LoadOptions, Pace, Parts, Plan};
 use crate::os::clock::Clock;
 use crate::os::machine::{self, Wanted};
 use crate::os::random;
@@ -157,6 +158,8 @@ fn load_options(options: &DemoOptions, target: SocketAddr) -> LoadOptions {
         clients: options.clients,
         interval: options.rhythm.interval,
         run_time: FOR_EVER,
+        dialect: Dialect::Native,
+        pace: Pace::Rhythm,
         connects_per_s: Some(options.clients.div_ceil(ENTRANCE_SECS)),
         parts: Parts::default(),
         seed: random::u64(),

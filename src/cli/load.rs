@@ -12,12 +12,13 @@ use crate::base::io::IoFault;
 use crate::base::time::Span;
 use crate::cli::args::LoadArgs;
 use crate::cli::error::CliError;
+use crate::cli::gauge::{Gauge, Measure};
 use crate::cli::signals;
 use crate::cli::write_stdout;
 use crate::load::drive::{self, Outcome, Room, Wish};
 use crate::load::fleet::{FleetError, Progress};
-use crate::load::plan::{LoadOptions, Parts, Plan};
-use crate::load::report::{Report, Surroundings};
+use crate::load::plan::{LoadOptions, Pace, Parts, Plan};
+use crate::load::report::Report;
 use crate::load::tally::Tally;
 use crate::os::machine::{self, Survey, Wanted};
 use crate::os::{process, random};
@@ -30,16 +31,17 @@ pub fn run(args: &LoadArgs) -> Result<(), CliError> {
     let room = room(&survey, options.clients)?;
     // Opened first: nobody wants to hear after a long run that its result has no place.
     let json = args.json.as_deref().map(create).transpose()?;
-    let target = Target::find(&options);
-    let outcome = watch(plan, room)?;
-    let surroundings = target.surroundings(describe(&survey));
-    let report = Report::new(&options, &outcome.tally, surroundings);
+    let measure = args.measure.map(|lasts| Measure { warm_up: args.warm_up, lasts });
+    let mut gauge = Gauge::new(options.target, options.clients, measure);
+    let outcome = watch(plan, room, &mut gauge)?;
+    let report = Report::new(&options, &outcome.tally, gauge.read(describe(&survey)));
     if let (Some(mut file), Some(path)) = (json, &args.json) {
         let written = file.write_all(report.to_json().as_bytes());
         written.map_err(|cause| CliError::FileUnwritable { path: path.clone(), cause })?;
     }
     check(&outcome, &options)?;
-    write_stdout(report.to_string().as_bytes())
+    write_stdout(report.to_string().as_bytes())?;
+    if gauge.is_complete() { Ok(()) } else { Err(unmeasured(&outcome.tally, &options)) }
 }
 
 /// What was typed, as meant.
@@ -49,6 +51,8 @@ fn options(args: &LoadArgs) -> LoadOptions {
         clients: args.clients,
         interval: args.interval,
         run_time: args.duration,
+        dialect: args.protocol,
+        pace: if args.saturate { Pace::Saturating } else { Pace::Rhythm },
         connects_per_s: args.connect_rate,
         parts: Parts {
             silent: args.silent,
@@ -92,7 +96,7 @@ fn create(path: &Path) -> Result<File, CliError> {
 }
 
 /// Runs the plan with a progress bar, until its end or a signal.
-fn watch(plan: Plan, room: Room) -> Result<Outcome, CliError> {
+fn watch(plan: Plan, room: Room, gauge: &mut Gauge) -> Result<Outcome, CliError> {
     let stop = Arc::new(AtomicBool::new(false));
     let heeded = Arc::clone(&stop);
     let signals = signals::watch(move |_| stop.store(true, Ordering::Relaxed))
@@ -100,7 +104,7 @@ fn watch(plan: Plan, room: Room) -> Result<Outcome, CliError> {
     let bar = bar(plan.options().run_time);
     let outcome = drive::run(plan, room, |progress| {
         show(&bar, progress);
-        if heeded.load(Ordering::Relaxed) { Wish::End } else { Wish::GoOn }
+        if heeded.load(Ordering::Relaxed) { Wish::End } else { gauge.look(progress) }
     });
     bar.finish_and_clear();
     signals.end();
@@ -143,6 +147,15 @@ fn check(outcome: &Outcome, options: &LoadOptions) -> Result<(), CliError> {
     }
 }
 
+/// The run was over before what should be measured was.
+fn unmeasured(tally: &Tally, options: &LoadOptions) -> CliError {
+    let (connected, clients, run_time) = (tally.connected, options.clients, options.run_time);
+    CliError::machine(format!(
+        "nothing was measured: {connected} of {clients} clients came in, and the run ended after \
+         {run_time}; give more --for"
+    ))
+}
+
 /// What went wrong most often.
 fn commonest(tally: &Tally) -> String {
     match tally.errors().max_by_key(|(_, count)| *count) {
@@ -163,37 +176,12 @@ fn remedy(fault: IoFault) -> &'static str {
     }
 }
 
-/// The server's process, where it can be seen, and what it and we had used before the run.
-struct Target {
-    server: Option<(u32, Span)>,
-    own_before: Span,
-}
-
-impl Target {
-    fn find(options: &LoadOptions) -> Self {
-        // A port of another machine says nothing about who listens on it here.
-        let is_here = options.target.ip().is_loopback();
-        let pid = if is_here { process::listening_on(options.target.port()) } else { None };
-        let server = pid.and_then(|pid| Some((pid, process::cpu(pid)?)));
-        Self { server, own_before: process::own_cpu() }
-    }
-
-    /// What was used since then.
-    fn surroundings(&self, machine: String) -> Surroundings {
-        let used = |(pid, before): (u32, Span)| Some(process::cpu(pid)?.minus(before));
-        Surroundings {
-            machine,
-            server_cpu: self.server.and_then(used),
-            own_cpu: Some(process::own_cpu().minus(self.own_before)),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::base::event::CloseReason;
     use crate::load::client::{Ending, Sign};
+    use crate::load::dialect::Dialect;
     use crate::load::plan::PlanError;
 
     fn options() -> LoadOptions {
@@ -202,6 +190,8 @@ mod tests {
             clients: 10,
             interval: Span::from_secs(1),
             run_time: Span::from_secs(20),
+            dialect: Dialect::Native,
+            pace: Pace::Rhythm,
             connects_per_s: None,
             parts: Parts::default(),
             seed: 1,
@@ -245,17 +235,5 @@ mod tests {
     #[test]
     fn processes_do_not_share_client_ids_by_chance() {
         assert!(own_prefix().contains(&std::process::id().to_string()));
-    }
-
-    #[test]
-    fn the_process_behind_a_local_port_is_found_and_a_distant_one_is_not() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let here = LoadOptions { target: listener.local_addr().unwrap(), ..options() };
-        let found = Target::find(&here);
-        assert_eq!(found.server.map(|(pid, _)| pid), Some(std::process::id()));
-        assert!(found.surroundings(String::new()).server_cpu.is_some());
-        let mut target = here.target;
-        target.set_ip("192.0.2.1".parse().unwrap());
-        assert_eq!(Target::find(&LoadOptions { target, ..here }).server, None);
     }
 }

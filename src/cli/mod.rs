@@ -11,6 +11,7 @@ pub mod config;
 pub mod demo;
 pub mod error;
 pub mod events;
+mod gauge;
 pub mod layers;
 pub mod load;
 pub mod serve;

@@ -5,9 +5,11 @@ use crate::base::event::CloseReason;
 use crate::base::io::{CloseHow, IoFault};
 use crate::base::limits;
 use crate::base::time::{Moment, Span};
-use crate::load::plan::{Draw, Part, Plan};
+use crate::load::dialect::{Dialect, Said, Tongue};
+use crate::load::mqtt;
+use crate::load::plan::{Draw, Pace, Part, Plan};
 use crate::wire::message::{Message, Reply};
-use crate::wire::native::{self, Deframer, Inbound};
+use crate::wire::native;
 
 /// The alarm of whoever needs none.
 const NEVER: Moment = Moment::from_nanos(u64::MAX);
@@ -29,12 +31,14 @@ const FLAP_PART_OF_RUN: u64 = 8;
 /// There are many of them, so it is small: 128 bytes, and none on the heap while no frame is torn.
 #[derive(Debug)]
 pub struct Client {
-    deframer: Deframer,
+    tongue: Tongue,
     state: State,
     unsaid: Unsaid,
     /// When it last handed something complete to the kernel: its last beat, as the server sees it,
     /// or a little earlier.
     spoke_at: Moment,
+    /// When the last beat should have been sent, for answers that do not tell.
+    beat_at: Moment,
     interval_ms: u32,
     timeout_ms: u32,
     index: u32,
@@ -205,12 +209,13 @@ pub enum Presence {
 
 impl Client {
     /// Client number `index`, not connected and with no wish to be.
-    pub fn new(index: u32, part: Part) -> Self {
+    pub fn new(index: u32, part: Part, dialect: Dialect) -> Self {
         Self {
-            deframer: Deframer::client_side(),
+            tongue: Tongue::new(dialect),
             state: State::Away { back_at: NEVER },
             unsaid: Unsaid::default(),
             spoke_at: Moment::ZERO,
+            beat_at: Moment::ZERO,
             interval_ms: 0,
             timeout_ms: 0,
             index,
@@ -267,7 +272,10 @@ impl Client {
                 self.act(script)
             }
             State::Live { next_beat, act_at } if next_beat <= now => {
-                let next_beat_after = next_beat + self.gap(script.plan);
+                let next_beat_after = match script.plan.options().pace {
+                    Pace::Rhythm => next_beat + self.gap(script.plan),
+                    Pace::Saturating => NEVER,
+                };
                 self.state = State::Live { next_beat: next_beat_after, act_at };
                 if self.unsaid.beat != Moment::ZERO {
                     return Due::SkipBeat;
@@ -293,7 +301,7 @@ impl Client {
 
     /// The connection is open; it has HELLO to say.
     pub fn on_connected(&mut self, script: Script<'_>, now: Moment) {
-        self.deframer = Deframer::client_side();
+        self.tongue = Tongue::new(script.plan.options().dialect);
         self.awaited = 0;
         self.unsaid = Unsaid { hello: true, ..Unsaid::default() };
         self.state = if self.part == Part::SlowReader {
@@ -320,24 +328,24 @@ impl Client {
         now: Moment,
         mut heard: impl FnMut(Heard),
     ) {
-        let mut deframer = std::mem::take(&mut self.deframer);
+        let fresh = Tongue::new(script.plan.options().dialect);
+        let mut tongue = std::mem::replace(&mut self.tongue, fresh);
         loop {
-            match deframer.next(&mut bytes, limits::PAYLOAD_BYTES_LIMIT) {
+            match tongue.next(&mut bytes) {
                 Ok(None) => break,
-                Ok(Some(Inbound::Message(message))) => {
-                    if let Some(news) = self.on_message(script, message, now) {
+                Ok(Some(said)) => {
+                    if let Some(news) = self.on_said(script, said, now) {
                         heard(news);
                     }
                 }
-                Ok(Some(Inbound::Preface(_) | Inbound::Skipped { .. })) => {}
-                Err(error) => {
-                    let sign = Sign::Garbled(error.reason());
+                Err(reason) => {
+                    let sign = Sign::Garbled(reason);
                     heard(Heard::Ended(sign, self.on_ended(sign, now)));
                     break;
                 }
             }
         }
-        self.deframer = deframer;
+        self.tongue = tongue;
     }
 
     /// The server ends the connection; `sign` says how that was seen.
@@ -361,7 +369,7 @@ impl Client {
 
     /// The connection is closed.
     pub fn on_closed(&mut self, plan: &Plan, now: Moment) {
-        self.deframer = Deframer::client_side();
+        self.tongue = Tongue::new(plan.options().dialect);
         self.unsaid = Unsaid::default();
         self.awaited = 0;
         self.rest(plan, now);
@@ -370,7 +378,7 @@ impl Client {
     /// Whether [`write`](Self::write) would write something.
     pub fn has_something_to_say(&self) -> bool {
         let Unsaid { beat, answer, hello, bye } = &self.unsaid;
-        *hello || *bye || answer.is_some() || *beat != Moment::ZERO
+        *hello || *bye || answer.is_some() || (*beat != Moment::ZERO && !self.holds_its_beat())
     }
 
     /// Whether it is on its way out and has said all it wanted: time to close.
@@ -380,7 +388,10 @@ impl Client {
 
     /// Appends everything it has to say to `out`.
     pub fn write(&mut self, plan: &Plan, now: Moment, out: &mut Vec<u8>) -> Written {
-        let Unsaid { beat, answer, hello, bye } = std::mem::take(&mut self.unsaid);
+        let Unsaid { mut beat, answer, hello, bye } = std::mem::take(&mut self.unsaid);
+        if beat != Moment::ZERO && self.holds_its_beat() {
+            self.unsaid.beat = std::mem::replace(&mut beat, Moment::ZERO);
+        }
         let mut written = Written::default();
         if hello {
             self.write_hello(plan, out);
@@ -395,7 +406,7 @@ impl Client {
             written.ping = Some(beat);
         }
         if bye {
-            native::encode(&Message::Bye { code: CloseReason::Bye.code() }, out);
+            self.tongue.write_bye(out);
         }
         self.spoke_at = now;
         written
@@ -460,6 +471,49 @@ impl Client {
 
 /// What it does.
 impl Client {
+    fn on_said(&mut self, script: Script<'_>, said: Said<'_>, now: Moment) -> Option<Heard> {
+        match said {
+            Said::Message(message) => self.on_message(script, message, now),
+            Said::Admitted => self.on_admitted(script, now),
+            Said::TurnedAway => {
+                let sign = Sign::ToldUnknown;
+                Some(Heard::Ended(sign, self.on_ended(sign, now)))
+            }
+            Said::Answered => self.on_answered(script, self.beat_at, now),
+            Said::Nothing => None,
+        }
+    }
+
+    /// In, where the client chooses the rhythm.
+    fn on_admitted(&mut self, script: Script<'_>, now: Moment) -> Option<Heard> {
+        let interval = script.plan.options().interval;
+        let timeout = mqtt::timeout(mqtt::keep_alive_secs(interval));
+        let first_beat = script.plan.span_between(self.next_draw(), Span::ZERO, interval);
+        self.on_welcome(
+            script,
+            Mode::Client,
+            [interval, timeout, first_beat].map(Span::as_millis_u32),
+            now,
+        )
+    }
+
+    fn on_welcome(
+        &mut self,
+        script: Script<'_>,
+        mode: Mode,
+        [interval_ms, timeout_ms, first_beat_ms]: [u32; 3],
+        now: Moment,
+    ) -> Option<Heard> {
+        if self.state != State::Greeting {
+            return None;
+        }
+        self.set_rhythm(interval_ms, timeout_ms);
+        let took = now.since(self.spoke_at);
+        self.state = self.settle_in(script, mode, first_beat_ms, now);
+        let granted = Rhythm { interval: self.interval(), timeout: self.timeout() };
+        Some(Heard::Welcomed { granted, mode, took })
+    }
+
     fn on_message(
         &mut self,
         script: Script<'_>,
@@ -468,20 +522,16 @@ impl Client {
     ) -> Option<Heard> {
         match message {
             Message::Welcome { mode, interval_ms, timeout_ms, first_beat_ms, .. } => {
-                if self.state != State::Greeting {
-                    return None;
-                }
-                self.set_rhythm(interval_ms, timeout_ms);
-                let took = now.since(self.spoke_at);
-                self.state = self.settle_in(script, mode, first_beat_ms, now);
-                let granted = Rhythm { interval: self.interval(), timeout: self.timeout() };
-                Some(Heard::Welcomed { granted, mode, took })
+                self.on_welcome(script, mode, [interval_ms, timeout_ms, first_beat_ms], now)
             }
             Message::Ping { reply, payload } => match reply {
                 Reply::Wanted | Reply::AtOnce => self.answer(payload),
                 Reply::NotWanted => None,
             },
-            Message::Pong { payload } => self.on_pong(payload, now),
+            Message::Pong { payload } => {
+                let nanos = u64::from_be_bytes(payload.try_into().ok()?);
+                self.on_answered(script, Moment::from_nanos(nanos), now)
+            }
             Message::Beat { interval_ms, timeout_ms } => {
                 self.set_rhythm(interval_ms, timeout_ms);
                 None
@@ -498,13 +548,28 @@ impl Client {
         }
     }
 
-    fn on_pong(&mut self, payload: &[u8], now: Moment) -> Option<Heard> {
-        let intended = Moment::from_nanos(u64::from_be_bytes(payload.try_into().ok()?));
+    /// The beat that should have been sent at `intended` is answered.
+    fn on_answered(&mut self, script: Script<'_>, intended: Moment, now: Moment) -> Option<Heard> {
         if self.awaited == 0 || intended > now {
             return None;
         }
         self.awaited -= 1;
+        self.beat_again(script, now);
         Some(Heard::Pong { rtt: now.since(intended) })
+    }
+
+    /// Beats at once where every answer calls for the next beat.
+    fn beat_again(&mut self, script: Script<'_>, now: Moment) {
+        if let (Pace::Saturating, State::Live { .. }) = (script.plan.options().pace, self.state)
+            && now < script.end
+        {
+            self.unsaid.beat = now;
+        }
+    }
+
+    /// Whether it may not beat now, because nobody could tell which beat an answer belongs to.
+    const fn holds_its_beat(&self) -> bool {
+        self.awaited > 0 && !self.tongue.answers_have_names()
     }
 
     /// The dead and the leaving do not answer.
@@ -638,26 +703,17 @@ impl Client {
     }
 
     fn write_hello(&self, plan: &Plan, out: &mut Vec<u8>) {
-        native::encode_preface(native::VERSIONS, out);
         let mut client_id = String::new();
         plan.write_client_id(self.index, &mut client_id);
-        let hello = Message::Hello {
-            wanted_interval_ms: plan.options().interval.as_millis_u32(),
-            client_id: &client_id,
-            class: "",
-            token: b"",
-            resume: b"",
-            last_seq: 0,
-            before: None,
-        };
-        native::encode(&hello, out);
+        self.tongue.write_hello(&client_id, plan.options().interval, out);
     }
 
     /// The PING carries the moment when it should have been sent, for the round trip.
     fn write_beat(&mut self, intended: Moment, out: &mut Vec<u8>) {
         let payload = &intended.as_nanos().to_be_bytes();
         let reply = if self.part == Part::NoReply { Reply::NotWanted } else { Reply::Wanted };
-        native::encode(&Message::Ping { reply, payload }, out);
+        self.tongue.write_beat(reply, payload, out);
+        self.beat_at = intended;
         if reply == Reply::Wanted && self.part != Part::SlowReader {
             self.awaited = self.awaited.saturating_add(1);
         }

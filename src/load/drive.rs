@@ -29,6 +29,8 @@ pub struct Room {
 pub enum Wish {
     /// The run shall go on.
     GoOn,
+    /// The run shall go on, and what happens from now on be counted apart, too.
+    OpenWindow,
     /// The run shall end now.
     End,
 }
@@ -180,6 +182,7 @@ fn sail(
             observe_at = now + OBSERVE_EVERY;
             match observe(fleet.progress(now)) {
                 Wish::GoOn => {}
+                Wish::OpenWindow => fleet.open_window(now),
                 Wish::End => fleet.stop(now),
             }
         }

@@ -132,7 +132,9 @@ impl Fleet {
         let line =
             Line { generation: 0, state: LineState::Closed, is_sending: false, is_counted: false };
         Self {
-            clients: (0..count).map(|index| Client::new(index, plan.part(index))).collect(),
+            clients: (0..count)
+                .map(|index| Client::new(index, plan.part(index), plan.options().dialect))
+                .collect(),
             lines: vec![line; count as usize],
             timers: Timers::new(count),
             ops: Vec::new(),
@@ -253,6 +255,13 @@ impl Fleet {
     pub fn stop(&mut self, now: Moment) {
         if self.phase == Phase::Running {
             self.settle_down(now);
+        }
+    }
+
+    /// Counts apart from now on, too ([`Tally::window`]).
+    pub fn open_window(&mut self, now: Moment) {
+        if self.phase == Phase::Running {
+            self.tally.open_window(now);
         }
     }
 
@@ -609,8 +618,11 @@ impl Fleet {
 
     /// The beats are over, for alarms ring no more: the books are closed on who is still there.
     fn settle_down(&mut self, now: Moment) {
+        // Where every answer calls for the next beat, none does from here on.
+        self.end = self.end.min(now);
         self.phase = Phase::Settling { until: now + limits::LOAD_SETTLE_MAX };
         self.tally.ran_for = now.since(self.tally.began);
+        self.tally.close_window(now);
         for client in &self.clients {
             match client.presence() {
                 Presence::Live => self.tally.present_at_end += 1,

@@ -5,6 +5,8 @@
 //!
 //! ```text
 //! plan        who does what and when, from the options and a seed
+//! dialect     how a client speaks: the native protocol, or MQTT                       pure
+//! mqtt        as much of MQTT 3.1.1 as that needs                                     pure
 //! client      one pretend client: what it says, hears, and what its ending means      pure
 //! fleet       all of them: sockets, alarms, the course of a run                        pure
 //! drive       the fleet on the real kernel
@@ -14,9 +16,11 @@
 //! ```
 
 pub mod client;
+pub mod dialect;
 pub mod drive;
 pub mod fleet;
 pub mod histogram;
+pub mod mqtt;
 pub mod plan;
 pub mod report;
 pub mod tally;

@@ -6,6 +6,7 @@ use crate::base::config::Rhythm;
 use crate::base::ids::{ClientId, ClientIdError};
 use crate::base::limits;
 use crate::base::time::{Moment, Span};
+use crate::load::dialect::Dialect;
 
 /// What to do to which server, as meant.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -18,6 +19,10 @@ pub struct LoadOptions {
     pub interval: Span,
     /// From the first connect to the last word.
     pub run_time: Span,
+    /// How the clients speak.
+    pub dialect: Dialect,
+    /// When a client beats again.
+    pub pace: Pace,
     /// How many connect in a second; `None`: as fast as the server takes them.
     pub connects_per_s: Option<u32>,
     /// How many of the clients do not simply stay and beat.
@@ -29,6 +34,17 @@ pub struct LoadOptions {
     /// Tells apart processes on one machine that connect to one server on it, so that each has
     /// source addresses of its own. The process id will do.
     pub source_key: u32,
+}
+
+/// When a client beats again.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Pace {
+    /// An interval after the beat before.
+    #[default]
+    Rhythm,
+    /// As soon as the beat before is answered: one beat of each client is always under way, and the
+    /// server is as busy as it can be. Only the first beat waits for its time.
+    Saturating,
 }
 
 /// How many clients play which part. The others are steady: they come, beat in time and stay.
@@ -103,6 +119,14 @@ pub enum PlanError {
         parts: u64,
         /// How many clients there are.
         clients: u32,
+    },
+    /// Beats without answers where every answer calls for the next beat.
+    #[error("{clients} clients beat without an answer, and {what} waits for answers")]
+    NoAnswer {
+        /// How many they are.
+        clients: u32,
+        /// Who waits.
+        what: &'static str,
     },
     /// Nobody would ever connect.
     #[error("a connect rate of 0 connects nobody")]
@@ -288,6 +312,7 @@ fn check(options: &LoadOptions) -> Result<(), PlanError> {
     if sum > u64::from(clients) {
         return Err(PlanError::Parts { parts: sum, clients });
     }
+    check_answers(options)?;
     if connects_per_s == Some(0) {
         return Err(PlanError::ConnectRate);
     }
@@ -304,6 +329,23 @@ fn check(options: &LoadOptions) -> Result<(), PlanError> {
         }
     }
     Ok(())
+}
+
+fn check_answers(options: &LoadOptions) -> Result<(), PlanError> {
+    let LoadOptions { dialect, pace, parts: Parts { no_reply, slow_readers, .. }, .. } = *options;
+    let clients = match (dialect, pace) {
+        (Dialect::Native, Pace::Rhythm) => 0,
+        (Dialect::Mqtt, Pace::Rhythm) => no_reply,
+        (_, Pace::Saturating) => no_reply + slow_readers,
+    };
+    if clients == 0 {
+        return Ok(());
+    }
+    let what = match dialect {
+        Dialect::Mqtt => "MQTT",
+        Dialect::Native => "saturation",
+    };
+    Err(PlanError::NoAnswer { clients, what })
 }
 
 fn ramp(clients: u32, connects_per_s: u32) -> Span {
@@ -345,6 +387,8 @@ mod tests {
             clients: 1_000,
             interval: Span::from_secs(2),
             run_time: Span::from_secs(30),
+            dialect: Dialect::Native,
+            pace: Pace::Rhythm,
             connects_per_s: Some(1_000),
             parts: Parts {
                 silent: 100,
@@ -406,7 +450,7 @@ mod tests {
         let base = options();
         let secs = Span::from_secs;
         type Wrong = fn(&PlanError) -> bool;
-        let rows: [(&str, LoadOptions, Wrong); 8] = [
+        let rows: [(&str, LoadOptions, Wrong); 10] = [
             ("nobody", LoadOptions { clients: 0, parts: Parts::default(), ..options() }, |e| {
                 matches!(e, PlanError::Clients { clients: 0 })
             }),
@@ -418,6 +462,12 @@ mod tests {
             }),
             ("rate", LoadOptions { connects_per_s: Some(0), ..options() }, |e| {
                 matches!(e, PlanError::ConnectRate)
+            }),
+            ("no answers", LoadOptions { pace: Pace::Saturating, ..options() }, |e| {
+                matches!(e, PlanError::NoAnswer { clients: 45, what: "saturation" })
+            }),
+            ("MQTT answers", LoadOptions { dialect: Dialect::Mqtt, ..options() }, |e| {
+                matches!(e, PlanError::NoAnswer { clients: 5, what: "MQTT" })
             }),
             ("interval", LoadOptions { interval: Span::ZERO, ..options() }, |e| {
                 matches!(e, PlanError::Interval { .. })

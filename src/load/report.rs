@@ -9,7 +9,7 @@ use crate::base::config::Mode;
 use crate::base::time::Span;
 use crate::load::histogram::Summary;
 use crate::load::plan::LoadOptions;
-use crate::load::tally::Tally;
+use crate::load::tally::{Tally, Window};
 
 /// What the load bench learns from its surroundings, not from its clients.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -20,6 +20,23 @@ pub struct Surroundings {
     pub server_cpu: Option<Span>,
     /// Processor time that this process used during the run.
     pub own_cpu: Option<Span>,
+    /// Processor time that the server used until everybody was in.
+    pub connect_server_cpu: Option<Span>,
+    /// Memory of the server before the first connect, in bytes.
+    pub server_rss_before_bytes: Option<u64>,
+    /// What was used while beats were counted apart, where they were.
+    pub window: Option<WindowCost>,
+}
+
+/// What the machine says of the time for which beats were counted apart.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct WindowCost {
+    /// Processor time that the server used.
+    pub server_cpu: Option<Span>,
+    /// Processor time that this process used.
+    pub own_cpu: Option<Span>,
+    /// Memory of the server at the end, in bytes.
+    pub server_rss_bytes: Option<u64>,
 }
 
 /// Everything that is told about one run. Its JSON has these names; a name is never given another
@@ -34,6 +51,8 @@ pub struct Report {
     pub seed: u64,
     /// The server.
     pub target: String,
+    /// How the clients spoke: `native` or `mqtt`.
+    pub protocol: &'static str,
     /// Clients asked for.
     pub clients: u32,
     /// How many of them played which part; the others were steady.
@@ -100,6 +119,36 @@ pub struct Report {
     pub server_cpu_s: Option<f64>,
     /// Processor time of this process.
     pub own_cpu_s: Option<f64>,
+    /// Processor time of the server until everybody was in, and up to a tenth of a second longer;
+    /// `null` when not everybody was.
+    pub connect_server_cpu_s: Option<f64>,
+    /// Memory of the server before the first connect.
+    pub server_rss_before_bytes: Option<u64>,
+    /// What `--measure` asked for; `null` where it did not, or the run ended before it was over.
+    pub window: Option<WindowReport>,
+}
+
+/// What was counted while everybody was in.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct WindowReport {
+    /// How long.
+    pub lasted_s: f64,
+    /// PINGs sent.
+    pub beats_sent: u64,
+    /// PONGs that answer PINGs; more or fewer than `beats_sent` by what was under way.
+    pub pongs_received: u64,
+    /// `beats_sent` by `lasted_s`.
+    pub beats_per_s: f64,
+    /// From when a beat should have been sent to its PONG.
+    pub rtt_us: Micros,
+    /// How much later than intended the beats were sent.
+    pub lateness_us: Micros,
+    /// Processor time of the server, where its process can be seen.
+    pub server_cpu_s: Option<f64>,
+    /// Processor time of this process.
+    pub own_cpu_s: Option<f64>,
+    /// Memory of the server at the end.
+    pub server_rss_bytes: Option<u64>,
 }
 
 /// Lengths of time in whole microseconds; all 0 when there were none.
@@ -137,14 +186,15 @@ pub struct Millis {
 impl Report {
     /// Puts together what was asked for, what was counted and what was seen besides.
     pub fn new(options: &LoadOptions, tally: &Tally, surroundings: Surroundings) -> Self {
-        let Surroundings { machine, server_cpu, own_cpu } = surroundings;
-        let granted = tally.granted;
+        let Surroundings { machine, server_cpu, own_cpu, .. } = surroundings;
+        let (granted, cost) = (tally.granted, surroundings.window);
         let parts = options.parts.listed().into_iter().filter(|(_, count)| *count > 0);
         Self {
             version: env!("CARGO_PKG_VERSION"),
             machine,
             seed: options.seed,
             target: options.target.to_string(),
+            protocol: options.dialect.word(),
             clients: options.clients,
             parts: parts.map(|(part, count)| (part.word(), count)).collect(),
             interval_wanted_ms: options.interval.as_millis(),
@@ -178,6 +228,9 @@ impl Report {
             errors: tally.errors().collect(),
             server_cpu_s: server_cpu.map(Span::as_secs_f64),
             own_cpu_s: own_cpu.map(Span::as_secs_f64),
+            connect_server_cpu_s: surroundings.connect_server_cpu.map(Span::as_secs_f64),
+            server_rss_before_bytes: surroundings.server_rss_before_bytes,
+            window: tally.window.as_ref().zip(cost).map(|(w, cost)| WindowReport::new(w, cost)),
         }
     }
 
@@ -190,12 +243,29 @@ impl Report {
     }
 }
 
+impl WindowReport {
+    fn new(window: &Window, cost: WindowCost) -> Self {
+        Self {
+            lasted_s: window.lasted.as_secs_f64(),
+            beats_sent: window.beats_sent,
+            pongs_received: window.pongs_received,
+            beats_per_s: rate(window.beats_sent, window.lasted),
+            rtt_us: window.rtt.summary().into(),
+            lateness_us: window.lateness.summary().into(),
+            server_cpu_s: cost.server_cpu.map(Span::as_secs_f64),
+            own_cpu_s: cost.own_cpu.map(Span::as_secs_f64),
+            server_rss_bytes: cost.server_rss_bytes,
+        }
+    }
+}
+
 impl fmt::Display for Report {
     /// The table for people; ends with a line feed.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.write_course(f)?;
         self.write_beats(f)?;
         self.write_endings(f)?;
+        self.write_window(f)?;
         self.write_surroundings(f)
     }
 }
@@ -246,6 +316,22 @@ impl Report {
             row(f, "error", format_args!("{kind}: {count}"))?;
         }
         Ok(())
+    }
+
+    fn write_window(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(window) = &self.window else { return Ok(()) };
+        let WindowReport { lasted_s, beats_sent, beats_per_s, .. } = *window;
+        row(
+            f,
+            "measured",
+            format_args!("{beats_sent} beats in {lasted_s:.1} s, {beats_per_s:.0} /s"),
+        )?;
+        if let (Some(cpu_s), 1..) = (window.server_cpu_s, beats_sent) {
+            #[allow(clippy::cast_precision_loss, reason = "a mean needs no more than 52 bits")]
+            let micros = cpu_s * 1e6 / beats_sent as f64;
+            row(f, "server CPU", format_args!("{micros:.2} us a beat"))?;
+        }
+        row(f, "round trip", window.rtt_us)
     }
 
     fn write_surroundings(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -345,7 +431,8 @@ mod tests {
     use crate::base::io::IoFault;
     use crate::base::time::Moment;
     use crate::load::client::{Ending, Heard, Sign, Written};
-    use crate::load::plan::Parts;
+    use crate::load::dialect::Dialect;
+    use crate::load::plan::{Pace, Parts};
 
     fn report() -> Report {
         let options = LoadOptions {
@@ -353,6 +440,8 @@ mod tests {
             clients: 10,
             interval: Span::from_secs(1),
             run_time: Span::from_secs(20),
+            dialect: Dialect::Native,
+            pace: Pace::Rhythm,
             connects_per_s: None,
             parts: Parts { silent: 1, late: 2, ..Parts::default() },
             seed: 99,
@@ -378,6 +467,7 @@ mod tests {
             machine: "a machine".into(),
             server_cpu: Some(Span::from_millis(1_500)),
             own_cpu: None,
+            ..Surroundings::default()
         };
         Report::new(&options, &tally, surroundings)
     }
@@ -443,6 +533,8 @@ mod tests {
             clients: 1,
             interval: Span::from_secs(1),
             run_time: Span::from_secs(1),
+            dialect: Dialect::Native,
+            pace: Pace::Rhythm,
             connects_per_s: None,
             parts: Parts::default(),
             seed: 0,

@@ -8,6 +8,37 @@ use crate::base::time::{Moment, Span};
 use crate::load::client::{Due, Ending, Heard, Sign, Written};
 use crate::load::histogram::Latencies;
 
+/// What is counted between two moments of a run, once more and apart from the whole.
+#[derive(Clone, Debug)]
+pub struct Window {
+    /// PINGs handed to the kernel.
+    pub beats_sent: u64,
+    /// PONGs that answer them.
+    pub pongs_received: u64,
+    /// From when a beat should have been sent to its PONG.
+    pub rtt: Latencies,
+    /// How much later than intended a beat was handed to the kernel.
+    pub lateness: Latencies,
+    /// From its first moment to its last; zero while it is open.
+    pub lasted: Span,
+    opened: Moment,
+    is_open: bool,
+}
+
+impl Window {
+    fn open(now: Moment) -> Self {
+        Self {
+            beats_sent: 0,
+            pongs_received: 0,
+            rtt: Latencies::new(),
+            lateness: Latencies::new(),
+            lasted: Span::ZERO,
+            opened: now,
+            is_open: true,
+        }
+    }
+}
+
 /// Counters and histograms of one run. All times are the load bench's own.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
@@ -65,6 +96,8 @@ pub struct Tally {
     pub present_at_end: u64,
     /// From the first connect to the end of the beats.
     pub ran_for: Span,
+    /// What was counted in a part of the run, where one was asked for.
+    pub window: Option<Window>,
     /// How often what went wrong.
     errors: BTreeMap<(&'static str, &'static str), u64>,
 }
@@ -73,6 +106,23 @@ impl Tally {
     /// Nothing counted yet; the run begins now.
     pub fn new(began: Moment) -> Self {
         Self { began, ..Self::default() }
+    }
+
+    /// Counts apart from now on, too.
+    pub fn open_window(&mut self, now: Moment) {
+        self.window = Some(Window::open(now));
+    }
+
+    /// Counts no longer apart.
+    pub fn close_window(&mut self, now: Moment) {
+        if let Some(window) = self.window.as_mut().filter(|window| window.is_open) {
+            window.is_open = false;
+            window.lasted = now.since(window.opened);
+        }
+    }
+
+    fn window_open(&mut self) -> Option<&mut Window> {
+        self.window.as_mut().filter(|window| window.is_open)
     }
 
     /// Something fell due with a client.
@@ -92,6 +142,10 @@ impl Tally {
             self.beats_sent += 1;
             self.first_beat_at.get_or_insert(now);
             self.lateness.record(now.since(intended));
+            if let Some(window) = self.window_open() {
+                window.beats_sent += 1;
+                window.lateness.record(now.since(intended));
+            }
         }
     }
 
@@ -106,6 +160,10 @@ impl Tally {
             Heard::Pong { rtt } => {
                 self.pongs_received += 1;
                 self.rtt.record(rtt);
+                if let Some(window) = self.window_open() {
+                    window.pongs_received += 1;
+                    window.rtt.record(rtt);
+                }
             }
             Heard::Say => {}
             Heard::Ended(sign, ending) => self.on_ended(sign, ending),
@@ -215,6 +273,28 @@ mod tests {
             tally.on_ended(sign, Ending::SentAway);
             assert_eq!(tally.errors().next(), Some((word.to_owned(), 1)));
         }
+    }
+
+    #[test]
+    fn a_window_counts_what_falls_into_it_and_the_whole_counts_all() {
+        let mut tally = Tally::default();
+        let at = Moment::from_millis;
+        let beat = |tally: &mut Tally, now| {
+            tally.on_written(Written { ping: Some(now), pongs: 0 }, now);
+            tally.on_heard(Heard::Pong { rtt: Span::from_millis(3) });
+        };
+        beat(&mut tally, at(10));
+        tally.open_window(at(20));
+        beat(&mut tally, at(30));
+        beat(&mut tally, at(40));
+        tally.close_window(at(50));
+        beat(&mut tally, at(60));
+        tally.close_window(at(70));
+        let window = tally.window.expect("it was opened");
+        assert_eq!((window.beats_sent, window.pongs_received), (2, 2));
+        assert_eq!((window.rtt.count(), window.lateness.count()), (2, 2));
+        assert_eq!(window.lasted, Span::from_millis(30));
+        assert_eq!((tally.beats_sent, tally.pongs_received), (4, 4));
     }
 
     #[test]

@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use heartwheel::base::time::Span;
+use heartwheel::load::dialect::Dialect;
 use heartwheel::load::drive::{Helm, Room, Steer};
-use heartwheel::load::plan::{LoadOptions, Parts, Plan};
+use heartwheel::load::plan::{LoadOptions, Pace, Parts, Plan};
 use heartwheel::load::tally::Tally;
 use heartwheel::os::machine::{self, Wanted};
 use rustix::process::{Pid, Signal, kill_process};
@@ -48,6 +49,8 @@ impl Fleet {
             clients: crew.clients,
             interval: Span::from_millis(crew.interval_ms),
             run_time: Span::from_secs(LIFE_MAX.as_secs()),
+            dialect: Dialect::Native,
+            pace: Pace::Rhythm,
             connects_per_s: None,
             parts: Parts::default(),
             seed: 1,

@@ -6,13 +6,16 @@ use crate::base::io::IoFault;
 use crate::base::limits;
 use crate::base::time::{Moment, Span};
 use crate::load::client::{Client, Due, Ending, Heard, Presence, Script, Sign, Written};
-use crate::load::plan::{LoadOptions, Part, Parts, Plan};
+use crate::load::dialect::Dialect;
+use crate::load::plan::{LoadOptions, Pace, Part, Parts, Plan};
 use crate::wire::message::{Message, Reply};
 use crate::wire::native::{self, Deframer, Inbound};
 
 const INTERVAL: Span = Span::from_secs(2);
 const TIMEOUT: Span = Span::from_secs(7);
 const RUN: Span = Span::from_secs(60);
+const CONNACK: [u8; 4] = [0x20, 2, 0, 0];
+const PINGRESP: [u8; 2] = [0xD0, 0];
 
 struct Stage {
     plan: Plan,
@@ -23,11 +26,17 @@ struct Stage {
 
 impl Stage {
     fn with(part: Part) -> Self {
+        Self::speaking(part, Dialect::Native, Pace::Rhythm)
+    }
+
+    fn speaking(part: Part, dialect: Dialect, pace: Pace) -> Self {
         let options = LoadOptions {
             target: "127.0.0.1:7070".parse().unwrap(),
             clients: 1,
             interval: INTERVAL,
             run_time: RUN,
+            dialect,
+            pace,
             connects_per_s: Some(1_000),
             parts: Parts::default(),
             seed: 1,
@@ -36,7 +45,7 @@ impl Stage {
         };
         Self {
             plan: Plan::new(options).unwrap(),
-            client: Client::new(0, part),
+            client: Client::new(0, part, dialect),
             said: Vec::new(),
             written: Written::default(),
         }
@@ -44,11 +53,25 @@ impl Stage {
 
     /// Connected, and its HELLO said, at moment zero.
     fn greeting(part: Part) -> Self {
-        let mut stage = Self::with(part);
-        stage.client.on_connecting();
-        stage.client.on_connected(script(&stage.plan), at(0));
-        stage.say(at(0));
-        stage
+        Self::with(part).greeted()
+    }
+
+    fn greeted(mut self) -> Self {
+        self.client.on_connecting();
+        self.client.on_connected(script(&self.plan), at(0));
+        self.say(at(0));
+        self
+    }
+
+    /// A client of a broker, let in at 10 ms; and when it beats first.
+    fn with_broker(pace: Pace) -> (Self, Moment) {
+        let mut stage = Self::speaking(Part::Steady, Dialect::Mqtt, pace).greeted();
+        let heard = stage.hear_bytes(&CONNACK, at(10));
+        let granted = Rhythm { interval: INTERVAL, timeout: INTERVAL.times(3) };
+        let took = Span::from_millis(10);
+        assert_eq!(heard, [Heard::Welcomed { granted, mode: Mode::Client, took }]);
+        let first = stage.client.next_due().unwrap();
+        (stage, first)
     }
 
     /// Welcomed at 10 ms, to beat first at 110 ms.
@@ -71,8 +94,12 @@ impl Stage {
         for message in messages {
             native::encode(message, &mut bytes);
         }
+        self.hear_bytes(&bytes, now)
+    }
+
+    fn hear_bytes(&mut self, bytes: &[u8], now: Moment) -> Vec<Heard> {
         let mut heard = Vec::new();
-        self.client.on_bytes(script(&self.plan), &bytes, now, |news| heard.push(news));
+        self.client.on_bytes(script(&self.plan), bytes, now, |news| heard.push(news));
         heard
     }
 
@@ -373,4 +400,86 @@ fn bytes_that_are_not_the_protocol_end_it() {
     let sign = Sign::Garbled(CloseReason::Malformed);
     assert_eq!(heard, [Heard::Ended(sign, Ending::SentAway)]);
     assert!(stage.client.wants_to_close());
+}
+
+#[test]
+fn a_client_of_a_broker_says_connect_pingreq_and_disconnect() {
+    let stage = Stage::speaking(Part::Steady, Dialect::Mqtt, Pace::Rhythm).greeted();
+    assert_eq!(stage.said, b"\x10\x0E\x00\x04MQTT\x04\x02\x00\x04\x00\x02c1");
+    let (mut stage, first) = Stage::with_broker(Pace::Rhythm);
+    assert!(first <= at(10) + INTERVAL, "{first:?}");
+    assert_eq!(stage.live_until(first), [(first, Due::Say)]);
+    assert_eq!(stage.said, [0xC0, 0]);
+    let heard = stage.hear_bytes(&PINGRESP, first + Span::from_millis(3));
+    assert_eq!(heard, [Heard::Pong { rtt: Span::from_millis(3) }]);
+    assert_eq!(stage.client.dismiss(), Due::Say);
+    stage.say(at(50_000));
+    assert_eq!(stage.said, [0xE0, 0]);
+}
+
+#[test]
+fn a_broker_that_refuses_or_talks_nonsense_ends_the_connection() {
+    for (name, bytes, sign) in [
+        ("refuses", &[0x20, 2, 0, 5][..], Sign::ToldUnknown),
+        ("nonsense", &[0x02, 0, 0, 0x22], Sign::Garbled(CloseReason::Malformed)),
+    ] {
+        let mut stage = Stage::speaking(Part::Steady, Dialect::Mqtt, Pace::Rhythm).greeted();
+        let heard = stage.hear_bytes(bytes, at(10));
+        assert_eq!(heard, [Heard::Ended(sign, Ending::Refused)], "{name}");
+    }
+}
+
+/// PINGRESP does not say which PINGREQ it answers, so only one is under way; the one that waits
+/// keeps its moment, and its round trip contains the waiting.
+#[test]
+fn where_answers_have_no_names_a_beat_waits_for_the_answer_before() {
+    let (mut stage, first) = Stage::with_broker(Pace::Rhythm);
+    stage.live_until(first);
+    let second = first + INTERVAL;
+    assert_eq!(stage.live_until(second), [(second, Due::Say)]);
+    assert!(!stage.client.has_something_to_say(), "the first is not answered");
+    assert_eq!((stage.said.len(), stage.client.awaited()), (0, 1));
+    let third = second + INTERVAL;
+    assert_eq!(stage.live_until(third), [(third, Due::SkipBeat)]);
+    let answered = third + Span::from_millis(1);
+    assert_eq!(stage.hear_bytes(&PINGRESP, answered).len(), 1);
+    stage.say(answered);
+    assert_eq!(stage.written, Written { ping: Some(second), pongs: 0 });
+    let heard = stage.hear_bytes(&PINGRESP, answered + Span::from_millis(1));
+    assert_eq!(heard, [Heard::Pong { rtt: INTERVAL + Span::from_millis(2) }]);
+}
+
+#[test]
+fn a_saturating_client_beats_at_every_answer_until_the_end() {
+    for dialect in [Dialect::Native, Dialect::Mqtt] {
+        let (mut stage, first) = match dialect {
+            Dialect::Mqtt => Stage::with_broker(Pace::Saturating),
+            Dialect::Native => {
+                let stage = Stage::speaking(Part::Steady, dialect, Pace::Saturating);
+                let mut stage = stage.greeted();
+                stage.hear(&[welcome(Mode::Client)], at(10));
+                (stage, at(110))
+            }
+        };
+        let answer = |stage: &mut Stage, beat: Moment, now| match dialect {
+            Dialect::Mqtt => stage.hear_bytes(&PINGRESP, now),
+            Dialect::Native => {
+                let payload = &beat.as_nanos().to_be_bytes();
+                stage.hear(&[Message::Pong { payload }], now)
+            }
+        };
+        assert_eq!(stage.live_until(first), [(first, Due::Say)], "{dialect:?}");
+        assert_eq!(stage.client.next_due(), None, "only answers call for beats: {dialect:?}");
+        let mut beat = first;
+        for _ in 0..3 {
+            let now = beat + Span::from_micros(70);
+            let rtt = Span::from_micros(70);
+            assert_eq!(answer(&mut stage, beat, now), [Heard::Pong { rtt }], "{dialect:?}");
+            stage.say(now);
+            assert_eq!(stage.written, Written { ping: Some(now), pongs: 0 }, "{dialect:?}");
+            beat = now;
+        }
+        answer(&mut stage, beat, Moment::ZERO + RUN);
+        assert!(!stage.client.has_something_to_say(), "the run is over: {dialect:?}");
+    }
 }

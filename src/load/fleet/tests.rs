@@ -10,8 +10,9 @@ use crate::base::io::{
 };
 use crate::base::limits;
 use crate::base::time::{Moment, Span};
+use crate::load::dialect::Dialect;
 use crate::load::fleet::{Fleet, FleetError, TRIES_MAX, WhenIdle};
-use crate::load::plan::{LoadOptions, Parts, Plan, PlanError};
+use crate::load::plan::{LoadOptions, Pace, Parts, Plan, PlanError};
 use crate::load::tally::Tally;
 use crate::wire::message::{Message, Reply};
 use crate::wire::native::{self, Deframer, Inbound};
@@ -76,6 +77,8 @@ fn options(parts: Parts) -> LoadOptions {
         clients: 200,
         interval: INTERVAL,
         run_time: Span::from_secs(10),
+        dialect: Dialect::Native,
+        pace: Pace::Rhythm,
         connects_per_s: Some(400),
         parts,
         seed: 5,
@@ -115,6 +118,9 @@ impl World {
             let Some(wake) = self.fleet.next_wake() else { return };
             let next_news = self.news.keys().next().map(|(at, _)| *at);
             if let Some(at) = next_news.filter(|at| *at <= wake) {
+                if at > end {
+                    return;
+                }
                 self.now = self.now.max(at);
                 let (_, news) = self.news.pop_first().unwrap();
                 self.on_news(news);
@@ -485,4 +491,29 @@ fn no_ending_is_counted_after_the_beats_have_stopped() {
     let tally = world.run();
     assert_eq!(tally.present_at_end, 200);
     assert_eq!((tally.false_offline, tally.errors().count()), (0, 0));
+}
+
+#[test]
+fn a_saturating_fleet_beats_without_a_pause_and_comes_to_an_end() {
+    let few = LoadOptions {
+        clients: 3,
+        run_time: Span::from_secs(2),
+        pace: Pace::Saturating,
+        ..options(Parts::default())
+    };
+    let mut world = World::new(few, Server::Good, WhenIdle::End);
+    let began = world.now;
+    world.run_until(began + Span::from_millis(1_500));
+    world.fleet.open_window(world.now);
+    world.run_until(began + Span::from_millis(1_800));
+    world.fleet.stop(world.now);
+    let tally = world.run();
+    let in_step = 3 * TIMEOUT.as_micros() / (4 * LATENCY.as_micros());
+    assert!(tally.beats_sent > in_step, "{} beats", tally.beats_sent);
+    assert_eq!(tally.pongs_received, tally.beats_sent);
+    assert_eq!((tally.unanswered, tally.false_offline, world.byes), (0, 0, 3));
+    let window = tally.window.expect("it was opened");
+    assert!(window.lasted <= Span::from_millis(300), "{}", window.lasted);
+    assert!(window.lasted >= Span::from_millis(290), "{}", window.lasted);
+    assert!(window.beats_sent > 100 && window.beats_sent < tally.beats_sent / 2);
 }

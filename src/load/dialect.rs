@@ -1,0 +1,132 @@
+//! How a pretend client speaks, so that one load bench serves servers of more than one kind.
+
+use crate::base::event::CloseReason;
+use crate::base::limits;
+use crate::base::time::Span;
+use crate::load::mqtt::{self, Packet};
+use crate::wire::message::{Message, Reply};
+use crate::wire::native::{self, Deframer, Inbound};
+
+/// The protocol that all clients of a run speak.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Dialect {
+    /// Our own.
+    #[default]
+    Native,
+    /// MQTT 3.1.1: PINGREQ is the beat, PINGRESP its answer.
+    Mqtt,
+}
+
+impl Dialect {
+    /// Its name on the command line and in the report.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Mqtt => "mqtt",
+        }
+    }
+}
+
+/// One connection's ear: what is read so far.
+#[derive(Debug)]
+pub(super) enum Tongue {
+    Native(Deframer),
+    Mqtt(mqtt::Reader),
+}
+
+/// What a server said.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Said<'a> {
+    /// A message of the native protocol.
+    Message(Message<'a>),
+    /// You are in, at the rhythm you have chosen.
+    Admitted,
+    /// You are not.
+    TurnedAway,
+    /// The oldest beat without an answer has arrived.
+    Answered,
+    /// Something that is of no interest to a pretend client.
+    Nothing,
+}
+
+impl Tongue {
+    pub(super) fn new(dialect: Dialect) -> Self {
+        match dialect {
+            Dialect::Native => Self::Native(Deframer::client_side()),
+            Dialect::Mqtt => Self::Mqtt(mqtt::Reader::default()),
+        }
+    }
+
+    /// The next thing said at the front of `*bytes`, which it takes; `None` when all of them are
+    /// taken and more are needed.
+    pub(super) fn next<'a, 'b: 'a>(
+        &'a mut self,
+        bytes: &mut &'b [u8],
+    ) -> Result<Option<Said<'a>>, CloseReason> {
+        match self {
+            Self::Native(deframer) => next_native(deframer, bytes),
+            Self::Mqtt(reader) => match reader.next(bytes) {
+                Ok(None) => Ok(None),
+                Ok(Some(Packet::Accepted)) => Ok(Some(Said::Admitted)),
+                Ok(Some(Packet::Refused { .. })) => Ok(Some(Said::TurnedAway)),
+                Ok(Some(Packet::Pong)) => Ok(Some(Said::Answered)),
+                Err(mqtt::Garbled) => Err(CloseReason::Malformed),
+            },
+        }
+    }
+
+    /// Whether an answer tells which beat it answers. Where it does not, one beat at a time is
+    /// under way.
+    pub(super) const fn answers_have_names(&self) -> bool {
+        match self {
+            Self::Native(_) => true,
+            Self::Mqtt(_) => false,
+        }
+    }
+
+    pub(super) fn write_hello(&self, client_id: &str, interval: Span, out: &mut Vec<u8>) {
+        match self {
+            Self::Native(_) => {
+                native::encode_preface(native::VERSIONS, out);
+                let hello = Message::Hello {
+                    wanted_interval_ms: interval.as_millis_u32(),
+                    client_id,
+                    class: "",
+                    token: b"",
+                    resume: b"",
+                    last_seq: 0,
+                    before: None,
+                };
+                native::encode(&hello, out);
+            }
+            Self::Mqtt(_) => mqtt::write_connect(client_id, mqtt::keep_alive_secs(interval), out),
+        }
+    }
+
+    /// `payload` comes back in the answer, where answers have names.
+    pub(super) fn write_beat(&self, reply: Reply, payload: &[u8], out: &mut Vec<u8>) {
+        match self {
+            Self::Native(_) => native::encode(&Message::Ping { reply, payload }, out),
+            Self::Mqtt(_) => out.extend_from_slice(&mqtt::PINGREQ),
+        }
+    }
+
+    pub(super) fn write_bye(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Native(_) => native::encode(&Message::Bye { code: CloseReason::Bye.code() }, out),
+            Self::Mqtt(_) => out.extend_from_slice(&mqtt::DISCONNECT),
+        }
+    }
+}
+
+fn next_native<'a, 'b: 'a>(
+    deframer: &'a mut Deframer,
+    bytes: &mut &'b [u8],
+) -> Result<Option<Said<'a>>, CloseReason> {
+    match deframer.next(bytes, limits::PAYLOAD_BYTES_LIMIT) {
+        Ok(Some(Inbound::Message(message))) => Ok(Some(Said::Message(message))),
+        Ok(None) => Ok(None),
+        Ok(Some(Inbound::Preface(_) | Inbound::Skipped { .. })) => Ok(Some(Said::Nothing)),
+        Err(error) => Err(error.reason()),
+    }
+}
