@@ -44,6 +44,9 @@ BUILT = PEERS / "target/release"
 # Beside its connections a process has a listener, a ring, its log, and accepts under way.
 FILES_BESIDE = 500
 START_S = 5
+# Between connect and welcome. mosquitto's queue of connections not yet accepted has 100 places, and
+# whoever finds it full tries again after a second.
+CONNECTS_AT_ONCE = "64"
 SLACK_S = 15
 
 
@@ -215,6 +218,8 @@ def options(argv):
                        help="heartwheel once more, under this name, with these words for `serve`")
     words.add_argument("--program", default=str(ROOT / "target/release/heartwheel"))
     words.add_argument("--no-build", action="store_true", help="measure what is built already")
+    words.add_argument("--manual", action="store_true",
+                       help="put the table into src/manual/benchmarks.md")
     words.add_argument("--list", action="store_true", help="say what there is, and measure nothing")
     said = words.parse_args(argv)
     if said.quick or said.smoke:
@@ -370,7 +375,7 @@ def load_words(said, scenario, peer, port, out):
              "--clients", str(scenario.clients), "--interval", f"{scenario.interval_ms}ms",
              "--for", f"{run_s(scenario, connects_per_s):.0f}s",
              "--warm-up", f"{scenario.warm_up_ms}ms", "--measure", f"{scenario.measure_ms}ms",
-             "--seed", "1", "--id-prefix", "compare-", "--json", str(out), *scenario.words]
+             "--connects-at-once", CONNECTS_AT_ONCE, "--seed", "1", "--id-prefix", "compare-", "--json", str(out), *scenario.words]
     if connects_per_s:
         words += ["--connect-rate", str(connects_per_s)]
     return words
@@ -436,7 +441,7 @@ def compare(said, scenarios, who, files):
                     except Failed as failed:
                         run["load"], run["error"] = None, str(failed)
                 runs.append(run)
-                print(compare_report.line(run, scenario.replies), flush=True)
+                print(compare_report.line(run, dataclasses.asdict(scenario)), flush=True)
     return runs
 
 
@@ -467,6 +472,9 @@ def main(argv=None):
     (said.out / "table.md").write_text(table)
     for name, drawing in compare_report.plots(results).items():
         (said.out / f"{name}.svg").write_text(drawing)
+    if said.manual:
+        page = ROOT / "src/manual/benchmarks.md"
+        page.write_text(compare_report.page_with(page.read_text(), table))
     print(f"\n{table}\nin {said.out}: results.json, table.md and the plots")
     failed = [run for run in results["runs"] if run["error"] and run["peer"] == "heartwheel"]
     return 1 if failed else 0

@@ -10,6 +10,10 @@ import sys
 # Nothing smaller is called a difference between two programs on one machine.
 NOTABLE = 0.05
 
+# What stands between the two in the manual is written by `compare.py --manual`.
+TABLE_BEGINS = "<!-- compare.py writes from here -->"
+TABLE_ENDS = "<!-- to here -->"
+
 COLOURS = ["#c0392b", "#e08e79", "#7f8c8d", "#2980b9", "#16a085", "#8e44ad", "#d4a017", "#2c3e50"]
 
 
@@ -48,12 +52,15 @@ def complaint(load):
     return None
 
 
-def line(run, replies):
+def line(run, scenario):
     """One run for whoever watches."""
     head = f"{run['scenario']:<16} {run['round'] + 1}  {run['peer']:<16}"
     if run["error"]:
         return f"{head} failed: {run['error']}"
-    one = figures(run["load"], replies)
+    one = figures(run["load"], scenario["replies"])
+    if is_connecting(scenario):
+        each, rate = number(one["connect_cpu_us"]), number(one["connects_per_s"])
+        return f"{head} {each} us a connect, {rate} connects/s"
     said = [
         f"{number(one['cpu_us'])} us a beat",
         f"{number(one['beats_per_s'])} beats/s",
@@ -137,6 +144,13 @@ def table(results):
             parts.append((connects if is_connecting(scenario) else beats)(seen, scenario))
     parts += [memory(seen), lost(seen)]
     return "\n".join(part for part in parts if part)
+
+
+def page_with(page, text):
+    """A page of the manual with its last table replaced."""
+    before, rest = page.split(TABLE_BEGINS)
+    _, after = rest.split(TABLE_ENDS)
+    return f"{before}{TABLE_BEGINS}\n\n{text}\n{TABLE_ENDS}{after}"
 
 
 def about(results):

@@ -225,6 +225,7 @@ fn options(target: SocketAddr) -> LoadOptions {
         dialect: Dialect::Native,
         pace: Pace::Rhythm,
         connects_per_s: Some(500),
+        entering_max: None,
         parts: Parts::default(),
         seed: 11,
         id_prefix: "t".into(),

@@ -45,3 +45,32 @@ fn silence_is_measured_at_each_number_of_clients() {
     let drawn = std::fs::read_to_string(&plot).expect("the plot was written");
     assert!(drawn.contains("<circle") && drawn.ends_with("</svg>\n"), "{drawn}");
 }
+
+#[test]
+fn the_comparison_measures_heartwheel_and_draws() {
+    let folder = tempfile::tempdir().expect("room for files");
+    let path = folder.path().to_str().expect("a path of text");
+    let printed = run("compare.py", &["--smoke", "--out", path]);
+    assert!(printed.contains("| **heartwheel** |"), "{printed}");
+    let read = |name| std::fs::read_to_string(folder.path().join(name)).expect(name);
+    let results: serde_json::Value = serde_json::from_str(&read("results.json")).expect("JSON");
+    let runs = results["runs"].as_array().expect("runs");
+    assert_eq!(runs.len(), 3, "one of each kind of scenario");
+    for run in runs {
+        assert_eq!(run["load"]["connected"], 100, "{run}");
+        // The last kind only connects.
+        let beats = run["load"]["window"]["beats_sent"].as_u64().expect("a number");
+        assert!(beats > 100 || run["scenario"] == "connect-15000", "{run}");
+    }
+    assert!(read("cpu-per-beat.svg").ends_with("</svg>\n"));
+    assert!(read("table.md").contains("CPU µs per beat"));
+}
+
+#[test]
+fn the_comparison_counts_right() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches");
+    let words = ["-B", "-m", "unittest", "discover"];
+    let out = Command::new("python3").args(words).current_dir(folder).output();
+    let out = out.expect("python3 is installed, as the README asks");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+}

@@ -265,6 +265,10 @@ pub struct LoadArgs {
     /// New connections a second (default: as fast as the gateway takes them)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub connect_rate: Option<u32>,
+    /// Clients at most that have connected or are about to, and are not welcomed yet (default:
+    /// any number)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub connects_at_once: Option<u32>,
     /// How the clients speak: the native protocol, or MQTT 3.1.1 to a broker, where PINGREQ is
     /// the beat
     #[arg(long, value_name = "HOW", value_parser = choice(&PROTOCOLS), default_value = "native")]

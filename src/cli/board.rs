@@ -249,6 +249,7 @@ mod tests {
             dialect: Dialect::Native,
             pace: Pace::Rhythm,
             connects_per_s: None,
+            entering_max: None,
             parts: Parts::default(),
             seed: 0,
             id_prefix: String::new(),

@@ -161,6 +161,7 @@ fn load_options(options: &DemoOptions, target: SocketAddr) -> LoadOptions {
         dialect: Dialect::Native,
         pace: Pace::Rhythm,
         connects_per_s: Some(options.clients.div_ceil(ENTRANCE_SECS)),
+        entering_max: None,
         parts: Parts::default(),
         seed: random::u64(),
         id_prefix: String::new(),

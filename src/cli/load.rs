@@ -54,6 +54,7 @@ fn options(args: &LoadArgs) -> LoadOptions {
         dialect: args.protocol,
         pace: if args.saturate { Pace::Saturating } else { Pace::Rhythm },
         connects_per_s: args.connect_rate,
+        entering_max: args.connects_at_once,
         parts: Parts {
             silent: args.silent,
             reset: args.reset,
@@ -193,6 +194,7 @@ mod tests {
             dialect: Dialect::Native,
             pace: Pace::Rhythm,
             connects_per_s: None,
+            entering_max: None,
             parts: Parts::default(),
             seed: 1,
             id_prefix: own_prefix(),

@@ -41,6 +41,8 @@ pub struct Fleet {
     newcomer_at: Moment,
     /// Lines in state `Connecting`.
     connecting: u32,
+    /// Lines that are open and not yet welcomed.
+    greeting: u32,
     /// Lines in state `Open` or `Closing`.
     open: u32,
     /// PINGs not yet answered on all open lines.
@@ -101,6 +103,8 @@ struct Line {
     state: LineState,
     /// A chunk is with the kernel.
     is_sending: bool,
+    /// Is open, and waits to be welcomed.
+    is_greeting: bool,
     /// Was counted in `Tally::connected`.
     is_counted: bool,
 }
@@ -129,8 +133,13 @@ impl Fleet {
     /// A fleet that begins to connect at once. O(clients).
     pub fn new(plan: Plan, when_idle: WhenIdle, now: Moment) -> Self {
         let count = plan.clients();
-        let line =
-            Line { generation: 0, state: LineState::Closed, is_sending: false, is_counted: false };
+        let line = Line {
+            generation: 0,
+            state: LineState::Closed,
+            is_sending: false,
+            is_greeting: false,
+            is_counted: false,
+        };
         Self {
             clients: (0..count)
                 .map(|index| Client::new(index, plan.part(index), plan.options().dialect))
@@ -144,6 +153,7 @@ impl Fleet {
             newcomer: 0,
             newcomer_at: now,
             connecting: 0,
+            greeting: 0,
             open: 0,
             awaited: 0,
             connects_failed: 0,
@@ -305,6 +315,8 @@ impl Fleet {
         let open = lines_in(LineState::Open) + lines_in(LineState::Closing);
         assert_eq!(open, self.open as usize);
         assert!(self.connecting <= limits::LOAD_CONNECTS_MAX);
+        let greeting = self.lines.iter().filter(|line| line.is_greeting).count();
+        assert_eq!(greeting, self.greeting as usize);
         let awaited: u64 = self.clients.iter().map(|client| u64::from(client.awaited())).sum();
         assert_eq!(awaited, self.awaited);
         assert!(self.to_connect.len() <= self.clients.len(), "nobody waits twice");
@@ -343,6 +355,10 @@ impl Fleet {
         }
         let script = Script { plan: &self.plan, end: self.end, granted: self.granted };
         self.clients[ticket as usize].on_connected(script, now);
+        if self.clients[ticket as usize].presence() == Presence::Coming {
+            self.lines[ticket as usize].is_greeting = true;
+            self.greeting += 1;
+        }
         self.tend(ticket, now);
     }
 
@@ -455,6 +471,8 @@ impl Fleet {
     }
 
     fn on_granted(&mut self, index: u32, granted: Rhythm, now: Moment) {
+        let line = &mut self.lines[index as usize];
+        self.greeting -= u32::from(std::mem::take(&mut line.is_greeting));
         self.count_connected(index, now);
         if self.granted.replace(granted) == Some(granted) {
             return;
@@ -533,6 +551,7 @@ impl Fleet {
     fn close(&mut self, index: u32, how: CloseHow) {
         let line = &mut self.lines[index as usize];
         if line.state == LineState::Open {
+            self.greeting -= u32::from(std::mem::take(&mut line.is_greeting));
             line.state = LineState::Closing;
             let conn = ConnId { slot: index, generation: line.generation };
             self.ops.push(Op::Close { conn, how });
@@ -545,7 +564,7 @@ impl Fleet {
     }
 
     fn connect_some(&mut self, now: Moment) {
-        while self.connecting < limits::LOAD_CONNECTS_MAX {
+        while self.may_connect() {
             let index = if let Some(index) = self.to_connect.pop_front() {
                 index
             } else if self.newcomer < self.plan.clients() && self.newcomer_at <= now {
@@ -573,9 +592,16 @@ impl Fleet {
         self.ops.push(Op::Connect(Box::new(connect)));
     }
 
+    /// Whether one more connect may be under way.
+    fn may_connect(&self) -> bool {
+        let entering_max = self.plan.options().entering_max.unwrap_or(u32::MAX);
+        self.connecting < limits::LOAD_CONNECTS_MAX
+            && self.connecting + self.greeting < entering_max
+    }
+
     /// When the next connect is due; the end of the run when none is, or no more may be under way.
     fn next_connect(&self) -> Moment {
-        if self.connecting >= limits::LOAD_CONNECTS_MAX {
+        if !self.may_connect() {
             self.end
         } else if !self.to_connect.is_empty() {
             Moment::ZERO

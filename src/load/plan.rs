@@ -25,6 +25,9 @@ pub struct LoadOptions {
     pub pace: Pace,
     /// How many connect in a second; `None`: as fast as the server takes them.
     pub connects_per_s: Option<u32>,
+    /// How many may be between connect and welcome; `None`: only how many connects are under way
+    /// is bounded, by [`limits::LOAD_CONNECTS_MAX`].
+    pub entering_max: Option<u32>,
     /// How many of the clients do not simply stay and beat.
     pub parts: Parts,
     /// Fixes who does what, and the random moments.
@@ -120,6 +123,9 @@ pub enum PlanError {
         /// How many clients there are.
         clients: u32,
     },
+    /// Nobody could ever enter.
+    #[error("with 0 connections at once nobody comes in")]
+    EnteringMax,
     /// Beats without answers where every answer calls for the next beat.
     #[error("{clients} clients beat without an answer, and {what} waits for answers")]
     NoAnswer {
@@ -313,6 +319,9 @@ fn check(options: &LoadOptions) -> Result<(), PlanError> {
         return Err(PlanError::Parts { parts: sum, clients });
     }
     check_answers(options)?;
+    if options.entering_max == Some(0) {
+        return Err(PlanError::EnteringMax);
+    }
     if connects_per_s == Some(0) {
         return Err(PlanError::ConnectRate);
     }
@@ -390,6 +399,7 @@ mod tests {
             dialect: Dialect::Native,
             pace: Pace::Rhythm,
             connects_per_s: Some(1_000),
+            entering_max: None,
             parts: Parts {
                 silent: 100,
                 reset: 10,
@@ -450,7 +460,7 @@ mod tests {
         let base = options();
         let secs = Span::from_secs;
         type Wrong = fn(&PlanError) -> bool;
-        let rows: [(&str, LoadOptions, Wrong); 10] = [
+        let rows: [(&str, LoadOptions, Wrong); 11] = [
             ("nobody", LoadOptions { clients: 0, parts: Parts::default(), ..options() }, |e| {
                 matches!(e, PlanError::Clients { clients: 0 })
             }),
@@ -462,6 +472,9 @@ mod tests {
             }),
             ("rate", LoadOptions { connects_per_s: Some(0), ..options() }, |e| {
                 matches!(e, PlanError::ConnectRate)
+            }),
+            ("door", LoadOptions { entering_max: Some(0), ..options() }, |e| {
+                matches!(e, PlanError::EnteringMax)
             }),
             ("no answers", LoadOptions { pace: Pace::Saturating, ..options() }, |e| {
                 matches!(e, PlanError::NoAnswer { clients: 45, what: "saturation" })

@@ -52,6 +52,7 @@ impl Fleet {
             dialect: Dialect::Native,
             pace: Pace::Rhythm,
             connects_per_s: None,
+            entering_max: None,
             parts: Parts::default(),
             seed: 1,
             id_prefix: crew.prefix.to_owned(),

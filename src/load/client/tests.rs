@@ -38,6 +38,7 @@ impl Stage {
             dialect,
             pace,
             connects_per_s: Some(1_000),
+            entering_max: None,
             parts: Parts::default(),
             seed: 1,
             id_prefix: "c".into(),

@@ -12,7 +12,7 @@ use crate::base::limits;
 use crate::base::time::{Moment, Span};
 use crate::load::dialect::Dialect;
 use crate::load::fleet::{Fleet, FleetError, TRIES_MAX, WhenIdle};
-use crate::load::plan::{LoadOptions, Pace, Parts, Plan, PlanError};
+use crate::load::plan::{LoadOptions, Pace, Part, Parts, Plan, PlanError};
 use crate::load::tally::Tally;
 use crate::wire::message::{Message, Reply};
 use crate::wire::native::{self, Deframer, Inbound};
@@ -80,6 +80,7 @@ fn options(parts: Parts) -> LoadOptions {
         dialect: Dialect::Native,
         pace: Pace::Rhythm,
         connects_per_s: Some(400),
+        entering_max: None,
         parts,
         seed: 5,
         id_prefix: "c".into(),
@@ -516,4 +517,24 @@ fn a_saturating_fleet_beats_without_a_pause_and_comes_to_an_end() {
     assert!(window.lasted <= Span::from_millis(300), "{}", window.lasted);
     assert!(window.lasted >= Span::from_millis(290), "{}", window.lasted);
     assert!(window.beats_sent > 100 && window.beats_sent < tally.beats_sent / 2);
+}
+
+#[test]
+fn no_more_are_at_the_door_than_were_allowed() {
+    let narrow = |server| {
+        let few =
+            LoadOptions { entering_max: Some(7), connects_per_s: None, ..options(all_parts()) };
+        World::new(few, server, WhenIdle::End)
+    };
+    let mut world = narrow(Server::Mute);
+    world.run_until(world.now + Span::from_secs(5));
+    world.fleet.check();
+    // Slow readers do not wait to be welcomed.
+    let slow = world
+        .connects
+        .iter()
+        .filter(|connect| world.fleet.plan().part(connect.ticket) == Part::SlowReader);
+    assert_eq!(world.connects.len() - slow.count(), 7, "nobody is let in, nobody follows");
+    let mut world = narrow(Server::Good);
+    assert_eq!(world.run().connected, 200, "who is let in makes room");
 }

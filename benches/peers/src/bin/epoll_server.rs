@@ -1,4 +1,5 @@
-//! One thread with epoll, as well as one can: edges, one receive and one send a beat, no allocation.
+//! One thread with epoll, as well as one can: edges, one receive and one send a beat, and no
+//! allocation.
 //!
 //! A receive that does not fill its buffer has emptied the socket, so none is made to hear EAGAIN.
 //! When clients were last heard is stored; nobody is judged.

@@ -1,0 +1,170 @@
+"""Whether the comparison counts right: `python3 -m unittest discover benches`."""
+
+import unittest
+import xml.etree.ElementTree
+
+import compare
+import compare_report
+
+
+def load(cpu_s=0.3, pongs=30_000, **changes):
+    """What the load bench tells of a run: 3 s measured, 10 us of the server a beat."""
+    rtt = {"n": pongs, "p50": 100, "p99": 900}
+    window = {"lasted_s": 3.0, "beats_sent": 40_000, "pongs_received": pongs, "rtt_us": rtt,
+              "server_cpu_s": cpu_s, "own_cpu_s": 1.5, "server_rss_bytes": 3_000_000}
+    whole = {"clients": 1_000, "connected": 1_000, "false_offline": 0, "sent_away": 0,
+             "connect_per_s": 20_000.0, "connect_server_cpu_s": 0.02,
+             "server_rss_before_bytes": 1_000_000, "window": window}
+    return whole | changes
+
+
+def results(*runs):
+    peer = lambda name, floor: {"name": name, "what": "", "version": "1", "floor": floor}
+    scenario = {"name": "busy", "title": "busy clients", "clients": 1_000, "interval_ms": 1_000,
+                "connects_per_s": 6_000, "replies": True}
+    storm = scenario | {"name": "storm", "title": "a storm", "connects_per_s": 0}
+    return {
+        "when": "today", "processor": "one", "processors": 2, "kernel": "6", "pinned": True,
+        "rounds": 2, "load_average_before": 0.0, "absent": {"nanomq": "not installed"},
+        "peers": [peer("heartwheel", False), peer("bare", True), peer("broker", False)],
+        "scenarios": [scenario, storm],
+        "runs": [
+            {"scenario": name, "round": 0, "peer": who, "load": told, "error": error}
+            for name, who, told, error in runs
+        ],
+    }
+
+
+class Figures(unittest.TestCase):
+    def test_a_run_is_counted_in_the_units_of_the_table(self):
+        one = compare_report.figures(load(), True)
+        self.assertAlmostEqual(one["cpu_us"], 10)
+        self.assertAlmostEqual(one["beats_per_s"], 10_000)
+        self.assertAlmostEqual(one["busy"], 0.1)
+        self.assertAlmostEqual(one["bench_busy"], 0.5)
+        self.assertAlmostEqual(one["rss_bytes"], 2_000)
+        self.assertAlmostEqual(one["connect_cpu_us"], 20)
+        self.assertEqual((one["rtt_p50_us"], one["rtt_p99_us"]), (100, 900))
+
+    def test_beats_without_answers_are_counted_as_sent(self):
+        one = compare_report.figures(load(pongs=0), False)
+        self.assertAlmostEqual(one["cpu_us"], 7.5)
+        self.assertIsNone(one["rtt_p99_us"])
+
+    def test_what_could_not_be_seen_is_no_zero(self):
+        blind = load(connect_server_cpu_s=None, server_rss_before_bytes=None)
+        blind["window"] |= {"server_cpu_s": None, "server_rss_bytes": None}
+        one = compare_report.figures(blind, True)
+        for figure in ("cpu_us", "busy", "rss_bytes", "connect_cpu_us"):
+            self.assertIsNone(one[figure], figure)
+
+    def test_a_run_that_lost_somebody_is_not_believed(self):
+        self.assertIsNone(compare_report.complaint(load()))
+        for changes, words in [
+            ({"connected": 999}, "999 of 1000"),
+            ({"false_offline": 2}, "2 living"),
+            ({"sent_away": 3}, "3 living"),
+            ({"window": None}, "nothing"),
+        ]:
+            self.assertIn(words, compare_report.complaint(load(**changes)))
+
+
+class Table(unittest.TestCase):
+    def test_rounds_become_median_spread_and_ratio(self):
+        runs = [("busy", "heartwheel", load(cpu_s), None) for cpu_s in (0.3, 0.33)]
+        runs += [("busy", "broker", load(cpu_s), None) for cpu_s in (0.6, 0.66)]
+        text = compare_report.table(results(*runs))
+        self.assertIn("| **heartwheel** | 10.5 (10.0 to 11.0) | 1.00 |", text)
+        self.assertIn("| broker | 21.0 (20.0 to 22.0) | 2.00 |", text)
+        self.assertIn("Nothing here", text)
+        self.assertIn("| nanomq | absent: not installed |", text)
+
+    def test_what_heartwheel_loses_at_is_said(self):
+        text = compare_report.table(results(
+            ("busy", "heartwheel", load(), None), ("busy", "bare", load(0.2), None),
+            ("storm", "heartwheel", load(), None),
+            ("storm", "broker", load(connect_per_s=30_000.0), None),
+        ))
+        self.assertIn("- CPU per beat, busy clients: bare (floor) 6.67, heartwheel 10.0", text)
+        self.assertIn("- connects/s, a storm: broker 30,000, heartwheel 20,000", text)
+        self.assertNotIn("Nothing here", text)
+
+    def test_overlapping_rounds_and_a_hair_are_no_loss(self):
+        for base, other in [((10, 9, 12), (9, 8, 9.5)), ((10, 10, 10), (9.6, 9.6, 9.6))]:
+            self.assertFalse(compare_report.is_better(other, base, False))
+        self.assertTrue(compare_report.is_better((9, 8, 9.4), (10, 9.5, 11), False))
+
+    def test_a_failed_run_says_why_and_counts_nothing(self):
+        text = compare_report.table(results(
+            ("busy", "heartwheel", load(), None), ("busy", "broker", None, "does not start"),
+        ))
+        self.assertIn("| broker | failed: does not start |", text)
+
+    def test_the_table_of_the_manual_is_replaced_and_nothing_else(self):
+        begins, ends = compare_report.TABLE_BEGINS, compare_report.TABLE_ENDS
+        once = compare_report.page_with(f"# Page\n\n{begins}\nold\n{ends}\n\nrest\n", "new\n")
+        self.assertEqual(once, f"# Page\n\n{begins}\n\nnew\n\n{ends}\n\nrest\n")
+        self.assertEqual(compare_report.page_with(once, "new\n"), once)
+        page = (compare.ROOT / "src/manual/benchmarks.md").read_text()
+        self.assertIn("\nnewest\n", compare_report.page_with(page, "newest\n"))
+
+    def test_a_run_is_told_in_one_line(self):
+        told = results(("busy", "heartwheel", load(), None), ("storm", "broker", load(), None),
+                       ("busy", "broker", None, "does not start"))
+        scenario = {one["name"]: one for one in told["scenarios"]}
+        lines = [compare_report.line(run, scenario[run["scenario"]]) for run in told["runs"]]
+        for line, words in zip(lines, ["10.0 us a beat, 10,000 beats/s", "20.0 us a connect",
+                                       "failed: does not start"]):
+            self.assertIn(words, line)
+
+    def test_plots_are_drawings_with_a_bar_for_each(self):
+        drawn = compare_report.plots(results(
+            ("busy", "heartwheel", load(), None), ("busy", "broker", load(0.6), None),
+            ("storm", "broker", load(), None),
+        ))
+        self.assertEqual(
+            sorted(drawn), ["cpu-per-beat", "cpu-per-connect", "memory", "round-trip-p99"]
+        )
+        for name, bars in [("cpu-per-beat", 2), ("cpu-per-connect", 1), ("memory", 2)]:
+            picture = xml.etree.ElementTree.fromstring(drawn[name])
+            rects = picture.findall("{http://www.w3.org/2000/svg}rect")
+            self.assertEqual(len(rects), bars + 1, name)  # and the background
+
+
+class Course(unittest.TestCase):
+    def test_who_has_a_run_in_what(self):
+        who = {peer.name: peer for peer in compare.peers(compare.options([]))}
+        what = {scenario.name: scenario for scenario in compare.SCENARIOS}
+        for peer, scenario, turn, is_in in [
+            ("heartwheel", "no-reply-18000", 1, True),
+            ("mosquitto", "no-reply-18000", 0, False),
+            ("mosquitto", "connect-15000", 1, True),
+            ("accept_loop", "connect-15000", 0, True),
+            ("accept_loop", "quiet-18000", 0, False),
+            ("rumqttd", "saturated-10000", 0, True),
+            ("rumqttd", "saturated-10000", 1, False),
+            ("rumqttd", "quiet-18000", 0, False),
+        ]:
+            found = compare.takes_part(who[peer], what[scenario], turn)
+            self.assertEqual(found, is_in, (peer, scenario, turn))
+
+    def test_where_files_are_few_there_are_fewer_clients(self):
+        scenario = compare.fitting(compare.SCENARIOS[-2], 1_024)
+        self.assertEqual(scenario.clients, 1_024 - compare.FILES_BESIDE)
+        self.assertEqual(scenario.words, ("--no-reply", str(scenario.clients)))
+        self.assertIn("524 clients", scenario.title)
+
+    def test_names_nobody_has_are_refused(self):
+        for words in (["--peers", "nobody"], ["--scenarios", "nothing"]):
+            with self.assertRaises(SystemExit):
+                compare.chosen(compare.options(words))
+
+    def test_a_variant_is_heartwheel_with_more_words(self):
+        said = compare.options(["--serve", "--tick 20ms", "--variant", "calm=--probe off"])
+        words = {peer.name: peer.command(1, None) for peer in compare.peers(said)[:2]}
+        self.assertEqual(words["heartwheel"][-2:], ["--tick", "20ms"])
+        self.assertEqual(words["calm"][-4:], ["--tick", "20ms", "--probe", "off"])
+
+
+if __name__ == "__main__":
+    unittest.main()
