@@ -251,8 +251,8 @@ def label(seen, peer):
 
 
 def lost(seen):
-    """Where somebody is better than heartwheel, by more than noise."""
-    rows = ["**What heartwheel loses at**", ""]
+    """Where somebody is better than heartwheel, by more than noise: servers first, then floors."""
+    servers, floors = [], []
     for scenario in seen.scenarios:
         name = scenario["name"]
         if is_connecting(scenario):
@@ -266,13 +266,15 @@ def lost(seen):
             for peer in seen.took_part(name):
                 other = seen.seen(name, peer, figure)
                 if base and other and is_better(other, base, figure == "connects_per_s"):
-                    rows.append(
-                        f"- {words}, {scenario['title']}: {label(seen, peer)} {number(other[0])}, "
+                    (floors if peer in seen.floors else servers).append(
+                        f"- {words}, {scenario['title']}: {peer} {number(other[0])}, "
                         f"heartwheel {number(base[0])}"
                     )
-    if len(rows) == 2:
-        rows.append("Nothing here, beyond a twentieth and the spread of the rounds.")
-    return "\n".join(rows) + "\n"
+    nothing = ["Nothing here, beyond a twentieth and the spread of the rounds."]
+    rows = ["**What heartwheel loses at**", "", *(servers or nothing), ""]
+    if floors:
+        rows += ["**How far the floors are below it**", "", *floors, ""]
+    return "\n".join(rows)
 
 
 def is_better(other, base, more_is_better):

@@ -63,8 +63,9 @@ pub struct Ring {
     peers: Vec<Peer>,
     entries: *mut BufRingEntry,
     tail: u16,
-    data: Vec<[u8; BUFFER_BYTES]>,
-    answers: Vec<[u8; BUFFER_BYTES]>,
+    // One piece of zeroes each, which take no memory until they are used.
+    data: Vec<u8>,
+    answers: Vec<u8>,
 }
 
 impl Ring {
@@ -91,8 +92,8 @@ impl Ring {
             peers: (0..ACCEPTS).map(|_| no_peer()).collect(),
             entries: memory_for_entries(),
             tail: 0,
-            data: vec![[0; BUFFER_BYTES]; usize::from(BUFFERS)],
-            answers: vec![[0; BUFFER_BYTES]; files as usize],
+            data: vec![0; usize::from(BUFFERS) * BUFFER_BYTES],
+            answers: vec![0; files as usize * BUFFER_BYTES],
         };
         for id in 0..BUFFERS {
             ring.give_back(id);
@@ -163,7 +164,7 @@ impl Ring {
 
     /// The first bytes of a receive buffer.
     pub fn received(&self, id: u16, count_bytes: usize) -> &[u8] {
-        &self.data[usize::from(id)][..count_bytes]
+        &self.data[usize::from(id) * BUFFER_BYTES..][..count_bytes]
     }
 
     /// Lends a buffer to the kernel again; it sees that after the next `publish`.
@@ -171,7 +172,7 @@ impl Ring {
         let place = usize::from(self.tail & (BUFFERS - 1));
         // SAFETY: below `BUFFERS`, and so many entries were allocated.
         let entry = unsafe { &mut *self.entries.add(place) };
-        entry.set_addr(self.data[usize::from(id)].as_ptr() as u64);
+        entry.set_addr(self.data[usize::from(id) * BUFFER_BYTES..].as_ptr() as u64);
         entry.set_len(BUFFER_BYTES as u32);
         entry.set_bid(id);
         self.tail = self.tail.wrapping_add(1);
@@ -188,7 +189,7 @@ impl Ring {
     /// Sends an answer without hearing that it was sent. The place of the answer is the slot's: a
     /// client that takes its answers before it asks again, as ours do, sees no answer overwritten.
     pub fn send(&mut self, slot: u32, answer: &[u8]) {
-        let place = &mut self.answers[slot as usize];
+        let place = &mut self.answers[slot as usize * BUFFER_BYTES..][..BUFFER_BYTES];
         let bytes = answer.len().min(BUFFER_BYTES);
         place[..bytes].copy_from_slice(&answer[..bytes]);
         let entry = opcode::Send::new(Fixed(slot), place.as_ptr(), bytes as u32)
