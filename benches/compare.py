@@ -6,11 +6,11 @@
     benches/compare.py --list         # who could take part, and who is missing and why
 
 Each server runs alone on the first core this process may use, the load bench on the second. Every
-scenario is run in rounds, and the order of the servers turns round with each, so that what the
-machine does meanwhile hits all of them. A run connects its clients, lets them beat for a moment and
+scenario is run once a round, by one server right after the other, and the order of the servers turns
+round with each round, so that what the machine does meanwhile hits all of them. A run connects its clients, lets them beat for a moment and
 measures after that: processor time of the server's whole process, all threads, user and system, by
-the beats of that time. `saturated` means: every client beats again as soon as its beat is answered,
-so a beat of each is always under way; `busy` says how full the server's core was.
+the beats of that time. `saturated` means: once everybody is in, a client beats again as soon as its
+beat is answered, so a beat of each is always under way; `busy` says how full the server's core was.
 
 What comes out is in --out: results.json with every run as the load bench told it, table.md, and
 plots. The exit code is 1 when a run of heartwheel failed; others may fail, and the table says so.
@@ -210,6 +210,8 @@ def options(argv):
     words.add_argument("--scenarios", type=names, help="only these, separated by commas")
     words.add_argument("--peers", type=names, help="only these, separated by commas")
     words.add_argument("--rounds", type=int, default=2, help="default: 2")
+    words.add_argument("--minutes", type=float, default=11,
+                       help="begin no run of a further round after so long (default: 11)")
     words.add_argument("--out", type=pathlib.Path, default=ROOT / "target/compare",
                        help="folder for the results (default: target/compare)")
     words.add_argument("--serve", type=shlex.split, default=[],
@@ -426,12 +428,16 @@ def surroundings(said, who, scenarios):
 
 
 def compare(said, scenarios, who, files):
-    runs = []
-    for scenario in scenarios:
-        for turn in range(said.rounds):
+    runs, end_at = [], time.monotonic() + said.minutes * 60
+    for turn in range(said.rounds):
+        for scenario in scenarios:
             for peer in who if turn % 2 == 0 else reversed(who):
                 if not takes_part(peer, scenario, turn):
                     continue
+                # The first round is everybody's, however long it takes.
+                if turn > 0 and time.monotonic() > end_at:
+                    print(f"the {said.minutes} minutes are over: round {turn + 1} stays unfinished")
+                    return runs
                 run = {"scenario": scenario.name, "round": turn, "peer": peer.name}
                 with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
                     try:

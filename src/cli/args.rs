@@ -273,7 +273,7 @@ pub struct LoadArgs {
     /// the beat
     #[arg(long, value_name = "HOW", value_parser = choice(&PROTOCOLS), default_value = "native")]
     pub protocol: Dialect,
-    /// Beat again as soon as the last beat is answered; only the first waits for its time
+    /// Once everybody is in, beat again as soon as the last beat is answered
     #[arg(long)]
     pub saturate: bool,
     /// When everybody is in, count beats and processor time apart for so long, then end the run

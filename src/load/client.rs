@@ -7,7 +7,7 @@ use crate::base::limits;
 use crate::base::time::{Moment, Span};
 use crate::load::dialect::{Dialect, Said, Tongue};
 use crate::load::mqtt;
-use crate::load::plan::{Draw, Pace, Part, Plan};
+use crate::load::plan::{Draw, Part, Plan};
 use crate::wire::message::{Message, Reply};
 use crate::wire::native;
 
@@ -96,6 +96,8 @@ pub struct Script<'a> {
     pub end: Moment,
     /// The rhythm that the server granted last, to whomever.
     pub granted: Option<Rhythm>,
+    /// Whether every answer calls for the next beat: [`Pace::Saturating`], and everybody is in.
+    pub saturates: bool,
 }
 
 /// What fell due.
@@ -272,11 +274,12 @@ impl Client {
                 self.act(script)
             }
             State::Live { next_beat, act_at } if next_beat <= now => {
-                let next_beat_after = match script.plan.options().pace {
-                    Pace::Rhythm => next_beat + self.gap(script.plan),
-                    Pace::Saturating => NEVER,
-                };
+                let next_beat_after =
+                    if script.saturates { NEVER } else { next_beat + self.gap(script.plan) };
                 self.state = State::Live { next_beat: next_beat_after, act_at };
+                if script.saturates && self.awaited > 0 {
+                    return Due::Nothing; // the answer calls for the next one
+                }
                 if self.unsaid.beat != Moment::ZERO {
                     return Due::SkipBeat;
                 }
@@ -560,7 +563,8 @@ impl Client {
 
     /// Beats at once where every answer calls for the next beat.
     fn beat_again(&mut self, script: Script<'_>, now: Moment) {
-        if let (Pace::Saturating, State::Live { .. }) = (script.plan.options().pace, self.state)
+        if let State::Live { .. } = self.state
+            && script.saturates
             && now < script.end
         {
             self.unsaid.beat = now;

@@ -10,7 +10,7 @@ use crate::base::io::{
 use crate::base::limits;
 use crate::base::time::{Moment, Span};
 use crate::load::client::{Client, Due, Heard, Presence, Script, Sign};
-use crate::load::plan::{Part, Plan, PlanError};
+use crate::load::plan::{Pace, Part, Plan, PlanError};
 use crate::load::tally::Tally;
 use crate::load::timers::Timers;
 
@@ -52,6 +52,8 @@ pub struct Fleet {
     when_idle: WhenIdle,
     end: Moment,
     granted: Option<Rhythm>,
+    /// Everybody is in, and every answer calls for the next beat.
+    saturates: bool,
     trouble: Option<FleetError>,
     tally: Tally,
 }
@@ -161,6 +163,7 @@ impl Fleet {
             when_idle,
             end: now + plan.options().run_time,
             granted: None,
+            saturates: false,
             trouble: None,
             tally: Tally::new(now),
             plan,
@@ -353,7 +356,12 @@ impl Fleet {
         } else {
             self.ops.push(Op::Receive { conn });
         }
-        let script = Script { plan: &self.plan, end: self.end, granted: self.granted };
+        let script = Script {
+            plan: &self.plan,
+            end: self.end,
+            granted: self.granted,
+            saturates: self.saturates,
+        };
         self.clients[ticket as usize].on_connected(script, now);
         if self.clients[ticket as usize].presence() == Presence::Coming {
             self.lines[ticket as usize].is_greeting = true;
@@ -379,7 +387,12 @@ impl Fleet {
 
     fn on_received(&mut self, conn: ConnId, bytes: &[u8], now: Moment) {
         let Some(index) = self.open_line(conn) else { return };
-        let script = Script { plan: &self.plan, end: self.end, granted: self.granted };
+        let script = Script {
+            plan: &self.plan,
+            end: self.end,
+            granted: self.granted,
+            saturates: self.saturates,
+        };
         let is_running = self.phase == Phase::Running;
         let (tally, awaited) = (&mut self.tally, &mut self.awaited);
         let mut granted = None;
@@ -488,6 +501,8 @@ impl Fleet {
             line.is_counted = true;
             self.tally.connected += 1;
             self.tally.connecting_took = now.since(self.tally.began);
+            self.saturates = self.plan.options().pace == Pace::Saturating
+                && self.tally.connected == u64::from(self.plan.clients());
         }
     }
 
@@ -509,7 +524,12 @@ impl Fleet {
     fn ring_alarms(&mut self, now: Moment) {
         for _ in 0..limits::LOAD_ALARMS_MAX {
             let Some(index) = self.timers.take_due(now) else { return };
-            let script = Script { plan: &self.plan, end: self.end, granted: self.granted };
+            let script = Script {
+                plan: &self.plan,
+                end: self.end,
+                granted: self.granted,
+                saturates: self.saturates,
+            };
             let due = self.clients[index as usize].on_time(script, now);
             self.tally.on_due(due);
             match due {

@@ -45,8 +45,8 @@ pub enum Pace {
     /// An interval after the beat before.
     #[default]
     Rhythm,
-    /// As soon as the beat before is answered: one beat of each client is always under way, and the
-    /// server is as busy as it can be. Only the first beat waits for its time.
+    /// Once everybody is in, as soon as the beat before is answered: one beat of each client is
+    /// always under way, and the server is as busy as it can be. Until then, an interval after it.
     Saturating,
 }
 

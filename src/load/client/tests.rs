@@ -116,7 +116,8 @@ impl Stage {
 }
 
 fn script(plan: &Plan) -> Script<'_> {
-    Script { plan, end: Moment::ZERO + RUN, granted: None }
+    let saturates = plan.options().pace == Pace::Saturating;
+    Script { plan, end: Moment::ZERO + RUN, granted: None, saturates }
 }
 
 fn at(millis: u64) -> Moment {
@@ -483,4 +484,24 @@ fn a_saturating_client_beats_at_every_answer_until_the_end() {
         answer(&mut stage, beat, Moment::ZERO + RUN);
         assert!(!stage.client.has_something_to_say(), "the run is over: {dialect:?}");
     }
+}
+
+#[test]
+fn a_client_keeps_its_rhythm_until_everybody_is_in_and_never_has_two_beats_under_way() {
+    let mut stage = Stage::speaking(Part::Steady, Dialect::Native, Pace::Saturating).greeted();
+    stage.hear(&[welcome(Mode::Client)], at(10));
+    let not_yet = |stage: &mut Stage, now| {
+        let script = Script { saturates: false, ..script(&stage.plan) };
+        stage.client.on_time(script, now)
+    };
+    assert_eq!(not_yet(&mut stage, at(110)), Due::Say);
+    stage.say(at(110));
+    let payload = at(110).as_nanos().to_be_bytes();
+    assert_eq!(stage.client.next_due(), Some(at(2_110)));
+    // Everybody is in before the answer comes: it calls for the next beat, the alarm for none.
+    assert_eq!(stage.hear(&[Message::Pong { payload: &payload }], at(120)).len(), 1);
+    stage.say(at(120));
+    assert_eq!(stage.written, Written { ping: Some(at(120)), pongs: 0 });
+    assert_eq!(stage.live_until(at(5_000)), [(at(2_110), Due::Nothing)]);
+    assert_eq!((stage.client.awaited(), stage.client.next_due()), (1, None));
 }

@@ -508,7 +508,9 @@ fn a_saturating_fleet_beats_without_a_pause_and_comes_to_an_end() {
     world.fleet.open_window(world.now);
     world.run_until(began + Span::from_millis(1_800));
     world.fleet.stop(world.now);
+    let beats_before_end = world.fleet.tally().beats_sent;
     let tally = world.run();
+    assert!(tally.beats_sent <= beats_before_end + 3, "one of each that was not sent");
     let in_step = 3 * TIMEOUT.as_micros() / (4 * LATENCY.as_micros());
     assert!(tally.beats_sent > in_step, "{} beats", tally.beats_sent);
     assert_eq!(tally.pongs_received, tally.beats_sent);
@@ -537,4 +539,22 @@ fn no_more_are_at_the_door_than_were_allowed() {
     assert_eq!(world.connects.len() - slow.count(), 7, "nobody is let in, nobody follows");
     let mut world = narrow(Server::Good);
     assert_eq!(world.run().connected, 200, "who is let in makes room");
+}
+
+#[test]
+fn while_others_connect_nobody_saturates() {
+    let late = LoadOptions {
+        clients: 3,
+        connects_per_s: Some(1),
+        run_time: Span::from_secs(4),
+        pace: Pace::Saturating,
+        ..options(Parts::default())
+    };
+    let mut world = World::new(late, Server::Good, WhenIdle::End);
+    world.run_until(world.now + Span::from_millis(1_900));
+    let in_rhythm = world.fleet.tally().beats_sent;
+    assert!((3..20).contains(&in_rhythm), "{in_rhythm} beats of two clients");
+    let tally = world.run();
+    assert!(tally.beats_sent > 1_000, "{} beats", tally.beats_sent);
+    assert_eq!((tally.connected, tally.beats_skipped), (3, 0));
 }
