@@ -403,3 +403,55 @@ fn what_cannot_be_measured_is_said_in_one_line() {
         assert!(output.stdout.is_empty(), "{name}");
     }
 }
+
+/// As much of a broker as lets clients in and answers their beats; counts CONNECT, PINGREQ and
+/// DISCONNECT until nobody is left of those who came.
+fn serve_mqtt(listener: &TcpListener, clients: usize) -> [usize; 3] {
+    let count = |stream: TcpStream| {
+        let (mut stream, mut counts) = (stream, [0; 3]);
+        let mut head = [0; 2];
+        while stream.read_exact(&mut head).is_ok() {
+            let mut body = vec![0; usize::from(head[1])];
+            stream.read_exact(&mut body).unwrap();
+            let (which, answer): (usize, &[u8]) = match head[0] {
+                0x10 => (0, &[0x20, 2, 0, 0]),
+                0xC0 => (1, &[0xD0, 0]),
+                0xE0 => (2, &[]),
+                other => panic!("no client says {other:#x}"),
+            };
+            counts[which] += 1;
+            stream.write_all(answer).unwrap();
+        }
+        counts
+    };
+    let guests: Vec<_> = (0..clients).map(|_| listener.accept().unwrap().0).collect();
+    let threads: Vec<_> =
+        guests.into_iter().map(|stream| std::thread::spawn(move || count(stream))).collect();
+    threads.into_iter().fold([0; 3], |sum, thread| {
+        let counts = thread.join().unwrap();
+        std::array::from_fn(|which| sum[which] + counts[which])
+    })
+}
+
+#[test]
+fn clients_of_a_broker_connect_beat_and_leave() {
+    const CLIENTS: u32 = 20;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = listener.local_addr().unwrap();
+    let broker = std::thread::spawn(move || serve_mqtt(&listener, CLIENTS as usize));
+    let options = LoadOptions {
+        clients: CLIENTS,
+        dialect: Dialect::Mqtt,
+        run_time: Span::from_secs(2),
+        parts: Parts::default(),
+        ..options(target)
+    };
+    let outcome = drive::run(Plan::new(options).unwrap(), ROOM, |_| Wish::GoOn).unwrap();
+    let tally = outcome.tally;
+    let [connects, beats, goodbyes] = broker.join().unwrap();
+    assert_eq!((connects, goodbyes), (CLIENTS as usize, CLIENTS as usize));
+    assert_eq!((tally.connected, tally.unanswered, tally.sent_away), (20, 0, 0));
+    assert_eq!(tally.beats_sent, beats as u64);
+    assert_eq!(tally.pongs_received, tally.beats_sent);
+    assert!(beats >= 2 * CLIENTS as usize, "{beats} beats in six intervals");
+}
