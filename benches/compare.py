@@ -99,6 +99,8 @@ class Peer:
     # () -> why it cannot take part, or None
     missing: object = lambda: None
     version: object = lambda: ""
+    # Name of the program in benches/peers, where it is one of those.
+    binary: str = ""
     # What nobody can be below: no server, for it does less than one has to.
     floor: bool = False
     connect_only: bool = False
@@ -115,7 +117,7 @@ def built(name):
 
 def ours(name, what, **more):
     words = lambda port, folder: [str(BUILT / name), f"127.0.0.1:{port}"]
-    return Peer(name, what, "native", words, built(name), **more)
+    return Peer(name, what, "native", words, built(name), binary=name, **more)
 
 
 def program(name):
@@ -192,7 +194,7 @@ def peers(said):
              lambda: first_line(program("nanomq"), "--version")),
         Peer("rumqttd", "MQTT broker in Rust, on tokio", "mqtt",
              lambda port, folder: [str(BUILT / "rumqttd_server"), f"127.0.0.1:{port}"],
-             built("rumqttd_server"), lambda: locked("rumqttd"),
+             built("rumqttd_server"), lambda: locked("rumqttd"), binary="rumqttd_server",
              connects_per_s=700, quick=False),
     ]
 
@@ -281,8 +283,7 @@ def build(who):
     print("building heartwheel ...", flush=True)
     subprocess.run(cargo, cwd=ROOT, check=True)
     manifest = [*cargo, "--manifest-path", str(PEERS / "Cargo.toml")]
-    if any(peer.command(0, pathlib.Path(tempfile.gettempdir()))[0].startswith(str(BUILT))
-           for peer in who if peer.name not in ("rumqttd", "mosquitto", "nanomq")):
+    if any(peer.binary and peer.name != "rumqttd" for peer in who):
         print("building the peers ...", flush=True)
         subprocess.run(manifest, check=True)
     if any(peer.name == "rumqttd" for peer in who):
@@ -429,27 +430,40 @@ def surroundings(said, who, scenarios):
 
 
 def compare(said, scenarios, who, files):
-    runs, end_at = [], time.monotonic() + said.minutes * 60
+    """All runs; after a signal those that were complete."""
+    runs = []
+    try:
+        for turn, scenario, peer in course(said, scenarios, who):
+            run = {"scenario": scenario.name, "round": turn, "peer": peer.name}
+            with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+                try:
+                    run["load"] = run_once(said, scenario, peer, files, pathlib.Path(folder))
+                    run["error"] = compare_report.complaint(run["load"])
+                except Failed as failed:
+                    run["load"], run["error"] = None, str(failed)
+            runs.append(run)
+            print(compare_report.line(run, dataclasses.asdict(scenario)), flush=True)
+    except KeyboardInterrupt:
+        print("interrupted: what was measured so far is told")
+    return runs
+
+
+def course(said, scenarios, who):
+    """Who runs what, in order, until the time is over."""
+    end_at = time.monotonic() + said.minutes * 60
     for turn in range(said.rounds):
         for scenario in scenarios:
             for peer in who if turn % 2 == 0 else reversed(who):
-                if not takes_part(peer, scenario, turn):
-                    continue
                 # The first round is everybody's, however long it takes.
                 if turn > 0 and time.monotonic() > end_at:
-                    print(f"the {said.minutes} minutes are over: round {turn + 1} stays unfinished")
-                    return runs
-                run = {"scenario": scenario.name, "round": turn, "peer": peer.name}
-                with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-                    try:
-                        folder = pathlib.Path(folder)
-                        run["load"] = run_once(said, scenario, peer, files, folder)
-                        run["error"] = compare_report.complaint(run["load"])
-                    except Failed as failed:
-                        run["load"], run["error"] = None, str(failed)
-                runs.append(run)
-                print(compare_report.line(run, dataclasses.asdict(scenario)), flush=True)
-    return runs
+                    print(f"{said.minutes} minutes are over: round {turn + 1} stays unfinished")
+                    return
+                if takes_part(peer, scenario, turn):
+                    yield turn, scenario, peer
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
 
 
 def main(argv=None):
@@ -468,6 +482,8 @@ def main(argv=None):
         for one in [*scenarios, *who]:
             print(f"{one.name:<18} {getattr(one, 'title', one.what)}")
         return 0
+    # However this ends, the servers end with it.
+    signal.signal(signal.SIGTERM, interrupt)
     began = time.monotonic()
     results = surroundings(said, who, scenarios)
     results["absent"] = absent

@@ -149,6 +149,22 @@ class Course(unittest.TestCase):
             found = compare.takes_part(who[peer], what[scenario], turn)
             self.assertEqual(found, is_in, (peer, scenario, turn))
 
+    def test_rounds_turn_round_and_end_when_the_time_is_over(self):
+        def course(words):
+            said = compare.options(words + ["--peers", "heartwheel,mosquitto,accept_loop"])
+            return [
+                (turn, scenario.name, peer.name)
+                for turn, scenario, peer in compare.course(said, *compare.chosen(said))
+            ]
+
+        two = course(["--scenarios", "quiet-18000"])
+        self.assertEqual([(turn, peer) for turn, _, peer in two], [
+            (0, "heartwheel"), (0, "mosquitto"), (1, "mosquitto"), (1, "heartwheel")
+        ])
+        one = course(["--minutes", "0", "--rounds", "3"])
+        self.assertEqual({turn for turn, _, _ in one}, {0})
+        self.assertEqual({name for _, name, _ in one}, {one.name for one in compare.SCENARIOS})
+
     def test_where_files_are_few_there_are_fewer_clients(self):
         scenario = compare.fitting(compare.SCENARIOS[-2], 1_024)
         self.assertEqual(scenario.clients, 1_024 - compare.FILES_BESIDE)
