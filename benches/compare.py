@@ -479,8 +479,8 @@ def main(argv=None):
     files = 20_000 if hard == resource.RLIM_INFINITY else min(hard, 20_000)
     scenarios = [fitting(scenario, files) for scenario in scenarios]
     if said.list:
-        for one in [*scenarios, *who]:
-            print(f"{one.name:<18} {getattr(one, 'title', one.what)}")
+        lines = [f"{one.name:<18} {getattr(one, 'title', one.what)}" for one in scenarios + who]
+        print("\n".join(lines))
         return 0
     # However this ends, the servers end with it.
     signal.signal(signal.SIGTERM, interrupt)
