@@ -96,7 +96,7 @@ pub struct Script<'a> {
     pub end: Moment,
     /// The rhythm that the server granted last, to whomever.
     pub granted: Option<Rhythm>,
-    /// Whether every answer calls for the next beat: [`Pace::Saturating`], and everybody is in.
+    /// Whether every answer calls for the next beat: [`Pace::Saturating`](crate::load::plan::Pace), and everybody in.
     pub saturates: bool,
 }
 
