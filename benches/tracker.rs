@@ -1,6 +1,6 @@
 //! The tracker against other ways to know by name who is here and until when.
 
-#[allow(dead_code, reason = "shared with the other benchmark, which uses the rest")]
+#[allow(dead_code, unused_imports, reason = "shared with the other benchmark, which uses the rest")]
 mod rivals;
 
 use std::collections::HashMap;
@@ -11,8 +11,13 @@ use heartwheel::base::ids::{ClientId, ConnId};
 use heartwheel::base::limits::EXPIRE_BATCH_MAX;
 use heartwheel::base::time::{Moment, Span};
 use heartwheel::tracker::{Progress, Tracker, TrackerConfig};
+use tokio::runtime::Handle;
 
-use rivals::{BareStore, Deadlines, HashWheel, TICK, TokioDelayQueue, Tree, Workload, own_time};
+use rivals::own_time;
+
+use rivals::{BareStore, Beat, Day, Deadlines, HashWheel, Order, Pace, TokioDelayQueue, Tree};
+
+const TICK: Span = Span::from_millis(10);
 
 const WHOLE: &[u32] = &[10_000, 100_000, 1_000_000];
 const TRIAL: &[u32] = &[1_000];
@@ -47,12 +52,14 @@ fn beats<D: Deadlines>(criterion: &mut Criterion, clients: u32) {
     // Made when it is measured first: a filter leaves most of them out.
     let mut made = None;
     group.bench_function(BenchmarkId::new(D::NAME, clients), |bencher| {
-        let (workload, deadlines) = made.get_or_insert_with(|| {
-            let (mut workload, mut deadlines) = (Workload::new(clients), D::new(clients));
-            workload.connect(&mut deadlines);
-            (workload, deadlines)
+        let (day, deadlines) = made.get_or_insert_with(|| {
+            let (mut day, mut deadlines) =
+                (Day::new(clients, Pace::USUAL, Order::New), D::new(clients));
+            day.live(&mut deadlines);
+            day.next_interval();
+            (day, deadlines)
         });
-        bencher.iter_custom(|beats| workload.measure(deadlines, beats));
+        bencher.iter_custom(|beats| day.measure_beats(deadlines, beats));
     });
     group.finish();
 }
@@ -121,8 +128,7 @@ fn filled(clients: u32) -> (Tracker<u64>, Vec<ConnId>) {
 
 fn tracker(clients: u32) -> Tracker<u64> {
     let hash_key = [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210];
-    let config =
-        TrackerConfig { capacity_max: clients, tick: TICK.into(), hash_key, start: Moment::ZERO };
+    let config = TrackerConfig { capacity_max: clients, tick: TICK, hash_key, start: Moment::ZERO };
     Tracker::new(config)
 }
 
@@ -131,7 +137,7 @@ fn deadline() -> Moment {
 }
 
 fn moment(tick: u64) -> Moment {
-    Moment::ZERO + Span::from(TICK).times(tick)
+    Moment::ZERO + TICK.times(tick)
 }
 
 fn name(client: u32) -> String {
@@ -154,7 +160,7 @@ impl Deadlines for ByConnection {
         Self { tracker, expired: Vec::new() }
     }
 
-    fn beat(&mut self, client: u32, deadline: u64) {
+    fn beat(&mut self, Beat { client, deadline, .. }: Beat) {
         self.tracker.touch(conn_id(client), moment(deadline));
     }
 
@@ -182,7 +188,7 @@ impl Deadlines for ByName {
         Self { tracker: tracker(clients), names, expired: Vec::new() }
     }
 
-    fn beat(&mut self, client: u32, deadline: u64) {
+    fn beat(&mut self, Beat { client, deadline, .. }: Beat) {
         let name = &self.names[client as usize];
         match self.tracker.find(name) {
             Some(conn) => self.tracker.touch(conn, moment(deadline)),
@@ -218,7 +224,7 @@ impl Deadlines for NamedScan {
         Self { deadlines: HashMap::with_capacity(clients as usize), names }
     }
 
-    fn beat(&mut self, client: u32, deadline: u64) {
+    fn beat(&mut self, Beat { client, deadline, .. }: Beat) {
         let name = &self.names[client as usize];
         match self.deadlines.get_mut(name) {
             Some(before) => *before = deadline,
@@ -247,6 +253,7 @@ struct Named<D> {
 
 impl<D: Deadlines> Deadlines for Named<D> {
     const NAME: &'static str = D::NAME;
+    const HAS_CLOCK: bool = D::HAS_CLOCK;
 
     fn new(clients: u32) -> Self {
         let names: Vec<String> = (0..clients).map(name).collect();
@@ -254,9 +261,17 @@ impl<D: Deadlines> Deadlines for Named<D> {
         Self { numbers, names, deadlines: D::new(clients) }
     }
 
-    fn beat(&mut self, client: u32, deadline: u64) {
-        let number = self.numbers[self.names[client as usize].as_str()];
-        self.deadlines.beat(number, deadline);
+    fn beat(&mut self, beat: Beat) {
+        let client = self.numbers[self.names[beat.client as usize].as_str()];
+        self.deadlines.beat(Beat { client, ..beat });
+    }
+
+    fn runtime(&self) -> Option<Handle> {
+        self.deadlines.runtime()
+    }
+
+    fn recall(&self, client: u32) {
+        self.deadlines.recall(client);
     }
 
     fn pass(&mut self, now: u64) {
