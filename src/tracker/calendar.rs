@@ -30,18 +30,16 @@ const NEAR_WORDS: usize = (NEAR_SLOTS / 64) as usize;
 /// Marks a `prev` that names a slot instead of a block.
 const FIRST: u32 = 1 << 31;
 
-/// One block's place. 12 bytes for 64 timers.
+/// One block's place in its slot's list.
 #[derive(Clone, Copy)]
 struct Node {
-    /// The block after it in the slot's list, or [`NEVER`].
+    /// The block after it, or [`NEVER`].
     next: u32,
     /// The block before it, or [`FIRST`] and the slot's number.
     prev: u32,
-    /// The tick it was filed under, or [`NEVER`] when it is in no list.
-    at: u32,
 }
 
-const UNFILED: Node = Node { next: NEVER, prev: NEVER, at: NEVER };
+const UNFILED: Node = Node { next: NEVER, prev: NEVER };
 
 /// Blocks by the tick at which they must be looked at.
 ///
@@ -49,6 +47,9 @@ const UNFILED: Node = Node { next: NEVER, prev: NEVER, at: NEVER };
 /// `max(at, opened)`.
 pub(crate) struct Calendar {
     nodes: Vec<Node>,
+    /// The tick each block is filed under, or [`NEVER`] when it is in no list. Apart from the
+    /// nodes: every beat reads it, and so dense it stays in the nearest caches.
+    at: Vec<u32>,
     /// First block of each slot, or [`NEVER`]: near, far and remote one after the other.
     heads: Box<[u32]>,
     /// Which near slots hold blocks, and which words of that are not zero.
@@ -59,6 +60,8 @@ pub(crate) struct Calendar {
     remote: u64,
     /// The tick that is being looked at: nothing is filed to open before it.
     opened: u32,
+    /// No slot opens before this tick. A bound: it stays where it was when blocks are withdrawn.
+    quiet_until: u32,
 }
 
 /// A slot that holds blocks, and the tick at which it opens.
@@ -73,28 +76,33 @@ impl Calendar {
     pub(crate) fn new() -> Self {
         Self {
             nodes: Vec::new(),
+            at: Vec::new(),
             heads: vec![NEVER; SLOTS].into_boxed_slice(),
             near: vec![0; NEAR_WORDS].into_boxed_slice(),
             near_words: [0; NEAR_WORDS / 64],
             far: 0,
             remote: 0,
             opened: 0,
+            quiet_until: NEVER,
         }
     }
 
     /// Makes room for that many blocks.
     pub(crate) fn reserve(&mut self, blocks: usize) {
         self.nodes.reserve_exact(blocks.saturating_sub(self.nodes.len()));
+        self.at.reserve_exact(blocks.saturating_sub(self.at.len()));
     }
 
     /// Knows that many blocks from now on; the new ones are not filed.
     pub(crate) fn grow(&mut self, blocks: usize) {
         self.nodes.resize(blocks, UNFILED);
+        self.at.resize(blocks, NEVER);
     }
 
     /// The tick under which a block is filed, or [`NEVER`].
+    #[inline]
     pub(crate) fn filed_at(&self, block: u32) -> u32 {
-        self.nodes[block as usize].at
+        self.at[block as usize]
     }
 
     /// Files a block under a tick, wherever it was before. A tick that was opened already counts as
@@ -103,22 +111,23 @@ impl Calendar {
         self.withdraw(block);
         let at = tick.max(self.opened);
         let slot = self.slot_of(at);
+        self.quiet_until = self.quiet_until.min(self.opens_at(slot));
         let after = std::mem::replace(&mut self.heads[slot as usize], block);
         if after == NEVER {
             self.mark(slot);
         } else {
             self.nodes[after as usize].prev = block;
         }
-        self.nodes[block as usize] = Node { next: after, prev: FIRST | slot, at };
+        self.nodes[block as usize] = Node { next: after, prev: FIRST | slot };
+        self.at[block as usize] = at;
     }
 
     /// Takes a block out, if it is filed.
     pub(crate) fn withdraw(&mut self, block: u32) {
-        let Node { next, prev, at } = self.nodes[block as usize];
-        if at == NEVER {
+        if std::mem::replace(&mut self.at[block as usize], NEVER) == NEVER {
             return;
         }
-        self.nodes[block as usize] = UNFILED;
+        let Node { next, prev } = std::mem::replace(&mut self.nodes[block as usize], UNFILED);
         if next != NEVER {
             self.nodes[next as usize].prev = prev;
         }
@@ -140,7 +149,20 @@ impl Calendar {
         [self.earliest_near(), far, remote].into_iter().flatten().min_by_key(|due| due.tick)
     }
 
+    /// Whether no slot opens at or before a tick: one comparison. May deny what is so, for as long
+    /// as nobody has said [`rest`](Self::rest).
+    #[inline]
+    pub(crate) fn is_quiet_at(&self, tick: u32) -> bool {
+        tick < self.quiet_until
+    }
+
+    /// Nothing opens before `due`, as [`earliest`](Self::earliest) has just said.
+    pub(crate) fn rest(&mut self, due: Option<Due>) {
+        self.quiet_until = due.map_or(NEVER, |due| due.tick);
+    }
+
     /// Moves to a tick. Nothing may be filed to open before it.
+    #[inline]
     pub(crate) fn open(&mut self, tick: u32) {
         debug_assert!(tick >= self.opened, "the calendar does not turn back");
         self.opened = tick;
@@ -160,8 +182,10 @@ impl Calendar {
         self.far = 0;
         self.remote = 0;
         self.opened = 0;
-        for block in 0..self.nodes.len() {
-            let Node { at, .. } = std::mem::replace(&mut self.nodes[block], UNFILED);
+        self.quiet_until = NEVER;
+        self.nodes.fill(UNFILED);
+        for block in 0..self.at.len() {
+            let at = std::mem::replace(&mut self.at[block], NEVER);
             if at != NEVER {
                 self.file(block_number(block), earlier_by(at, ticks));
             }
@@ -176,12 +200,15 @@ impl Calendar {
     /// Heap bytes held.
     pub(crate) fn memory_bytes(&self) -> usize {
         self.nodes.capacity() * size_of::<Node>()
+            + self.at.capacity() * size_of::<u32>()
             + size_of_val(&*self.heads)
             + size_of_val(&*self.near)
     }
 
     /// Panics when lists, bitmaps and ticks disagree. Walks everything.
     pub(crate) fn check(&self) {
+        let earliest = self.earliest().map_or(NEVER, |due| due.tick);
+        assert!(self.quiet_until <= earliest, "a slot opens while all is believed quiet");
         let mut filed = 0;
         for (slot, bits) in (0..NEAR_SLOTS).step_by(64).zip(&self.near) {
             let heads = &self.heads[slot as usize..][..64];
@@ -194,7 +221,7 @@ impl Calendar {
         filed += (FAR_FIRST..REMOTE_FIRST + UPPER_SLOTS)
             .map(|slot| self.check_slot(slot))
             .sum::<usize>();
-        let believed = self.nodes.iter().filter(|node| node.at != NEVER).count();
+        let believed = self.at.iter().filter(|at| **at != NEVER).count();
         assert_eq!(filed, believed, "blocks in lists and blocks that say they are");
         for (word, bits) in self.near.iter().enumerate() {
             let marked = self.near_words[word / 64] >> (word % 64) & 1 == 1;
@@ -212,9 +239,10 @@ impl Calendar {
         while block != NEVER {
             let node = self.nodes[block as usize];
             assert_eq!(node.prev, prev, "block {block}: its way back");
-            assert_ne!(node.at, NEVER, "block {block}: in a list, but not filed");
+            let at = self.filed_at(block);
+            assert_ne!(at, NEVER, "block {block}: in a list, but not filed");
             let opens = self.opens_at(slot);
-            assert!(opens <= node.at.max(self.opened), "block {block}: seen too late");
+            assert!(opens <= at.max(self.opened), "block {block}: seen too late");
             filed += 1;
             assert!(filed <= self.nodes.len(), "slot {slot}: a list without end");
             (prev, block) = (block, node.next);

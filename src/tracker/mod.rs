@@ -74,7 +74,7 @@ pub enum NameError {
 /// id kept while its slot is used 16,777,216 times more would be taken for the newcomer's.
 ///
 /// Memory: the value, 24 bytes for the name (its text too, up to 23 bytes of it), 4 for the
-/// generation, 4.2 for the deadline, 6 to 12 in the index.
+/// generation, 4.3 for the deadline, 6 to 12 in the index.
 pub struct Tracker<T> {
     table: Table<T>,
     index: Index,
