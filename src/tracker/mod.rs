@@ -10,6 +10,8 @@
 //!   came and went.
 
 mod calendar;
+#[cfg(test)]
+mod effort;
 mod index;
 #[cfg(test)]
 mod pitfalls;
