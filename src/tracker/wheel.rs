@@ -188,12 +188,13 @@ impl Wheel {
     }
 
     /// When [`advance`](Self::advance) is worth calling: at or before the earliest deadline, and
-    /// `None` when nothing is armed. Once time has been moved to it, the next one is later.
+    /// `None` when nothing is armed. Once time has been moved to it, the next one is later; while
+    /// something is left over from a call that said [`Progress::More`], it is now.
     pub fn next_wake(&self) -> Option<Tick> {
         if self.armed == 0 {
             return None;
         }
-        self.calendar.earliest().map(|due| self.tick(due.tick))
+        self.calendar.earliest().map(|due| self.tick(due.tick.max(self.now)))
     }
 
     /// Number of armed keys.
@@ -275,8 +276,7 @@ impl Wheel {
             self.armed += 1;
         }
         if at < self.calendar.filed_at(block) {
-            let far = at.saturating_sub(self.now) >= NEAR_SLOTS;
-            self.calendar.file(block, if far { spread(block, self.now, at) } else { at });
+            self.calendar.file(block, spread(block, self.now, at));
         }
     }
 
@@ -367,7 +367,7 @@ fn due_mask(lanes: &[u32; BLOCK_KEYS], now: u32) -> u64 {
 /// for ever. The hash of the block's number pulls them apart: by up to a sixteenth of the way, and
 /// over the second half of the near level where the way is longer than that level.
 fn spread(block: u32, now: u32, earliest: u32) -> u32 {
-    let distance = earliest - now;
+    let distance = earliest.saturating_sub(now);
     let hash = u64::from(block.wrapping_mul(0x9e37_79b1));
     if (NEAR_SLOTS..SPREAD_TICKS).contains(&distance) {
         earlier_by(now + NEAR_SLOTS - 1, (u64::from(NEAR_SLOTS / 2) * hash) >> 32)
