@@ -3,11 +3,13 @@
 use std::fs;
 use std::path::Path;
 
-use plotters::prelude::*;
+use plotters::prelude::{BLACK, ChartBuilder, Circle, Color, IntoDrawingArea, IntoLogRange};
+use plotters::prelude::{LineSeries, PathElement, RGBColor, SVGBackend, TRANSPARENT, Text, WHITE};
 use serde_json::json;
 
 use crate::compare::{Beats, Pause, Results};
-use crate::rivals::{BareStore, Deadlines, HeartWheel, Order, spread_of};
+use crate::rivals::{CoarseHashWheel, Deadlines, EagerList, HashWheel, HeartWheel, LazyList};
+use crate::rivals::{MapScan, Order, TokioDelayQueue, Tree, spread_of};
 
 const SIZE: (u32, u32) = (900, 560);
 
@@ -107,11 +109,11 @@ fn draw(
         .y_label_formatter(&|value| format!("{value}"))
         .draw()?;
     // Names stand beside the chart, the highest line first, as they end.
-    let mut sorted: Vec<(usize, &Line)> = lines.iter().enumerate().collect();
+    let mut sorted: Vec<&Line> = lines.iter().collect();
     let last = |line: &Line| line.1.last().map_or(0.0, |(_, y)| *y);
-    sorted.sort_by(|(_, one), (_, other)| last(other).total_cmp(&last(one)));
-    for (row, (number, (name, points))) in (0..).zip(sorted) {
-        let (color, width) = style_of(name, number);
+    sorted.sort_by(|one, other| last(other).total_cmp(&last(one)));
+    for (row, (name, points)) in (0..).zip(sorted) {
+        let (color, width) = style_of(name);
         let style = color.stroke_width(width);
         chart.draw_series(LineSeries::new(points.iter().copied(), style))?;
         chart.draw_series(points.iter().map(|point| Circle::new(*point, 3, color.filled())))?;
@@ -123,23 +125,20 @@ fn draw(
     Ok(())
 }
 
-/// Ours is red and thick, the limit black; the others are told apart.
-fn style_of(name: &str, number: usize) -> (RGBColor, u32) {
-    const COLORS: [RGBColor; 8] = [
-        RGBColor(31, 119, 180),
-        RGBColor(44, 160, 44),
-        RGBColor(148, 103, 189),
-        RGBColor(140, 86, 75),
-        RGBColor(227, 119, 194),
-        RGBColor(188, 189, 34),
-        RGBColor(23, 190, 207),
-        RGBColor(255, 127, 14),
+/// Ours is red and thick, the limit black; the others are told apart, alike in every picture.
+fn style_of(name: &str) -> (RGBColor, u32) {
+    const OTHERS: [(&str, RGBColor); 7] = [
+        (EagerList::NAME, RGBColor(31, 119, 180)),
+        (LazyList::NAME, RGBColor(23, 190, 207)),
+        (MapScan::NAME, RGBColor(44, 160, 44)),
+        (Tree::NAME, RGBColor(188, 189, 34)),
+        (TokioDelayQueue::NAME, RGBColor(148, 103, 189)),
+        (HashWheel::NAME, RGBColor(140, 86, 75)),
+        (CoarseHashWheel::NAME, RGBColor(227, 119, 194)),
     ];
     if name == HeartWheel::NAME {
-        (RGBColor(214, 39, 40), 3)
-    } else if name == BareStore::NAME {
-        (BLACK, 2)
-    } else {
-        (COLORS[number % COLORS.len()], 1)
+        return (RGBColor(214, 39, 40), 3);
     }
+    let other = OTHERS.iter().find(|(other, _)| *other == name);
+    other.map_or((BLACK, 2), |(_, color)| (*color, 1))
 }

@@ -328,6 +328,18 @@ fn a_key_that_fired_can_be_armed_again_at_once() {
 }
 
 #[test]
+fn a_whole_block_that_fired_can_be_armed_again() {
+    let mut wheel = Wheel::new(Tick(0));
+    for round in 1..10 {
+        (0..64).for_each(|key| wheel.arm(key, Tick(round * 10)));
+        assert_eq!(wheel.len(), 64);
+        assert_eq!(advance(&mut wheel, round * 10).len(), 64);
+        assert!(wheel.is_empty());
+        wheel.check();
+    }
+}
+
+#[test]
 fn arming_into_the_slot_that_is_being_drained_ends() {
     let mut wheel = Wheel::new(Tick(0));
     (0..10).for_each(|key| wheel.arm(key, Tick(10)));
