@@ -86,6 +86,11 @@ impl Driver {
         ring.take_completions(budget, &mut batch);
         self.stats.overflows += u64::from(ring.has_overflowed());
         self.stats.completions += batch.len() as u64;
+        // Told first, where none of them failed: so a client has nothing under way when it is heard.
+        let mut told = 0;
+        if !batch.iter().any(|cqe| Token::from_raw(cqe.user_data).is_of(Kind::QuietSend)) {
+            told = self.tell_of_quiet_sends(index, budget - batch.len(), each);
+        }
         for (count, cqe) in batch.iter().enumerate() {
             self.answer(index, *cqe, each);
             if count % PUBLISH_EVERY == PUBLISH_EVERY - 1 {
@@ -96,7 +101,8 @@ impl Driver {
         let completions = batch.len();
         batch.clear();
         self.scratch = batch;
-        completions + self.tell_of_quiet_sends(index, budget - completions, each)
+        told += self.tell_of_quiet_sends(index, budget - completions - told, each);
+        completions + told
     }
 
     fn answer(&mut self, ring: usize, cqe: Cqe, each: &mut impl FnMut(Completion<'_>)) {

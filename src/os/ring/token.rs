@@ -98,6 +98,11 @@ impl Token {
         Kind::ALL.get(code.checked_sub(1)?).copied()
     }
 
+    /// Whether this was asked.
+    pub(super) const fn is_of(self, kind: Kind) -> bool {
+        self.0 >> 56 == kind as u64
+    }
+
     #[allow(clippy::cast_possible_truncation, reason = "masked to 24 bits")]
     pub(super) const fn generation(self) -> u32 {
         (self.0 >> 32) as u32 & GENERATION_MASK
@@ -119,6 +124,7 @@ mod tests {
             for (generation, slot) in [(0, 0), (GENERATION_MASK, u32::MAX), (77, 123_456)] {
                 let token = Token::from_raw(Token::new(kind, generation, slot).raw());
                 assert_eq!(token.kind(), Some(kind));
+                assert!(token.is_of(kind));
                 assert_eq!(token.generation(), generation);
                 assert_eq!(token.slot(), slot);
             }
