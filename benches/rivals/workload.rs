@@ -1,8 +1,8 @@
 //! The work on which the ways to keep deadlines are compared.
 //!
-//! Clients beat once in each interval, in random order, spread evenly over it; each beat has a time
-//! of its own, to the nanosecond, and so has each deadline. A tick is 10 ms. Time is virtual. Nobody
-//! dies: this is a working day. Whoever is compared lives the same day.
+//! Clients beat once in each interval, in random order, spread evenly over it; each beat has a
+//! time of its own, to the nanosecond, and so has each deadline. A tick is 10 ms. Time is virtual.
+//! Nobody dies: this is a working day. Whoever is compared lives the same day.
 
 use std::hint::black_box;
 use std::ops::RangeInclusive;

@@ -53,7 +53,7 @@ struct Block([u32; BLOCK_KEYS]);
 ///
 /// | operation | cost |
 /// |---|---|
-/// | [`arm`](Self::arm), put off | one store, and two loads from arrays of 4 and 8 bytes for 64 keys |
+/// | [`arm`](Self::arm), put off | one store, and two loads of 12 bytes for 64 keys |
 /// | `arm` for the first time or nearer, [`disarm`](Self::disarm) | O(1) |
 /// | [`advance`](Self::advance) | blocks due, 64 keys each; empty time costs nothing |
 /// | [`next_wake`](Self::next_wake) | O(1) |
