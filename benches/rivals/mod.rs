@@ -11,6 +11,10 @@
 //! - Clients that beat in one order for ever keep linked lists sorted the way they are walked. Here
 //!   each interval has an order of its own; how much that matters is measured too.
 //! - A pause of 4 ms is most often another program's time slice. Here the thread's own time counts.
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "constants, places in a list, and counts that were counted in u32"
+)]
 
 mod intrusive;
 mod libraries;
