@@ -55,7 +55,9 @@ fn beats_json(beats: &Beats) -> serde_json::Value {
 }
 
 fn pause_json(pause: &Pause) -> serde_json::Value {
-    let nanos = |duration: std::time::Duration| duration.as_nanos() as u64;
+    let nanos = |duration: std::time::Duration| {
+        u64::try_from(duration.as_nanos()).expect("less than 584 years")
+    };
     json!({
         "name": pause.name,
         "clients": pause.clients,

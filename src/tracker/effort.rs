@@ -41,7 +41,9 @@ impl Day {
     fn interval(&mut self, beat_ticks: u64) -> Effort {
         self.random.shuffle(&mut self.clients);
         let mut effort = Effort { beats: self.clients.len() as u64, ..Effort::default() };
-        let until = |tick: u64| (tick.min(beat_ticks) * effort.beats / beat_ticks) as usize;
+        let until = |tick: u64| {
+            usize::try_from(tick.min(beat_ticks) * effort.beats / beat_ticks).expect("an index")
+        };
         for tick in 1..=INTERVAL_TICKS {
             self.now += 1;
             for &client in &self.clients[until(tick - 1)..until(tick)] {
