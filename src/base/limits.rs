@@ -217,7 +217,7 @@ pub const RING_CQ_ENTRIES_MANY: u32 = 8_192;
 /// Receive buffers when there is one ring.
 pub const RECEIVE_BUFFERS: u16 = 8_192;
 /// Receive buffers of each ring when there are many.
-pub const RECEIVE_BUFFERS_MANY: u16 = 2_048;
+pub const RECEIVE_BUFFERS_MANY: u16 = 1_024;
 /// Bytes of a receive buffer. A beat has 4 to 20; a longer frame arrives in pieces.
 pub const RECEIVE_BUFFER_BYTES: usize = 256;
 /// Most rings one thread looks after.
