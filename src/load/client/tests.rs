@@ -282,6 +282,23 @@ fn a_living_client_that_is_ended_is_a_false_offline_unless_it_overslept() {
 }
 
 #[test]
+fn who_beats_too_late_cannot_complain_before_the_server_had_time_to_say_so() {
+    let mut stage = Stage::live(Part::Steady);
+    stage.live_until(at(110));
+    // It should have beaten every two seconds, and is dead at 7,110.
+    stage.client.on_time(script(&stage.plan), at(9_000));
+    stage.say(at(9_000));
+    for (name, millis, ending) in [
+        ("at once", 9_000, Ending::Overslept),
+        ("what was on its way", 15_999, Ending::Overslept),
+        ("but it was forgiven long since", 16_000, Ending::FalseOffline),
+    ] {
+        stage.client.spoke_at = at(millis);
+        assert_eq!(stage.client.judge(Sign::Eof, at(millis)), ending, "{name}");
+    }
+}
+
+#[test]
 fn who_is_told_to_go_closes_first() {
     let mut stage = Stage::live(Part::Steady);
     let heard = stage.hear(&[goaway(CloseReason::Drain)], at(50));
