@@ -46,6 +46,9 @@ pub struct Client {
     draws: u32,
     /// PINGs not yet answered on this connection.
     awaited: u16,
+    /// It spoke too late, after its own deadline, and so many beats of its have not passed since:
+    /// the server may have ended it by then, and the news of that be on its way.
+    unforgiven: u8,
     part: Part,
 }
 
@@ -96,7 +99,8 @@ pub struct Script<'a> {
     pub end: Moment,
     /// The rhythm that the server granted last, to whomever.
     pub granted: Option<Rhythm>,
-    /// Whether every answer calls for the next beat: [`Pace::Saturating`](crate::load::plan::Pace), and everybody in.
+    /// Whether every answer calls for the next beat:
+    /// [`Pace::Saturating`](crate::load::plan::Pace), and everybody in.
     pub saturates: bool,
 }
 
@@ -217,6 +221,7 @@ impl Client {
             state: State::Away { back_at: NEVER },
             unsaid: Unsaid::default(),
             spoke_at: Moment::ZERO,
+            unforgiven: 0,
             beat_at: Moment::ZERO,
             interval_ms: 0,
             timeout_ms: 0,
@@ -410,6 +415,11 @@ impl Client {
         }
         if bye {
             self.tongue.write_bye(out);
+        }
+        if matches!(self.state, State::Live { .. }) && now >= self.deadline() {
+            self.unforgiven = self.beats_in_a_timeout();
+        } else {
+            self.unforgiven = self.unforgiven.saturating_sub(1);
         }
         self.spoke_at = now;
         written
@@ -691,7 +701,7 @@ impl Client {
             State::Silent => Ending::Detected { late: now.since(self.deadline()) },
             State::Live { .. } if self.part == Part::SlowReader => Ending::SlowReader,
             State::Live { .. } if is_about_life(sign) => {
-                if now >= self.deadline() {
+                if now >= self.deadline() || self.unforgiven > 0 {
                     Ending::Overslept
                 } else {
                     Ending::FalseOffline
@@ -757,6 +767,12 @@ impl Client {
 
     fn deadline(&self) -> Moment {
         self.spoke_at + self.timeout()
+    }
+
+    /// Beats after which as much time has passed as the server waits.
+    fn beats_in_a_timeout(&self) -> u8 {
+        let beats = self.timeout_ms.div_ceil(self.interval_ms.max(1)).saturating_add(1);
+        u8::try_from(beats).unwrap_or(u8::MAX)
     }
 
     fn next_draw(&mut self) -> Draw {
