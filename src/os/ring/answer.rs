@@ -86,7 +86,8 @@ impl Driver {
         ring.take_completions(budget, &mut batch);
         self.stats.overflows += u64::from(ring.has_overflowed());
         self.stats.completions += batch.len() as u64;
-        // Told first, where none of them failed: so a client has nothing under way when it is heard.
+        // Told first, where none of them failed: so a client has nothing under way when it is
+        // heard.
         let mut told = 0;
         if !batch.iter().any(|cqe| Token::from_raw(cqe.user_data).is_of(Kind::QuietSend)) {
             told = self.tell_of_quiet_sends(index, budget - batch.len(), each);
