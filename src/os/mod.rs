@@ -4,8 +4,11 @@
 //! Never here: decisions. It carries operations to the kernel and completions back.
 
 pub mod clock;
+pub mod driver;
 mod facts;
+mod fault;
 pub mod machine;
+mod outgoing;
 pub mod pause;
 pub mod process;
 pub mod random;

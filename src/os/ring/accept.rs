@@ -9,8 +9,8 @@ use io_uring::{opcode, types};
 use slab::Slab;
 
 use crate::base::io::{Completion, IoFault};
+use crate::os::fault::fault_of_result;
 use crate::os::ring::answer::Immediate;
-use crate::os::ring::fault::fault_of_result;
 use crate::os::ring::flight::Socket;
 use crate::os::ring::room::Room;
 use crate::os::ring::setup::Cqe;

@@ -10,7 +10,7 @@ use crate::base::ids::ConnId;
 use crate::base::io::{Completion, Found, IoFault, ReceiveEnd, TcpFacts};
 use crate::base::limits::REAP_BATCH_MAX;
 use crate::os::facts::tcp_facts;
-use crate::os::ring::fault::fault_of_result;
+use crate::os::fault::fault_of_result;
 use crate::os::ring::flight::{Audience, Operation};
 use crate::os::ring::setup::{Cqe, Sleep};
 use crate::os::ring::token::{Kind, Token};

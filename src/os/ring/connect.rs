@@ -5,23 +5,22 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use io_uring::opcode;
-use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
+use rustix::net::SocketFlags;
 use slab::Slab;
 
 use crate::base::io::{Completion, Connect, IoFault};
+use crate::os::fault::{fault_of_error, fault_of_result};
+use crate::os::outgoing;
 use crate::os::ring::accept::fault_of_growth;
 use crate::os::ring::answer::Immediate;
-use crate::os::ring::fault::{fault_of_error, fault_of_result};
 use crate::os::ring::flight::Socket;
 use crate::os::ring::room::Room;
 use crate::os::ring::setup::Cqe;
 use crate::os::ring::token::{Kind, Token};
 use crate::os::ring::{Descriptors, Driver, Target, handle_of};
-use crate::os::socket::raw;
 
 /// Sockets on their way into the table at once: each holds an ordinary descriptor for that long.
 const INSTALLS_MAX: usize = 256;
@@ -124,7 +123,7 @@ impl Driver {
             .ring_with_room()
             .map_err(|error| fault_of_growth(&error))?
             .ok_or(IoFault::NoDescriptors)?;
-        let socket = open_socket(&connect).map_err(fault_of_error)?;
+        let socket = outgoing::open(&connect, SocketFlags::CLOEXEC).map_err(fault_of_error)?;
         let (target, target_bytes) = bytes_of(connect.target);
         let memory = Room::new(Attempted { target, file: socket.as_raw_fd() });
         self.rings[usize::from(ring)].files_free -= 1;
@@ -171,22 +170,6 @@ impl Driver {
 
 fn slot_of(key: usize) -> u32 {
     u32::try_from(key).expect("limits keep the connections few enough")
-}
-
-/// A socket that is bound where it should come from.
-fn open_socket(connect: &Connect) -> Result<OwnedFd, Errno> {
-    let family = if connect.target.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let socket = rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-    sockopt::set_tcp_nodelay(&socket, true)?;
-    if let Some(source) = connect.source {
-        if source.port() == 0 {
-            raw::set_bind_address_no_port(socket.as_fd())?;
-        } else {
-            sockopt::set_socket_reuseaddr(&socket, true)?;
-        }
-        rustix::net::bind(&socket, &source)?;
-    }
-    Ok(socket)
 }
 
 /// An address as the kernel reads it.

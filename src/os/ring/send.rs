@@ -10,8 +10,8 @@ use io_uring::{opcode, squeue};
 
 use crate::base::ids::ConnId;
 use crate::base::io::{Chunk, Completion, IoFault};
+use crate::os::fault::fault_of_result;
 use crate::os::ring::answer::says_try_again;
-use crate::os::ring::fault::fault_of_result;
 use crate::os::ring::flight::{Audience, Operation, Told};
 use crate::os::ring::setup::{Cqe, QuietSend};
 use crate::os::ring::token::{Kind, Token};

@@ -3,12 +3,12 @@
 use crate::base::io::IoFault;
 
 /// The fault that a negative result of a completion stands for.
-pub(super) fn fault_of_result(result: i32) -> IoFault {
+pub(crate) fn fault_of_result(result: i32) -> IoFault {
     fault_of_errno(-result)
 }
 
 /// The fault that a failed system call stands for.
-pub(super) fn fault_of_error(error: rustix::io::Errno) -> IoFault {
+pub(crate) fn fault_of_error(error: rustix::io::Errno) -> IoFault {
     fault_of_errno(error.raw_os_error())
 }
 
