@@ -1,6 +1,63 @@
-//! What every driver says of itself.
+//! Either driver behind one name: io_uring, or epoll where that is forbidden. Both obey the contract
+//! of [`base::io`](crate::base::io), and the tests of `tests/ring.rs` hold both to it.
 
+use crate::base::io::{Completion, Op};
 use crate::base::time::Span;
+use crate::os::epoll::{self, EpollError};
+use crate::os::ring::{self, RingError};
+use crate::os::wake::Waker;
+
+/// By what means the kernel is asked.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum DriverKind {
+    /// By io_uring.
+    #[default]
+    IoUring,
+    /// By epoll and ordinary system calls.
+    Epoll,
+}
+
+impl DriverKind {
+    /// The word for it, everywhere.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::IoUring => "io_uring",
+            Self::Epoll => "epoll",
+        }
+    }
+}
+
+/// What a driver is made of, and so which one it is.
+#[derive(Debug)]
+pub enum DriverConfig {
+    /// One on io_uring.
+    Ring(ring::DriverConfig),
+    /// One on epoll.
+    Epoll(epoll::DriverConfig),
+}
+
+impl From<ring::DriverConfig> for DriverConfig {
+    fn from(config: ring::DriverConfig) -> Self {
+        Self::Ring(config)
+    }
+}
+
+impl From<epoll::DriverConfig> for DriverConfig {
+    fn from(config: epoll::DriverConfig) -> Self {
+        Self::Epoll(config)
+    }
+}
+
+/// Why a driver cannot be had or used.
+#[derive(Debug, thiserror::Error)]
+pub enum DriverError {
+    /// What io_uring says.
+    #[error(transparent)]
+    Ring(#[from] RingError),
+    /// What epoll says.
+    #[error(transparent)]
+    Epoll(#[from] EpollError),
+}
 
 /// What one drain did.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -35,7 +92,9 @@ pub enum Heard {
 /// Numbers about a driver, counted since it was made unless said otherwise.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct DriverStats {
-    /// Times the kernel was entered.
+    /// Which driver it is.
+    pub kind: DriverKind,
+    /// Times the kernel was entered, or asked for news.
     pub enters: u64,
     /// Completions taken.
     pub completions: u64,
@@ -45,7 +104,7 @@ pub struct DriverStats {
     pub received: u64,
     /// Receives armed, first times included.
     pub receives_armed: u64,
-    /// Receives that ended for want of a buffer.
+    /// Receives that ended for want of a buffer: on io_uring only, as the next two.
     pub starved: u64,
     /// Receives that the kernel ended for other reasons.
     pub interrupted: u64,
@@ -70,4 +129,99 @@ pub struct DriverStats {
     /// Now: receive buffers that the kernel has, by its own account; `None` before kernel 6.8.
     /// Those that are missing hold bytes that were not drained yet.
     pub buffers_with_kernel: Option<usize>,
+}
+
+/// A driver of either kind. Belongs to the thread that made it.
+#[allow(clippy::large_enum_variant, reason = "there is one for each loop, and it stays in place")]
+pub enum Driver {
+    /// On io_uring.
+    Ring(ring::Driver),
+    /// On epoll.
+    Epoll(epoll::Driver),
+}
+
+impl Driver {
+    /// Makes the driver that `config` is for.
+    pub fn new(config: impl Into<DriverConfig>) -> Result<Self, DriverError> {
+        Ok(match config.into() {
+            DriverConfig::Ring(config) => Self::Ring(ring::Driver::new(config)?),
+            DriverConfig::Epoll(config) => Self::Epoll(epoll::Driver::new(config)?),
+        })
+    }
+
+    /// Takes all of `ops`.
+    ///
+    /// # Panics
+    /// When an operation breaks the contract of [`base::io`](crate::base::io).
+    pub fn submit(&mut self, ops: &mut Vec<Op>) {
+        match self {
+            Self::Ring(driver) => driver.submit(ops),
+            Self::Epoll(driver) => driver.submit(ops),
+        }
+    }
+
+    /// Sleeps until there is a completion, a wake, or `longest` is over.
+    pub fn wait(&mut self, longest: Option<Span>) -> Result<(), DriverError> {
+        match self {
+            Self::Ring(driver) => driver.wait(longest)?,
+            Self::Epoll(driver) => driver.wait(longest)?,
+        }
+        Ok(())
+    }
+
+    /// Hands over what is there without sleeping, at most `budget` completions.
+    ///
+    /// A caller that lets time advance reads the clock first, and then drains until there is
+    /// nothing more: so it has seen all that arrived before that moment.
+    pub fn drain(
+        &mut self,
+        budget: usize,
+        each: impl FnMut(Completion<'_>),
+    ) -> Result<Drained, DriverError> {
+        Ok(match self {
+            Self::Ring(driver) => driver.drain(budget, each)?,
+            Self::Epoll(driver) => driver.drain(budget, each)?,
+        })
+    }
+
+    /// Lets a sleep that something ends last for `window` all the same, so that one turn serves
+    /// what comes in that time. Zero, as at first: wake at once.
+    pub fn gather(&mut self, window: Span) {
+        match self {
+            Self::Ring(driver) => driver.gather(window),
+            Self::Epoll(driver) => driver.gather(window),
+        }
+    }
+
+    /// What wakes this driver from another thread.
+    pub fn waker(&self) -> Waker {
+        match self {
+            Self::Ring(driver) => driver.waker(),
+            Self::Epoll(driver) => driver.waker(),
+        }
+    }
+
+    /// Numbers about this driver. At most a system call for each ring.
+    pub fn stats(&self) -> DriverStats {
+        match self {
+            Self::Ring(driver) => driver.stats(),
+            Self::Epoll(driver) => driver.stats(),
+        }
+    }
+
+    /// How many connections are held, from `Adopt` to `Closed`.
+    pub fn connections(&self) -> usize {
+        match self {
+            Self::Ring(driver) => driver.connections(),
+            Self::Epoll(driver) => driver.connections(),
+        }
+    }
+
+    /// Walks everything and panics when the books disagree. O(n): tests only.
+    pub fn check(&self) {
+        match self {
+            Self::Ring(driver) => driver.check(),
+            Self::Epoll(driver) => driver.check(),
+        }
+    }
 }

@@ -1,10 +1,11 @@
-//! The machine: rings, sockets, the clock, waking the loop. All `unsafe` of the crate is here.
+//! The machine: drivers, sockets, the clock, waking the loop. All `unsafe` of the crate is here.
 //!
 //! May import: base.
 //! Never here: decisions. It carries operations to the kernel and completions back.
 
 pub mod clock;
 pub mod driver;
+pub mod epoll;
 mod facts;
 mod fault;
 pub mod machine;

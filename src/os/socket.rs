@@ -118,6 +118,10 @@ impl Listener {
     pub(crate) fn raw(&self) -> RawFd {
         self.socket.as_raw_fd()
     }
+
+    pub(crate) fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
 }
 
 fn set_options(socket: BorrowedFd<'_>, options: &ListenOptions) -> Result<(), Errno> {

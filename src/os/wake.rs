@@ -1,11 +1,11 @@
 //! Waking the loop from another thread.
 
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use rustix::event::{EventfdFlags, eventfd};
 
-/// Wakes a [`Driver`](crate::os::ring::Driver) out of its wait, from any thread.
+/// Wakes a [`Driver`](crate::os::driver::Driver) out of its wait, from any thread.
 ///
 /// A wake that comes while the driver is awake is not lost: its next wait returns at once.
 #[derive(Clone, Debug)]
@@ -29,5 +29,10 @@ impl Waker {
     /// What the driver listens to.
     pub(crate) fn raw(&self) -> RawFd {
         self.bell.as_raw_fd()
+    }
+
+    /// The same, as epoll wants it.
+    pub(crate) fn bell(&self) -> BorrowedFd<'_> {
+        self.bell.as_fd()
     }
 }
