@@ -122,7 +122,7 @@ pub struct DriverStats {
     pub accepts_waiting: usize,
     /// Now: whether sleeps gather completions, as asked for and as far as the kernel can.
     pub gathers: bool,
-    /// Whether a gathering sleep goes on where nothing came: kernel 6.12.
+    /// Whether a gathering sleep goes on where nothing came: on io_uring, kernel 6.12.
     pub gathers_without_waking: bool,
     /// All receive buffers.
     pub buffers: usize,
@@ -160,13 +160,50 @@ impl Driver {
         }
     }
 
-    /// Sleeps until there is a completion, a wake, or `longest` is over.
+    /// Sleeps until there is a completion, a wake, or `longest` is over. To be followed by
+    /// [`drain`](Self::drain).
     pub fn wait(&mut self, longest: Option<Span>) -> Result<(), DriverError> {
         match self {
             Self::Ring(driver) => driver.wait(longest)?,
             Self::Epoll(driver) => driver.wait(longest)?,
         }
         Ok(())
+    }
+
+    /// Sleeps until there is a completion other than of a send that is done, a wake, or `longest`
+    /// is over. To be followed by [`reap`](Self::reap).
+    pub fn enter(&mut self, longest: Span) -> Result<Heard, DriverError> {
+        Ok(match self {
+            Self::Ring(driver) => driver.enter(longest)?,
+            Self::Epoll(driver) => driver.enter(longest)?,
+        })
+    }
+
+    /// Hands over what is there without asking for news, at most `budget` completions, and says how
+    /// many; bytes count in pieces of as many as a ring would receive them in. Fewer than
+    /// `budget`: all that there was.
+    pub fn reap(&mut self, budget: usize, each: impl FnMut(Completion<'_>)) -> usize {
+        match self {
+            Self::Ring(driver) => driver.reap(budget, each),
+            Self::Epoll(driver) => driver.reap(budget, each),
+        }
+    }
+
+    /// Whether [`reap`](Self::reap) may hand over what came after the latest enter returned: then
+    /// the time of a completion is not known before it is handed over.
+    pub const fn reaps_latecomers(&self) -> bool {
+        match self {
+            Self::Ring(_) => false,
+            Self::Epoll(_) => true,
+        }
+    }
+
+    /// Pieces of bytes received since the driver was made.
+    pub const fn received(&self) -> u64 {
+        match self {
+            Self::Ring(driver) => driver.received(),
+            Self::Epoll(driver) => driver.received(),
+        }
     }
 
     /// Hands over what is there without sleeping, at most `budget` completions.

@@ -10,10 +10,11 @@ use crate::base::ids::ConnId;
 use crate::base::io::{Completion, Found, ReceiveEnd, SocketHandle};
 use crate::base::time::Span;
 use crate::os::driver::{Drained, More};
-use crate::os::epoll::poll::News;
+use crate::os::epoll::due::Due;
+use crate::os::epoll::poll::{News, Waited};
 use crate::os::epoll::sockets::Owner;
 use crate::os::epoll::table::{Operation, Until};
-use crate::os::epoll::{Backlog, Driver, Due, EpollError, LISTENER, Tried, WAKER};
+use crate::os::epoll::{Backlog, Driver, EpollError, LISTENER, Tried, WAKER};
 use crate::os::facts::tcp_facts;
 use crate::os::fault::fault_of_error;
 
@@ -41,13 +42,15 @@ impl Driver {
         handled += self.take_news(budget - handled);
         let mut more = More::Maybe;
         if handled < budget && self.poll.is_empty() {
-            self.look(Some(Span::ZERO))?;
-            more = if self.poll.was_full() { More::Maybe } else { More::Nothing };
+            more = match self.look(Some(Span::ZERO))? {
+                Waited::ToTheEnd | Waited::ForNews => More::Nothing,
+                Waited::ForMany | Waited::InVain => More::Maybe,
+            };
             handled += self.take_news(budget - handled);
         }
         handled += self.accept(budget - handled, &mut each);
         handled += self.answer_due(budget - handled, &mut each);
-        handled += self.read(budget - handled, &mut each);
+        handled += self.read_each_once(budget - handled, &mut each);
         self.stats.completions += handled as u64;
         if self.has_work() {
             more = More::Maybe;
@@ -55,12 +58,27 @@ impl Driver {
         Ok(Drained { completions: handled, more })
     }
 
+    /// Hands over what is there without asking for news, at most `budget` completions, and says how
+    /// many. Fewer than `budget`: all that there was, for connections are read in turn until
+    /// nothing is left.
+    ///
+    /// Bytes may have come after the latest [`enter`](Self::enter) returned.
+    pub fn reap(&mut self, budget: usize, mut each: impl FnMut(Completion<'_>)) -> usize {
+        assert!(budget > 0, "no budget is no progress");
+        let mut handled = self.answer_due(budget, &mut each);
+        handled += self.accept(budget - handled, &mut each);
+        while handled < budget && !self.ready.is_empty() {
+            handled += self.read_each_once(budget - handled, &mut each);
+        }
+        self.stats.completions += handled as u64;
+        handled
+    }
+
     /// Hands over the answers that are due, at most `budget`.
     fn answer_due(&mut self, budget: usize, each: &mut impl FnMut(Completion<'_>)) -> usize {
         let count = self.due.len().min(budget);
         for _ in 0..count {
-            let due = self.due.pop_front().expect("so many are there");
-            match due {
+            match self.due.pop().expect("so many are there") {
                 Due::AcceptFailed { fault } => each(Completion::AcceptFailed { fault }),
                 Due::Connected { ticket, socket } => each(Completion::Connected { ticket, socket }),
                 Due::ConnectFailed { ticket, fault } => {
@@ -102,7 +120,7 @@ impl Driver {
 
     /// Takes the news that is there, and finds out whom it concerns. What concerns nobody counts
     /// against `budget`; the rest counts when it is handed over.
-    fn take_news(&mut self, budget: usize) -> usize {
+    pub(super) fn take_news(&mut self, budget: usize) -> usize {
         let mut idle = 0;
         while idle < budget
             && let Some(news) = self.poll.next()
@@ -141,7 +159,7 @@ impl Driver {
         {
             concerns = Concerns::Somebody;
             match self.try_send(socket, &chunk) {
-                Tried::Over(result) => self.due.push_back(Due::Sent { conn, chunk, result }),
+                Tried::Over(result) => self.due.push(Due::Sent { conn, chunk, result }),
                 Tried::NoRoom => self.table.block(conn, chunk),
             }
         }
@@ -161,12 +179,12 @@ impl Driver {
         match outcome.unwrap_or_else(Err) {
             Ok(()) => {
                 self.sockets.give(socket, Owner::Nobody);
-                self.due.push_back(Due::Connected { ticket, socket });
+                self.due.push(Due::Connected { ticket, socket });
             }
             Err(errno) => {
                 self.sockets.close(socket);
                 let fault = fault_of_error(errno);
-                self.due.push_back(Due::ConnectFailed { ticket, fault });
+                self.due.push(Due::ConnectFailed { ticket, fault });
             }
         }
     }
@@ -207,7 +225,7 @@ impl Driver {
     }
 
     /// Reads each connection of the queue once, at most `budget` of them.
-    fn read(&mut self, budget: usize, each: &mut impl FnMut(Completion<'_>)) -> usize {
+    fn read_each_once(&mut self, budget: usize, each: &mut impl FnMut(Completion<'_>)) -> usize {
         let count = self.ready.len().min(budget);
         for _ in 0..count {
             let conn = self.ready.pop_front().expect("so many are there");

@@ -22,6 +22,7 @@
 //! - A send is tried at once, and waits for news only when there was no room at all.
 
 mod answer;
+mod due;
 mod poll;
 mod sockets;
 mod table;
@@ -29,6 +30,7 @@ mod table;
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::net::{SendFlags, SocketFlags};
@@ -37,8 +39,9 @@ use crate::base::ids::ConnId;
 use crate::base::io::{Chunk, CloseHow, Connect, IoFault, Op, SocketHandle};
 use crate::base::limits::RECEIVE_BYTES_AT_ONCE;
 use crate::base::time::Span;
-use crate::os::driver::{DriverKind, DriverStats};
-use crate::os::epoll::poll::Poll;
+use crate::os::driver::{DriverKind, DriverStats, Heard};
+use crate::os::epoll::due::{Due, Dues};
+use crate::os::epoll::poll::{Poll, Waited};
 use crate::os::epoll::sockets::{Owner, Sockets};
 use crate::os::epoll::table::{Operation, Table, Until};
 use crate::os::fault::fault_of_error;
@@ -83,13 +86,13 @@ pub struct Driver {
     table: Table,
     accepts: Accepts,
     /// Answers that need no further news.
-    due: VecDeque<Due>,
+    due: Dues,
     /// Connections that wait for their turn to be read, each once.
     ready: VecDeque<ConnId>,
     buffer: Vec<u8>,
     waker: Waker,
     connections_max: u32,
-    /// How long a sleep lasts at least.
+    /// How long a sleep that something ends lasts all the same.
     window: Span,
     stats: DriverStats,
 }
@@ -108,16 +111,6 @@ struct Accepts {
 enum Backlog {
     Empty,
     Unknown,
-}
-
-/// An answer on its way.
-enum Due {
-    AcceptFailed { fault: IoFault },
-    Connected { ticket: u32, socket: SocketHandle },
-    ConnectFailed { ticket: u32, fault: IoFault },
-    Sent { conn: ConnId, chunk: Chunk, result: Result<usize, IoFault> },
-    Look { conn: ConnId },
-    Closed { conn: ConnId },
 }
 
 /// What came of trying to send.
@@ -145,7 +138,7 @@ impl Driver {
             sockets: Sockets::default(),
             table: Table::default(),
             accepts: Accepts { listener, owed: 0, backlog: Backlog::Unknown },
-            due: VecDeque::new(),
+            due: Dues::default(),
             ready: VecDeque::new(),
             buffer: vec![0; RECEIVE_BYTES_AT_ONCE],
             waker,
@@ -165,24 +158,41 @@ impl Driver {
         }
     }
 
-    /// Sleeps until there is news, a wake, or `longest` is over.
+    /// Sleeps until there is news, a wake, or `longest` is over; until a send is done, too. To be
+    /// followed by [`drain`](Self::drain).
     pub fn wait(&mut self, longest: Option<Span>) -> Result<(), EpollError> {
         if self.has_work() {
             return Ok(());
         }
-        let mut longest = longest;
-        if self.window > Span::ZERO {
-            let nap = longest.map_or(self.window, |longest| longest.min(self.window));
-            std::thread::sleep(nap.into());
-            longest = longest.map(|longest| longest.minus(nap));
-        }
-        self.look(longest)
+        self.sleep(longest)?;
+        Ok(())
     }
 
-    /// Lets every sleep last for `window` at least, so that one turn serves what comes in that
-    /// time: fewer turns, and later answers by up to `window`. Zero, as at first: wake at once.
+    /// Sleeps until there is news, a wake, or `longest` is over, and takes all news there is. To be
+    /// followed by [`reap`](Self::reap).
+    ///
+    /// A send that is done ends no sleep. It is told of at the next occasion, and whoever waits for
+    /// that must not ask for a sleep.
+    pub fn enter(&mut self, longest: Span) -> Result<Heard, EpollError> {
+        let is_idle = self.poll.is_empty() && !self.has_urgent_work();
+        let longest = if is_idle { longest } else { Span::ZERO };
+        self.take_news(usize::MAX);
+        let heard = self.sleep(Some(longest))?;
+        self.take_news(usize::MAX);
+        Ok(heard)
+    }
+
+    /// Lets a sleep that something ends last for `window` all the same, counted from its beginning,
+    /// so that one turn serves what comes in that time: fewer turns, and later answers by up to
+    /// `window`. Zero, as at first: wake at once. A sleep does not grow longer by it, where nothing
+    /// comes it goes on, and what is neither sending nor receiving is not made to wait.
     pub fn gather(&mut self, window: Span) {
         self.window = window;
+    }
+
+    /// Pieces of bytes received since the driver was made.
+    pub const fn received(&self) -> u64 {
+        self.stats.received
     }
 
     /// What wakes this driver from another thread.
@@ -197,6 +207,7 @@ impl Driver {
             in_flight: self.table.under_way(),
             accepts_waiting: self.accepts.owed.min(self.room()) as usize,
             gathers: self.window > Span::ZERO,
+            gathers_without_waking: true,
             buffers: 1,
             ..self.stats
         }
@@ -230,7 +241,7 @@ impl Driver {
             Op::Send { conn, chunk } => self.begin_send(conn, chunk),
             Op::Look { conn } => {
                 self.table.begin(conn, Operation::Look);
-                self.due.push_back(Due::Look { conn });
+                self.due.push(Due::Look { conn });
             }
             Op::SetUserTimeout { conn, timeout } => {
                 let file = self.sockets.file(self.table.socket(conn));
@@ -257,13 +268,13 @@ impl Driver {
 
     fn fail_accepts(&mut self, count: u32) {
         let fault = IoFault::Cancelled;
-        self.due.extend((0..count).map(|_| Due::AcceptFailed { fault }));
+        (0..count).for_each(|_| self.due.push(Due::AcceptFailed { fault }));
     }
 
     fn begin_connect(&mut self, connect: &Connect) {
         let ticket = connect.ticket;
         if let Err(fault) = self.try_connect(connect) {
-            self.due.push_back(Due::ConnectFailed { ticket, fault });
+            self.due.push(Due::ConnectFailed { ticket, fault });
         }
     }
 
@@ -287,7 +298,7 @@ impl Driver {
             return Err(fault_of_error(errno));
         }
         if owner == Owner::Nobody {
-            self.due.push_back(Due::Connected { ticket, socket });
+            self.due.push(Due::Connected { ticket, socket });
         }
         Ok(())
     }
@@ -302,7 +313,7 @@ impl Driver {
         assert!(!chunk.is_empty(), "a send without bytes would look like the end of the stream");
         let socket = self.table.begin(conn, Operation::Send);
         match self.try_send(socket, &chunk) {
-            Tried::Over(result) => self.due.push_back(Due::Sent { conn, chunk, result }),
+            Tried::Over(result) => self.due.push(Due::Sent { conn, chunk, result }),
             Tried::NoRoom => self.table.block(conn, chunk),
         }
     }
@@ -320,7 +331,7 @@ impl Driver {
     fn begin_close(&mut self, conn: ConnId, how: CloseHow) {
         if let Some(chunk) = self.table.unblock(conn) {
             let result = Err(IoFault::Cancelled);
-            self.due.push_back(Due::Sent { conn, chunk, result });
+            self.due.push(Due::Sent { conn, chunk, result });
         }
         let socket = self.table.begin_close(conn);
         match how {
@@ -331,7 +342,7 @@ impl Driver {
             }
         }
         self.sockets.close(socket);
-        self.due.push_back(Due::Closed { conn });
+        self.due.push(Due::Closed { conn });
     }
 
     fn enqueue(&mut self, conn: ConnId, until: Until) {
@@ -352,10 +363,41 @@ impl Driver {
 
     /// Whether there is something to hand over without further news.
     fn has_work(&self) -> bool {
-        !self.due.is_empty() || !self.ready.is_empty() || !self.poll.is_empty() || self.may_accept()
+        !self.due.is_empty() || !self.poll.is_empty() || self.has_urgent_work()
     }
 
-    fn look(&mut self, longest: Option<Span>) -> Result<(), EpollError> {
+    /// The same, but for sends that are done and news that was not taken.
+    fn has_urgent_work(&self) -> bool {
+        self.due.has_urgent() || !self.ready.is_empty() || self.may_accept()
+    }
+
+    /// Sleeps for `longest` at most. What comes first ends the sleep, or is taken and the rest of
+    /// the window slept out.
+    ///
+    /// # Panics
+    /// When there is news that was not taken.
+    fn sleep(&mut self, longest: Option<Span>) -> Result<Heard, EpollError> {
+        let window = longest.map_or(self.window, |longest| longest.min(self.window));
+        let began = (window > Span::ZERO).then(Instant::now);
+        let waited = self.look(longest)?;
+        let heard = match waited {
+            Waited::ToTheEnd => Heard::All { after: longest.unwrap_or_default() },
+            Waited::ForNews => Heard::All { after: Span::ZERO },
+            Waited::InVain | Waited::ForMany => Heard::Part,
+        };
+        let Some(began) = began.filter(|_| waited == Waited::ForNews) else { return Ok(heard) };
+        self.take_news(usize::MAX);
+        if self.due.has_urgent() || self.may_accept() {
+            return Ok(heard);
+        }
+        std::thread::sleep(Duration::from(window).saturating_sub(began.elapsed()));
+        Ok(match self.look(Some(Span::ZERO))? {
+            Waited::ToTheEnd | Waited::ForNews => Heard::All { after: Span::ZERO },
+            Waited::InVain | Waited::ForMany => Heard::Part,
+        })
+    }
+
+    fn look(&mut self, longest: Option<Span>) -> Result<Waited, EpollError> {
         self.stats.enters += 1;
         self.poll.wait(longest).map_err(EpollError::at("wait by epoll"))
     }

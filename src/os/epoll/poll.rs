@@ -40,6 +40,19 @@ pub(super) struct News {
     flags: u32,
 }
 
+/// How a wait ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Waited {
+    /// With the time, and nothing came until then.
+    ToTheEnd,
+    /// With all the news there was.
+    ForNews,
+    /// With as much news as it could bring; there may be more.
+    ForMany,
+    /// By a signal.
+    InVain,
+}
+
 impl News {
     /// Whether a send that did not fit may fit now, or fails.
     pub(super) const fn is_writable(self) -> bool {
@@ -83,16 +96,11 @@ impl Poll {
         self.taken == self.count
     }
 
-    /// Whether the latest wait brought as much as it could, so that there may be more.
-    pub(super) const fn was_full(&self) -> bool {
-        self.count == EPOLL_EVENTS_MAX
-    }
-
     /// Sleeps until there is news, or the time is over; `None`: for ever.
     ///
     /// # Panics
     /// When there is news that was not taken.
-    pub(super) fn wait(&mut self, longest: Option<Span>) -> io::Result<()> {
+    pub(super) fn wait(&mut self, longest: Option<Span>) -> io::Result<Waited> {
         assert!(self.is_empty(), "news is taken before it is asked for again");
         (self.count, self.taken) = (0, 0);
         let waited = match longest {
@@ -101,11 +109,17 @@ impl Poll {
             Some(span) => self.wait_span(span),
         };
         match waited {
-            Ok(count) => self.count = count,
-            Err(error) if error.raw_os_error() == Some(libc::EINTR) => {}
-            Err(error) => return Err(error),
+            Ok(count) => {
+                self.count = count;
+                Ok(match count {
+                    0 => Waited::ToTheEnd,
+                    EPOLL_EVENTS_MAX => Waited::ForMany,
+                    _ => Waited::ForNews,
+                })
+            }
+            Err(error) if error.raw_os_error() == Some(libc::EINTR) => Ok(Waited::InVain),
+            Err(error) => Err(error),
         }
-        Ok(())
     }
 
     fn wait_span(&mut self, span: Span) -> io::Result<usize> {
