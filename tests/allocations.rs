@@ -153,7 +153,6 @@ fn beats_over_real_sockets_allocate_nothing_either() {
 fn serve() -> (std::net::SocketAddr, impl FnOnce()) {
     use heartwheel::gateway::Command;
     use heartwheel::os::machine::{self, Wanted};
-    use heartwheel::os::ring::DriverConfig;
     use heartwheel::os::{clock::Clock, socket};
     use heartwheel::server::Server;
 
@@ -163,12 +162,7 @@ fn serve() -> (std::net::SocketAddr, impl FnOnce()) {
     let (asker_in, asker_out) = std::sync::mpsc::channel();
     let thread = std::thread::spawn(move || {
         let plan = machine::survey().plan(Wanted::UpTo(64)).expect("io_uring works");
-        let driver = DriverConfig {
-            connections_max: plan.sockets_max(),
-            descriptors: plan.descriptors,
-            listener: Some(listener),
-            sizes: plan.ring_sizes(),
-        };
+        let driver = plan.driver_config(Some(listener));
         let config = GatewayConfig { connections_max: 64, ..GatewayConfig::default() };
         let (mut server, asker, _) =
             Server::new(driver, config, Clock::new()).expect("io_uring works");

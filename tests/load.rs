@@ -18,6 +18,7 @@ use heartwheel::load::dialect::Dialect;
 use heartwheel::load::drive::{self, Helm, Outcome, Room, Steer, Wish};
 use heartwheel::load::fleet::FleetError;
 use heartwheel::load::plan::{LoadOptions, Pace, Parts, Plan};
+use heartwheel::os::driver::DriverKind;
 use heartwheel::os::ring::Descriptors;
 use heartwheel::wire::message::{Message, Reply};
 use heartwheel::wire::native::{self, Deframer, Inbound};
@@ -26,7 +27,8 @@ use heartwheel::wire::native::{self, Deframer, Inbound};
 /// between the two unused.
 const INTERVAL: Duration = Duration::from_millis(300);
 const TIMEOUT: Duration = Duration::from_millis(2_000);
-const ROOM: Room = Room { descriptors: Descriptors::Direct, files_per_ring: 10_000 };
+const ROOM: Room =
+    Room { driver: DriverKind::IoUring, descriptors: Descriptors::Direct, files_per_ring: 10_000 };
 
 /// Why the server's end of a connection ended.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]

@@ -1,10 +1,12 @@
-//! The driver on the real kernel: every kind of operation, and every fact about io_uring that it is
-//! built on. Each test runs with direct and with ordinary descriptors.
+//! The drivers on the real kernel: every kind of operation, and every fact about io_uring and epoll
+//! that they are built on. Each test runs with direct and with ordinary descriptors, and on epoll.
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 #![allow(clippy::wildcard_enum_match_arm, reason = "a test waits for one thing of many")]
 
 #[path = "ring/chaos.rs"]
 mod chaos;
+#[path = "ring/edges.rs"]
+mod edges;
 #[path = "ring/rig.rs"]
 mod rig;
 #[path = "ring/sends.rs"]
@@ -22,17 +24,27 @@ use heartwheel::base::io::{
     Chunk, CloseHow, Connect, Found, IoFault, Op, ReceiveEnd, SocketHandle,
 };
 use heartwheel::base::time::Span;
-use heartwheel::os::ring::{Descriptors, Driver, DriverConfig, More, RingSizes};
+use heartwheel::os::driver::More;
+use heartwheel::os::ring::RingSizes;
 use heartwheel::os::socket::{KeepAlive, ListenOptions, listen};
-use rig::{PATIENCE, Rig, Seen};
+use rig::{PATIENCE, Rig, Seen, Way};
 use rustix::net::sockopt;
 use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
 
-fn both(test: impl Fn(Descriptors)) {
-    for descriptors in [Descriptors::Direct, Descriptors::Ordinary] {
-        println!("with {descriptors:?} descriptors");
-        test(descriptors);
-    }
+/// For what every driver promises.
+fn each_way(test: impl Fn(Way) + Sync) {
+    Way::ALL.into_iter().for_each(|way| on_its_thread(way, &test));
+}
+
+/// For what only io_uring can do to us.
+fn each_ring(test: impl Fn(Way) + Sync) {
+    [Way::Direct, Way::Ordinary].into_iter().for_each(|way| on_its_thread(way, &test));
+}
+
+/// A ring that is gone still interrupts the sleep of the thread that it belonged to.
+fn on_its_thread(way: Way, test: &(impl Fn(Way) + Sync)) {
+    println!("{way:?}");
+    std::thread::scope(|scope| scope.spawn(|| test(way)).join()).unwrap();
 }
 
 fn sizes() -> RingSizes {
@@ -47,8 +59,8 @@ fn sizes() -> RingSizes {
 
 #[test]
 fn bytes_go_both_ways() {
-    both(|descriptors| {
-        let mut rig = Rig::new(descriptors, sizes(), 16);
+    each_way(|way| {
+        let mut rig = Rig::new(way, sizes(), 16);
         let mut peer = rig.peer();
         rig.ask(Op::Accept { count: 1 });
         let (socket, from) = rig.accepted_socket();
@@ -72,8 +84,8 @@ fn bytes_go_both_ways() {
 
 #[test]
 fn frames_written_together_arrive_together() {
-    both(|descriptors| {
-        let mut rig = Rig::new(descriptors, sizes(), 16);
+    each_way(|way| {
+        let mut rig = Rig::new(way, sizes(), 16);
         let (mut peer, conn) = rig.pair();
         peer.write_all(&[5; 40]).unwrap();
         rig.until("all five", |seen| (*seen == Seen::Received(conn, vec![5; 40])).then_some(()));
@@ -82,8 +94,8 @@ fn frames_written_together_arrive_together() {
 
 #[test]
 fn the_end_of_a_stream_is_told_once() {
-    both(|descriptors| {
-        let mut rig = Rig::new(descriptors, sizes(), 16);
+    each_way(|way| {
+        let mut rig = Rig::new(way, sizes(), 16);
         let (mut peer, conn) = rig.pair();
         peer.write_all(b"last words").unwrap();
         drop(peer);
@@ -97,8 +109,8 @@ fn the_end_of_a_stream_is_told_once() {
 
 #[test]
 fn a_reset_is_told_as_such() {
-    both(|descriptors| {
-        let mut rig = Rig::new(descriptors, sizes(), 16);
+    each_way(|way| {
+        let mut rig = Rig::new(way, sizes(), 16);
         let (peer, conn) = rig.pair();
         reset(peer);
         assert_eq!(rig.ended(conn), ReceiveEnd::Fault(IoFault::Reset));
@@ -116,8 +128,8 @@ fn reset(peer: TcpStream) {
 
 #[test]
 fn a_close_with_an_armed_receive_sends_a_fin() {
-    both(|descriptors| {
-        let mut rig = Rig::new(descriptors, sizes(), 16);
+    each_way(|way| {
+        let mut rig = Rig::new(way, sizes(), 16);
         let (mut peer, conn) = rig.pair();
         rig.turn(Duration::ZERO); // the receive is armed
         assert_eq!(rig.driver.stats().in_flight, 1);
@@ -129,8 +141,8 @@ fn a_close_with_an_armed_receive_sends_a_fin() {
 
 #[test]
 fn an_abort_sends_a_reset() {
-    both(|descriptors| {
-        let mut rig = Rig::new(descriptors, sizes(), 16);
+    each_way(|way| {
+        let mut rig = Rig::new(way, sizes(), 16);
         let (mut peer, conn) = rig.pair();
         rig.close(conn, CloseHow::Abort);
         assert_eq!(peer.read(&mut [0]).unwrap_err().kind(), ErrorKind::ConnectionReset);
@@ -140,8 +152,8 @@ fn an_abort_sends_a_reset() {
 
 #[test]
 fn what_was_sent_before_a_close_arrives() {
-    both(|descriptors| {
-        let mut rig = Rig::new(descriptors, sizes(), 16);
+    each_way(|way| {
+        let mut rig = Rig::new(way, sizes(), 16);
         let (mut peer, conn) = rig.pair();
         // All in one batch: a refusal is told like this.
         rig.driver.submit(&mut vec![
@@ -159,8 +171,8 @@ fn what_was_sent_before_a_close_arrives() {
 
 #[test]
 fn bytes_between_close_and_closed_are_dropped() {
-    both(|descriptors| {
-        let mut rig = Rig::new(descriptors, sizes(), 16);
+    each_way(|way| {
+        let mut rig = Rig::new(way, sizes(), 16);
         let (mut peer, conn) = rig.pair();
         rig.turn(Duration::ZERO);
         peer.write_all(b"too late").unwrap();
@@ -173,8 +185,8 @@ fn bytes_between_close_and_closed_are_dropped() {
 
 #[test]
 fn a_slot_used_again_hears_nothing_of_its_former_life() {
-    both(|descriptors| {
-        let mut rig = Rig::new(descriptors, sizes(), 16);
+    each_way(|way| {
+        let mut rig = Rig::new(way, sizes(), 16);
         for generation in 1..100 {
             let mut peer = rig.peer();
             rig.ask(Op::Accept { count: 1 });
@@ -196,9 +208,9 @@ fn a_slot_used_again_hears_nothing_of_its_former_life() {
 
 #[test]
 fn a_starved_receive_is_told_and_loses_nothing() {
-    both(|descriptors| {
+    each_ring(|way| {
         let few = RingSizes { buffers: 4, buffer_bytes: 16, ..sizes() };
-        let mut rig = Rig::new(descriptors, few, 16);
+        let mut rig = Rig::new(way, few, 16);
         let (mut peer, conn) = rig.pair();
         let sent: Vec<u8> = (0..=255).collect();
         peer.write_all(&sent).unwrap();
@@ -212,9 +224,9 @@ fn a_starved_receive_is_told_and_loses_nothing() {
 
 #[test]
 fn a_look_finds_what_a_starved_connection_was_not_heard_saying() {
-    both(|descriptors| {
+    each_ring(|way| {
         let few = RingSizes { buffers: 4, buffer_bytes: 16, ..sizes() };
-        let mut rig = Rig::new(descriptors, few, 16);
+        let mut rig = Rig::new(way, few, 16);
         let (mut peer, conn) = rig.pair();
         rig.turn(Duration::ZERO);
         assert_eq!(rig.look(conn), Found::Nothing);
@@ -228,9 +240,9 @@ fn a_look_finds_what_a_starved_connection_was_not_heard_saying() {
 
 #[test]
 fn an_overflowing_completion_queue_loses_nobody() {
-    both(|descriptors| {
+    each_ring(|way| {
         let tiny = RingSizes { sq_entries: 4, cq_entries: 8, ..sizes() };
-        let mut rig = Rig::new(descriptors, tiny, 64);
+        let mut rig = Rig::new(way, tiny, 64);
         let mut pairs: Vec<_> = (0..32).map(|_| rig.pair()).collect();
         rig.turn(Duration::ZERO);
         for round in 0..3_u8 {
@@ -247,8 +259,8 @@ fn an_overflowing_completion_queue_loses_nobody() {
 
 #[test]
 fn a_full_table_delays_newcomers_and_destroys_nobody() {
-    both(|descriptors| {
-        let mut rig = Rig::new(descriptors, sizes(), 2);
+    each_way(|way| {
+        let mut rig = Rig::new(way, sizes(), 2);
         rig.ask(Op::Accept { count: 4 });
         let mut peers: Vec<_> = (0..4).map(|_| rig.peer()).collect();
         for (word, peer) in peers.iter_mut().enumerate() {
@@ -275,8 +287,8 @@ fn a_full_table_delays_newcomers_and_destroys_nobody() {
 
 #[test]
 fn a_peer_that_does_not_read_gets_short_sends_in_order() {
-    both(|descriptors| {
-        let mut rig = Rig::new(descriptors, sizes(), 16);
+    each_way(|way| {
+        let mut rig = Rig::new(way, sizes(), 16);
         let (mut peer, conn) = rig.pair();
         let all: Vec<u8> = (0..40_000_000_u32).map(|i| i.to_be_bytes()[1]).collect();
         let reader = std::thread::spawn(move || {
@@ -300,9 +312,9 @@ fn a_peer_that_does_not_read_gets_short_sends_in_order() {
 
 #[test]
 fn a_blocked_send_comes_home_when_its_connection_is_closed() {
-    both(|descriptors| {
+    each_way(|way| {
         for how in [CloseHow::Finish, CloseHow::Abort] {
-            let mut rig = Rig::new(descriptors, sizes(), 16);
+            let mut rig = Rig::new(way, sizes(), 16);
             let (_peer, conn) = rig.pair();
             loop {
                 rig.ask(Op::Send { conn, chunk: Chunk::from(vec![0; 4_000_000]) });
@@ -322,8 +334,8 @@ fn a_blocked_send_comes_home_when_its_connection_is_closed() {
 
 #[test]
 fn a_socket_that_nobody_wants_is_closed() {
-    both(|descriptors| {
-        let mut rig = Rig::new(descriptors, sizes(), 1);
+    each_way(|way| {
+        let mut rig = Rig::new(way, sizes(), 1);
         for _ in 0..3 {
             let mut peer = rig.peer();
             rig.ask(Op::Accept { count: 1 });
@@ -338,8 +350,8 @@ fn a_socket_that_nobody_wants_is_closed() {
 
 #[test]
 fn no_more_is_accepted_after_the_stop() {
-    both(|descriptors| {
-        let mut rig = Rig::new(descriptors, sizes(), 4);
+    each_way(|way| {
+        let mut rig = Rig::new(way, sizes(), 4);
         rig.ask(Op::Accept { count: 6 });
         rig.turn(Duration::ZERO);
         assert_eq!(rig.driver.stats().accepts_waiting, 4);
@@ -363,8 +375,8 @@ fn no_more_is_accepted_after_the_stop() {
 
 #[test]
 fn a_connection_is_opened_from_where_it_is_told_to() {
-    both(|descriptors| {
-        let mut rig = Rig::new(descriptors, sizes(), 16);
+    each_way(|way| {
+        let mut rig = Rig::new(way, sizes(), 16);
         let server = TcpListener::bind("127.0.0.1:0").unwrap();
         let target = server.local_addr().unwrap();
         let source = Some("127.0.0.77:0".parse().unwrap());
@@ -390,8 +402,8 @@ fn a_connection_is_opened_from_where_it_is_told_to() {
 
 #[test]
 fn a_connection_that_cannot_be_opened_says_why() {
-    both(|descriptors| {
-        let mut rig = Rig::new(descriptors, sizes(), 16);
+    each_way(|way| {
+        let mut rig = Rig::new(way, sizes(), 16);
         let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let foreign = Some("192.0.2.1:0".parse().unwrap());
         for (source, fault) in [(None, IoFault::Refused), (foreign, IoFault::AddressUnavailable)] {
@@ -407,9 +419,9 @@ fn a_connection_that_cannot_be_opened_says_why() {
 
 #[test]
 fn a_crowd_connects_to_itself_over_several_rings() {
-    both(|descriptors| {
+    each_way(|way| {
         let several = RingSizes { files_per_ring: 300, ..sizes() };
-        let mut rig = Rig::new(descriptors, several, 1_600);
+        let mut rig = Rig::new(way, several, 1_600);
         let target = rig.address;
         let mut ops = vec![Op::Accept { count: 700 }];
         ops.extend(
@@ -431,7 +443,7 @@ fn a_crowd_connects_to_itself_over_several_rings() {
             rig.ask(Op::Receive { conn });
             conns.push(conn);
         }
-        assert_eq!(rig.driver.stats().rings, 5);
+        assert_eq!(rig.driver.stats().rings, if way == Way::Epoll { 0 } else { 5 });
         assert_eq!(rig.driver.stats().sockets, 1_400);
         for conn in &conns {
             rig.ask(Op::Send { conn: *conn, chunk: Chunk::from(vec![1; 8]) });
@@ -455,11 +467,11 @@ fn a_crowd_connects_to_itself_over_several_rings() {
 
 #[test]
 fn bytes_in_a_further_ring_end_the_sleep() {
-    both(|descriptors| {
+    each_way(|way| {
         let several = RingSizes { files_per_ring: 2, ..sizes() };
-        let mut rig = Rig::new(descriptors, several, 16);
+        let mut rig = Rig::new(way, several, 16);
         let mut pairs: Vec<_> = (0..7).map(|_| rig.pair()).collect();
-        assert_eq!(rig.driver.stats().rings, 4);
+        assert_eq!(rig.driver.stats().rings, if way == Way::Epoll { 0 } else { 4 });
         for round in 0..50_u8 {
             rig.turn(Duration::ZERO);
             for (peer, conn) in &mut pairs {
@@ -482,10 +494,10 @@ fn bytes_in_a_further_ring_end_the_sleep() {
 
 #[test]
 fn a_stall_is_made_up_for_before_time_advances() {
-    both(|descriptors| {
+    each_way(|way| {
         let several = RingSizes { files_per_ring: 200, ..sizes() };
         for sizes in [sizes(), several] {
-            let mut rig = Rig::new(descriptors, sizes, 600);
+            let mut rig = Rig::new(way, sizes, 600);
             let mut pairs: Vec<_> = (0..300).map(|_| rig.pair()).collect();
             rig.turn(Duration::ZERO);
             for (peer, _) in &mut pairs {
@@ -506,9 +518,9 @@ fn a_stall_is_made_up_for_before_time_advances() {
 
 #[test]
 fn a_budget_is_kept_and_what_is_left_comes_next() {
-    both(|descriptors| {
+    each_way(|way| {
         let several = RingSizes { files_per_ring: 10, ..sizes() };
-        let mut rig = Rig::new(descriptors, several, 64);
+        let mut rig = Rig::new(way, several, 64);
         let mut pairs: Vec<_> = (0..30).map(|_| rig.pair()).collect();
         rig.turn(Duration::ZERO);
         for (peer, _) in &mut pairs {
@@ -533,8 +545,8 @@ fn a_budget_is_kept_and_what_is_left_comes_next() {
 
 #[test]
 fn a_waker_ends_the_sleep_from_another_thread() {
-    both(|descriptors| {
-        let mut rig = Rig::new(descriptors, sizes(), 16);
+    each_way(|way| {
+        let mut rig = Rig::new(way, sizes(), 16);
         for round in 0..100 {
             let waker = rig.driver.waker();
             let thread = std::thread::spawn(move || {
@@ -556,8 +568,8 @@ fn a_waker_ends_the_sleep_from_another_thread() {
 
 #[test]
 fn a_wake_before_the_sleep_is_not_lost() {
-    both(|descriptors| {
-        let mut rig = Rig::new(descriptors, sizes(), 16);
+    each_way(|way| {
+        let mut rig = Rig::new(way, sizes(), 16);
         rig.driver.waker().wake();
         let start = Instant::now();
         rig.driver.wait(Some(PATIENCE.into())).unwrap();
@@ -567,9 +579,9 @@ fn a_wake_before_the_sleep_is_not_lost() {
 
 #[test]
 fn a_sleep_is_as_long_as_it_was_told_to_be() {
-    both(|descriptors| {
+    each_way(|way| {
         let several = RingSizes { files_per_ring: 2, ..sizes() };
-        let mut rig = Rig::new(descriptors, several, 16);
+        let mut rig = Rig::new(way, several, 16);
         let _pairs: Vec<_> = (0..5).map(|_| rig.pair()).collect();
         rig.turn(Duration::ZERO);
         rig.turn(Duration::ZERO);
@@ -586,9 +598,9 @@ fn a_sleep_is_as_long_as_it_was_told_to_be() {
 
 #[test]
 fn an_idle_driver_hardly_enters_the_kernel() {
-    both(|descriptors| {
+    each_way(|way| {
         let several = RingSizes { files_per_ring: 2, ..sizes() };
-        let mut rig = Rig::new(descriptors, several, 16);
+        let mut rig = Rig::new(way, several, 16);
         let _pairs: Vec<_> = (0..7).map(|_| rig.pair()).collect();
         rig.turn(Duration::ZERO);
         let before = rig.driver.stats().enters;
@@ -602,9 +614,9 @@ fn an_idle_driver_hardly_enters_the_kernel() {
 
 #[test]
 fn a_storm_of_ends_is_told_to_each_once() {
-    both(|descriptors| {
+    each_way(|way| {
         let several = RingSizes { files_per_ring: 40, ..sizes() };
-        let mut rig = Rig::new(descriptors, several, 128);
+        let mut rig = Rig::new(way, several, 128);
         let pairs: Vec<_> = (0..100).map(|_| rig.pair()).collect();
         let mut conns = Vec::new();
         for (index, (peer, conn)) in pairs.into_iter().enumerate() {
@@ -638,23 +650,25 @@ fn accepted_sockets_inherit_what_the_listener_was_told() {
         user_timeout: Some(Span::from_millis(35_000)),
         ..ListenOptions::default()
     };
-    let mut rig = Rig::with_options(Descriptors::Ordinary, sizes(), 4, &options);
-    let _peer = rig.peer();
-    rig.ask(Op::Accept { count: 1 });
-    let handle = rig.accepted_socket().0;
-    let socket = duplicate(handle);
-    assert!(sockopt::socket_keepalive(&socket).unwrap());
-    assert_eq!(sockopt::tcp_keepidle(&socket).unwrap(), Duration::from_secs(61));
-    assert_eq!(sockopt::tcp_keepintvl(&socket).unwrap(), Duration::from_secs(7));
-    assert_eq!(sockopt::tcp_keepcnt(&socket).unwrap(), 3);
-    assert_eq!(sockopt::tcp_user_timeout(&socket).unwrap(), 35_000);
-    assert!(sockopt::tcp_nodelay(&socket).unwrap());
+    for way in [Way::Ordinary, Way::Epoll] {
+        let mut rig = Rig::with_options(way, sizes(), 4, &options);
+        let _peer = rig.peer();
+        rig.ask(Op::Accept { count: 1 });
+        let handle = rig.accepted_socket().0;
+        let socket = duplicate(handle);
+        assert!(sockopt::socket_keepalive(&socket).unwrap());
+        assert_eq!(sockopt::tcp_keepidle(&socket).unwrap(), Duration::from_secs(61));
+        assert_eq!(sockopt::tcp_keepintvl(&socket).unwrap(), Duration::from_secs(7));
+        assert_eq!(sockopt::tcp_keepcnt(&socket).unwrap(), 3);
+        assert_eq!(sockopt::tcp_user_timeout(&socket).unwrap(), 35_000);
+        assert!(sockopt::tcp_nodelay(&socket).unwrap());
+    }
 }
 
 #[test]
 fn a_user_timeout_is_set_on_one_connection() {
-    both(|descriptors| {
-        let mut rig = Rig::new(descriptors, sizes(), 4);
+    each_way(|way| {
+        let mut rig = Rig::new(way, sizes(), 4);
         let _peer = rig.peer();
         rig.ask(Op::Accept { count: 1 });
         let handle = rig.accepted_socket().0;
@@ -662,7 +676,7 @@ fn a_user_timeout_is_set_on_one_connection() {
         rig.ask(Op::SetUserTimeout { conn, timeout: Span::from_millis(7_000) });
         rig.turn(Duration::ZERO);
         assert_eq!(rig.driver.stats().options_refused, 0);
-        if descriptors == Descriptors::Ordinary {
+        if way != Way::Direct {
             assert_eq!(sockopt::tcp_user_timeout(duplicate(handle)).unwrap(), 7_000);
         }
         rig.close(conn, CloseHow::Finish);
@@ -672,8 +686,8 @@ fn a_user_timeout_is_set_on_one_connection() {
 
 #[test]
 fn a_gathering_sleep_lasts_its_window() {
-    both(|descriptors| {
-        let mut rig = Rig::new(descriptors, sizes(), 4);
+    each_way(|way| {
+        let mut rig = Rig::new(way, sizes(), 4);
         let (mut peer, conn) = rig.pair();
         rig.turn(Duration::ZERO);
         let window = Duration::from_millis(50);
@@ -698,19 +712,12 @@ fn a_gathering_sleep_lasts_its_window() {
 
 #[test]
 fn addresses_of_the_sixth_version_will_do() {
-    both(|descriptors| {
+    each_way(|way| {
         let Ok(listener) = listen("[::1]:0".parse().unwrap(), &ListenOptions::default()) else {
             return; // a machine without them
         };
         let target = listener.local_address();
-        let config = DriverConfig {
-            connections_max: 4,
-            descriptors,
-            listener: Some(listener),
-            sizes: sizes(),
-        };
-        let driver = Driver::new(config).unwrap();
-        let mut rig = Rig { driver, address: target, seen: Vec::new(), next_slot: 0 };
+        let mut rig = Rig::on(way.driver(4, listener, sizes()), target);
         rig.ask(Op::Accept { count: 1 });
         rig.ask(Op::Connect(Box::new(Connect { ticket: 1, source: None, target })));
         let (_, from) = rig.accepted_socket();
@@ -728,9 +735,9 @@ fn duplicate(handle: SocketHandle) -> OwnedFd {
 
 #[test]
 fn a_driver_that_is_dropped_keeps_no_descriptor() {
-    both(|descriptors| {
+    each_way(|way| {
         let several = RingSizes { files_per_ring: 100, ..sizes() };
-        let mut rig = Rig::new(descriptors, several, 1_000);
+        let mut rig = Rig::new(way, several, 1_000);
         let peers: Vec<_> = (0..800).map(|_| rig.peer()).collect();
         rig.ask(Op::Accept { count: 800 });
         let conns: Vec<_> = (0..700).map(|_| rig.accepted()).collect();
@@ -753,9 +760,9 @@ fn a_driver_that_is_dropped_keeps_no_descriptor() {
 
 #[test]
 fn many_drivers_come_and_go_on_one_thread() {
-    both(|descriptors| {
+    each_way(|way| {
         for _ in 0..40 {
-            let mut rig = Rig::new(descriptors, sizes(), 4);
+            let mut rig = Rig::new(way, sizes(), 4);
             let (mut peer, conn) = rig.pair();
             peer.write_all(b"hello").unwrap();
             assert_eq!(rig.received(conn, 5), b"hello");

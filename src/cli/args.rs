@@ -178,6 +178,10 @@ pub struct ServeArgs {
     #[arg(long, value_name = "D|follow|off", value_parser = parse_user_timeout,
         help_heading = "TCP")]
     pub user_timeout: Option<UserTimeout>,
+    /// By what means the kernel is asked; auto: io_uring, and epoll where it is forbidden (default:
+    /// auto)
+    #[arg(long, value_name = "HOW", value_parser = choice(&DRIVERS), help_heading = "TCP")]
+    pub driver: Option<DriverChoice>,
     /// How the ring names connections; auto decides by the kernel (default: auto)
     #[arg(long, value_name = "HOW", value_parser = choice(&DESCRIPTORS), help_heading = "TCP")]
     pub descriptors: Option<Descriptors>,
@@ -236,6 +240,9 @@ pub struct DemoArgs {
     /// Silence after which a client is dead (default: 7s)
     #[arg(long, value_name = "D", value_parser = parse_span, requires = "interval")]
     pub timeout: Option<Span>,
+    /// By what means the kernel is asked, as for serve (default: auto)
+    #[arg(long, value_name = "HOW", value_parser = choice(&DRIVERS))]
+    pub driver: Option<DriverChoice>,
 }
 
 /// `load` as typed.
@@ -293,6 +300,9 @@ pub struct LoadArgs {
     /// What the client ids begin with (default: load- and the process id)
     #[arg(long, value_name = "TEXT")]
     pub id_prefix: Option<String>,
+    /// By what means the kernel is asked, as for serve (default: auto)
+    #[arg(long, value_name = "HOW", value_parser = choice(&DRIVERS))]
+    pub driver: Option<DriverChoice>,
 
     /// Fall silent with the socket left open
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Fates")]
@@ -380,6 +390,18 @@ pub enum Descriptors {
     Ordinary,
 }
 
+/// By what means the kernel is asked.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum DriverChoice {
+    /// By io_uring, and by epoll where that cannot be used.
+    #[default]
+    Auto,
+    /// By io_uring or not at all.
+    IoUring,
+    /// By epoll.
+    Epoll,
+}
+
 /// Most clients of a demo: more scroll by faster than a person reads.
 const DEMO_CLIENTS_MAX: i64 = 10_000;
 /// Most clients of one load process, as many as a shard can hold.
@@ -388,6 +410,12 @@ const LOAD_CLIENTS_MAX: i64 = limits::CONNECTIONS_LIMIT as i64;
 static MODES: [(&str, Mode); 3] =
     [("client", Mode::Client), ("server", Mode::Server), ("either", Mode::Either)];
 static SWITCH: [(&str, Switch); 2] = [("on", Switch::On), ("off", Switch::Off)];
+/// The drivers, as words.
+pub(crate) static DRIVERS: [(&str, DriverChoice); 3] = [
+    ("auto", DriverChoice::Auto),
+    ("io_uring", DriverChoice::IoUring),
+    ("epoll", DriverChoice::Epoll),
+];
 static DESCRIPTORS: [(&str, Descriptors); 3] = [
     ("auto", Descriptors::Auto),
     ("direct", Descriptors::Direct),

@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use crate::base::config::{GatewayConfig, Mode, Preset, Rhythm, TransportEvents, UserTimeout};
 use crate::base::limits;
 use crate::base::time::Span;
-use crate::cli::args::{DemoArgs, Descriptors, ServeArgs, Switch};
+use crate::cli::args::{DemoArgs, Descriptors, DriverChoice, ServeArgs, Switch};
 use crate::cli::classes;
 use crate::cli::error::CliError;
 use crate::control::events::EventsTarget;
@@ -33,6 +33,8 @@ pub struct ServeOptions {
     pub listener: ListenerOptions,
     /// How long beats wait for each other where many come.
     pub coalesce: Span,
+    /// By what means the kernel is asked.
+    pub driver: DriverChoice,
     /// How the ring names connections.
     pub descriptors: Descriptors,
     /// Name of this node, if one was given.
@@ -127,7 +129,8 @@ impl ServeOptions {
                 None => limits::COALESCE_DEFAULT,
             },
             gateway,
-            descriptors: args.descriptors.unwrap_or_default(),
+            driver: args.driver.unwrap_or_default(),
+            descriptors: descriptors(args)?,
             node: args.node.as_deref().map(node_name).transpose()?,
             events: args.events.clone().unwrap_or_default(),
             journal: journal(args)?,
@@ -362,6 +365,15 @@ fn transport_events(args: &ServeArgs) -> Result<EventsTarget, CliError> {
             "events and transport-events both go to {target}; expected a file of its own for one"
         ))),
         Some(target) => Ok(target.clone()),
+    }
+}
+
+fn descriptors(args: &ServeArgs) -> Result<Descriptors, CliError> {
+    match (args.driver, args.descriptors.unwrap_or_default()) {
+        (Some(DriverChoice::Epoll), Descriptors::Direct) => Err(CliError::usage(
+            "descriptors direct are slots of a ring, but driver is epoll; leave one of them out",
+        )),
+        (_, descriptors) => Ok(descriptors),
     }
 }
 
@@ -617,6 +629,14 @@ mod tests {
                 "events and transport-events both go to standard output",
             ),
             (ServeArgs { node: Some(String::new()), ..base() }, "node '' is not a name"),
+            (
+                ServeArgs {
+                    driver: Some(DriverChoice::Epoll),
+                    descriptors: Some(Descriptors::Direct),
+                    ..base()
+                },
+                "descriptors direct are slots of a ring, but driver is epoll",
+            ),
             (
                 ServeArgs { journal_retain_bytes: Some(1), ..base() },
                 "journal-retain-bytes says how to keep a journal, but there is none",

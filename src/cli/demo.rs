@@ -8,19 +8,20 @@ use std::thread::{self, JoinHandle};
 use crate::base::config::{GatewayConfig, Rhythm};
 use crate::base::limits;
 use crate::base::time::{Moment, Span};
-use crate::cli::args::DemoArgs;
+use crate::cli::args::{DemoArgs, DriverChoice};
 use crate::cli::board::{Board, Typed};
 use crate::cli::config;
 use crate::cli::error::CliError;
+use crate::cli::machine;
 use crate::cli::signals::{self, Wish};
 use crate::gateway::Command;
 use crate::load::dialect::Dialect;
 use crate::load::drive::{Helm, Room, Steer};
 use crate::load::plan::{LoadOptions, Pace, Parts, Plan};
 use crate::os::clock::Clock;
-use crate::os::machine::{self, Wanted};
+use crate::os::driver::{DriverConfig, DriverError};
+use crate::os::machine::Wanted;
 use crate::os::random;
-use crate::os::ring::{DriverConfig, RingError};
 use crate::os::socket::{self, ListenOptions};
 use crate::server::Server;
 use crate::server::mailbox::{Asker, Heard, News, Reader};
@@ -43,6 +44,8 @@ pub struct DemoOptions {
     pub duration: Option<Span>,
     /// How they beat, and when they are dead.
     pub rhythm: Rhythm,
+    /// By what means the kernel is asked.
+    pub driver: DriverChoice,
 }
 
 /// What the person's thread is told by the others.
@@ -63,7 +66,8 @@ enum Cue {
 /// Runs `demo` as typed.
 pub fn run(args: &DemoArgs) -> Result<(), CliError> {
     let rhythm = config::demo_rhythm(args)?;
-    show(&DemoOptions { clients: args.clients, duration: args.duration, rhythm })
+    let driver = machine::choice(args.driver)?;
+    show(&DemoOptions { clients: args.clients, duration: args.duration, rhythm, driver })
 }
 
 /// Sets the stage, plays, and clears it away.
@@ -94,32 +98,26 @@ struct Theatre {
     plan: Plan,
     helm: Helm,
     asker: Asker,
-    gateway: JoinHandle<Result<usize, RingError>>,
+    gateway: JoinHandle<Result<usize, DriverError>>,
 }
 
 impl Theatre {
     fn open(options: &DemoOptions, cues: &SyncSender<Cue>) -> Result<Self, CliError> {
         let wanted = Wanted::Exactly(options.clients);
-        let machine = machine::survey().plan(wanted);
-        let machine = machine.map_err(|error| CliError::machine(error.to_string()))?;
+        let survey = machine::survey(options.driver);
+        let machine = machine::plan(&survey, wanted)?;
+        machine::warn_of_fallback(&survey);
         let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let listener = socket::listen(loopback, &ListenOptions::default())
             .map_err(|error| CliError::machine(error.to_string()))?;
         let target = listener.local_address();
-        let driver = DriverConfig {
-            connections_max: machine.sockets_max(),
-            descriptors: machine.descriptors,
-            listener: Some(listener),
-            sizes: machine.ring_sizes(),
-        };
+        let driver = machine.driver_config(Some(listener));
         let Gateway { asker, reader, thread } = Gateway::start(driver, gateway_config(options))?;
         let cues = cues.clone();
         start_thread("events", move || pass_on(reader, &cues))?;
         let plan = Plan::new(load_options(options, target))
             .map_err(|error| CliError::usage(error.to_string()))?;
-        let room =
-            Room { descriptors: machine.descriptors, files_per_ring: machine.files_per_ring };
-        let helm = Helm::launch(plan.clone(), room)
+        let helm = Helm::launch(plan.clone(), Room::from(machine))
             .map_err(|error| CliError::machine(error.to_string()))?;
         Ok(Self { plan, helm, asker, gateway: thread })
     }
@@ -173,7 +171,7 @@ fn load_options(options: &DemoOptions, target: SocketAddr) -> LoadOptions {
 struct Gateway {
     asker: Asker,
     reader: Reader,
-    thread: JoinHandle<Result<usize, RingError>>,
+    thread: JoinHandle<Result<usize, DriverError>>,
 }
 
 impl Gateway {
@@ -372,7 +370,8 @@ mod tests {
     #[test]
     fn the_demo_is_brisk_and_its_ids_are_numbers() {
         let rhythm = Rhythm { interval: Span::from_millis(200), timeout: Span::from_millis(700) };
-        let options = DemoOptions { clients: 101, duration: None, rhythm };
+        let driver = DriverChoice::Auto;
+        let options = DemoOptions { clients: 101, duration: None, rhythm, driver };
         let target = "127.0.0.1:1".parse().expect("an address");
         let load = load_options(&options, target);
         assert_eq!(load.connects_per_s, Some(51));

@@ -13,6 +13,7 @@ use crate::base::time::Span;
 use crate::cli::args::LoadArgs;
 use crate::cli::error::CliError;
 use crate::cli::gauge::{Gauge, Measure};
+use crate::cli::machine;
 use crate::cli::signals;
 use crate::cli::write_stdout;
 use crate::load::drive::{self, Outcome, Room, Wish};
@@ -20,15 +21,16 @@ use crate::load::fleet::{FleetError, Progress};
 use crate::load::plan::{LoadOptions, Pace, Parts, Plan};
 use crate::load::report::Report;
 use crate::load::tally::Tally;
-use crate::os::machine::{self, Survey, Wanted};
+use crate::os::machine::{Survey, Wanted};
 use crate::os::{process, random};
 
 /// Runs `load` as typed: the table goes to standard output, JSON to the file that was asked for.
 pub fn run(args: &LoadArgs) -> Result<(), CliError> {
     let plan = Plan::new(options(args)).map_err(|error| CliError::usage(error.to_string()))?;
     let options = plan.options().clone();
-    let survey = machine::survey();
-    let room = room(&survey, options.clients)?;
+    let survey = machine::survey(machine::choice(args.driver)?);
+    let room = Room::from(machine::plan(&survey, Wanted::Exactly(options.clients))?);
+    machine::warn_of_fallback(&survey);
     // Opened first: nobody wants to hear after a long run that its result has no place.
     let json = args.json.as_deref().map(create).transpose()?;
     let measure = args.measure.map(|lasts| Measure { warm_up: args.warm_up, lasts });
@@ -78,13 +80,6 @@ fn new_seed() -> u64 {
 /// Two load benches at one server must not take each other's clients over.
 fn own_prefix() -> String {
     format!("load-{}-", std::process::id())
-}
-
-/// What the machine gives to a fleet of this size.
-pub(crate) fn room(survey: &Survey, clients: u32) -> Result<Room, CliError> {
-    let plan = survey.plan(Wanted::Exactly(clients));
-    let plan = plan.map_err(|error| CliError::machine(error.to_string()))?;
-    Ok(Room { descriptors: plan.descriptors, files_per_ring: plan.files_per_ring })
 }
 
 fn describe(survey: &Survey) -> String {

@@ -14,6 +14,7 @@ pub mod events;
 mod gauge;
 pub mod layers;
 pub mod load;
+mod machine;
 pub mod serve;
 pub mod signals;
 pub mod usage;

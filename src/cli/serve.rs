@@ -14,6 +14,7 @@ use crate::cli::args::Descriptors;
 use crate::cli::config::{ConnectionsFrom, ListenerOptions, ServeOptions};
 use crate::cli::error::CliError;
 use crate::cli::layers;
+use crate::cli::machine;
 use crate::cli::signals::{self, SignalWatch, Wish};
 use crate::control::events::{EventWriter, EventsTarget, Identity};
 use crate::control::from_loop::FromLoop;
@@ -26,8 +27,8 @@ use crate::control::summary;
 use crate::control::transport::{self, TransportFeed, TransportThread};
 use crate::gateway::Command;
 use crate::os::clock::Clock;
-use crate::os::machine::{self, Plan, Wanted};
-use crate::os::ring::{self, DriverConfig};
+use crate::os::machine::{Plan, Wanted};
+use crate::os::ring;
 use crate::os::socket::{self, KeepAlive, ListenOptions, Listener};
 use crate::os::{process, random};
 use crate::server::Server;
@@ -76,12 +77,7 @@ pub fn serve(options: &ServeOptions) -> Result<(), CliError> {
         ..options.gateway.clone()
     };
     let ready = ready_line(&gateway, &options.events, address);
-    let driver = DriverConfig {
-        connections_max: plan.sockets_max(),
-        descriptors: plan.descriptors,
-        listener: Some(listener),
-        sizes: plan.ring_sizes(),
-    };
+    let driver = plan.driver_config(Some(listener));
     let (mut server, asker, reader) = Server::new(driver, gateway, clock)
         .map_err(|error| CliError::machine(error.to_string()))?;
     coalesce(&mut server, options.coalesce);
@@ -170,7 +166,7 @@ fn run_to_the_end(mut server: Server) -> Result<usize, CliError> {
 
 /// Says what the machine is, and what can be had of it.
 fn look_at_machine(options: &ServeOptions) -> Result<Plan, CliError> {
-    let mut survey = machine::survey();
+    let mut survey = machine::survey(options.driver);
     survey.descriptors_wanted = match options.descriptors {
         Descriptors::Auto => None,
         Descriptors::Direct => Some(ring::Descriptors::Direct),
@@ -181,7 +177,10 @@ fn look_at_machine(options: &ServeOptions) -> Result<Plan, CliError> {
         ConnectionsFrom::Asked => Wanted::Exactly(count),
         ConnectionsFrom::Default => Wanted::UpTo(count),
     };
-    let plan = survey.plan(wanted).map_err(|error| CliError::machine(error.to_string()))?;
+    let plan = machine::plan(&survey, wanted)?;
+    if let Some(line) = machine::fallback(&survey) {
+        tracing::warn!(driver = plan.driver.word(), "{line}");
+    }
     for line in survey.lines() {
         tracing::info!("{line}");
     }

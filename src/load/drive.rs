@@ -9,7 +9,10 @@ use crate::load::fleet::{Fleet, FleetError, Progress, WhenIdle};
 use crate::load::plan::Plan;
 use crate::load::tally::Tally;
 use crate::os::clock::Clock;
-use crate::os::ring::{Descriptors, Driver, DriverConfig, More, RingError, RingSizes};
+use crate::os::driver::{Driver, DriverConfig, DriverError, DriverKind, More};
+use crate::os::epoll;
+use crate::os::machine;
+use crate::os::ring::{self, Descriptors, RingSizes};
 use crate::os::wake::Waker;
 
 /// Between two looks at how far the run is.
@@ -18,10 +21,19 @@ const OBSERVE_EVERY: Span = Span::from_millis(100);
 /// What the machine allows.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Room {
+    /// By what means the kernel is asked.
+    pub driver: DriverKind,
     /// Where sockets are kept.
     pub descriptors: Descriptors,
     /// Sockets that one ring holds at most.
     pub files_per_ring: u32,
+}
+
+impl From<machine::Plan> for Room {
+    fn from(plan: machine::Plan) -> Self {
+        let machine::Plan { driver, descriptors, files_per_ring, .. } = plan;
+        Self { driver, descriptors, files_per_ring }
+    }
 }
 
 /// What whoever watches the run wants.
@@ -58,9 +70,9 @@ pub struct Outcome {
 /// Why a fleet cannot be put to sea.
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {
-    /// No ring.
+    /// No driver.
     #[error(transparent)]
-    Ring(#[from] RingError),
+    Driver(#[from] DriverError),
     /// No thread.
     #[error("cannot start a thread: {0}")]
     Thread(#[source] std::io::Error),
@@ -74,7 +86,7 @@ pub fn run(
     plan: Plan,
     room: Room,
     observe: impl FnMut(Progress) -> Wish,
-) -> Result<Outcome, RingError> {
+) -> Result<Outcome, DriverError> {
     let driver = driver_for(&plan, room)?;
     sail(driver, plan, WhenIdle::End, None, observe)
 }
@@ -84,7 +96,7 @@ pub fn run(
 pub struct Helm {
     steers: SyncSender<Steer>,
     waker: Waker,
-    thread: JoinHandle<Result<Outcome, RingError>>,
+    thread: JoinHandle<Result<Outcome, DriverError>>,
 }
 
 impl Helm {
@@ -136,7 +148,7 @@ fn launch(
     room: Room,
     steered: Receiver<Steer>,
     ready: &SyncSender<Waker>,
-) -> Result<Outcome, RingError> {
+) -> Result<Outcome, DriverError> {
     // A driver belongs to the thread that made it.
     let driver = driver_for(&plan, room)?;
     if ready.send(driver.waker()).is_err() {
@@ -146,13 +158,16 @@ fn launch(
     sail(driver, plan, WhenIdle::Stay, Some(&steered), |_| Wish::GoOn)
 }
 
-fn driver_for(plan: &Plan, room: Room) -> Result<Driver, RingError> {
-    let connections_max = plan.clients();
-    Driver::new(DriverConfig {
-        connections_max,
-        descriptors: room.descriptors,
-        listener: None,
-        sizes: RingSizes::new(connections_max, room.files_per_ring),
+fn driver_for(plan: &Plan, room: Room) -> Result<Driver, DriverError> {
+    let (connections_max, listener) = (plan.clients(), None);
+    Driver::new(match room.driver {
+        DriverKind::IoUring => DriverConfig::Ring(ring::DriverConfig {
+            connections_max,
+            descriptors: room.descriptors,
+            listener,
+            sizes: RingSizes::new(connections_max, room.files_per_ring),
+        }),
+        DriverKind::Epoll => DriverConfig::Epoll(epoll::DriverConfig { connections_max, listener }),
     })
 }
 
@@ -162,7 +177,7 @@ fn sail(
     when_idle: WhenIdle,
     steered: Option<&Receiver<Steer>>,
     mut observe: impl FnMut(Progress) -> Wish,
-) -> Result<Outcome, RingError> {
+) -> Result<Outcome, DriverError> {
     let clock = Clock::new();
     let mut fleet = Fleet::new(plan, when_idle, clock.now());
     let mut ops = Vec::new();
@@ -192,7 +207,7 @@ fn sail(
 
 /// Hands everything that has arrived to the fleet, within the budget of a turn. Every completion
 /// gets the time at which it was seen: round trips and detections are measured by it.
-fn take_in(driver: &mut Driver, fleet: &mut Fleet, clock: Clock) -> Result<(), RingError> {
+fn take_in(driver: &mut Driver, fleet: &mut Fleet, clock: Clock) -> Result<(), DriverError> {
     let mut budget = limits::TURN_COMPLETIONS_MAX;
     let mut ops = Vec::new();
     while budget > 0 {

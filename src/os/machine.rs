@@ -11,8 +11,10 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::CapabilitySet;
 
 use crate::base::limits::{REFUSALS_MAX, RINGS_MAX};
-use crate::os::process;
-use crate::os::ring::{Descriptors, RingSizes};
+use crate::os::driver::{DriverConfig, DriverKind};
+use crate::os::ring::{self, Descriptors, RingSizes};
+use crate::os::socket::Listener;
+use crate::os::{epoll, process};
 
 /// Largest table of files that a ring can have.
 const TABLE_FILES_MAX: u64 = 1 << 20;
@@ -84,6 +86,8 @@ pub struct Survey {
     pub cpus: usize,
     /// Where the operator wants sockets to be kept; `None` leaves it to the kernel's version.
     pub descriptors_wanted: Option<Descriptors>,
+    /// Which driver the operator wants; `None`: io_uring, and epoll where that cannot be used.
+    pub driver_wanted: Option<DriverKind>,
 }
 
 /// How many connections are wanted.
@@ -98,13 +102,15 @@ pub enum Wanted {
 /// How the machine will be used.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Plan {
+    /// By what means the kernel is asked.
+    pub driver: DriverKind,
     /// Where sockets are kept.
     pub descriptors: Descriptors,
     /// Connections that can be held.
     pub connections_max: u32,
     /// Sockets that one ring holds at most.
     pub files_per_ring: u32,
-    /// Rings needed when all connections are there.
+    /// Rings needed when all connections are there; none with epoll.
     pub rings_max: u32,
 }
 
@@ -201,13 +207,14 @@ pub fn survey() -> Survey {
         locked_bytes_max: locked_bytes_max(),
         cpus: process::cpu_count(),
         descriptors_wanted: None,
+        driver_wanted: None,
     }
 }
 
 impl Survey {
     /// How to use this machine for so many connections, or why it will not do.
     pub fn plan(&self, wanted: Wanted) -> Result<Plan, MachineError> {
-        self.check_ring()?;
+        let driver = self.driver()?;
         let (Wanted::UpTo(count) | Wanted::Exactly(count)) = wanted;
         let (possible, what) = self.connections_possible();
         if count > possible && matches!(wanted, Wanted::Exactly(_)) {
@@ -215,20 +222,41 @@ impl Survey {
         }
         let connections_max = count.min(possible).max(1);
         let files_per_ring = self.files_per_ring();
-        let rings_max = (connections_max + REFUSALS_MAX).div_ceil(files_per_ring);
-        Ok(Plan { descriptors: self.descriptors(), connections_max, files_per_ring, rings_max })
+        let rings_max = match driver {
+            DriverKind::IoUring => (connections_max + REFUSALS_MAX).div_ceil(files_per_ring),
+            DriverKind::Epoll => 0,
+        };
+        let descriptors = self.descriptors();
+        Ok(Plan { driver, descriptors, connections_max, files_per_ring, rings_max })
+    }
+
+    /// Why epoll is used though nobody asked for it; `None` where it is not so.
+    pub fn fallback(&self) -> Option<MachineError> {
+        match self.driver_wanted {
+            None => self.check_ring().err(),
+            Some(DriverKind::IoUring | DriverKind::Epoll) => None,
+        }
+    }
+
+    /// By what means the kernel is asked, or why not by those that are wanted.
+    pub fn driver(&self) -> Result<DriverKind, MachineError> {
+        match (self.driver_wanted, self.check_ring()) {
+            (Some(DriverKind::Epoll), _) | (None, Err(_)) => Ok(DriverKind::Epoll),
+            (Some(DriverKind::IoUring) | None, Ok(())) => Ok(DriverKind::IoUring),
+            (Some(DriverKind::IoUring), Err(error)) => Err(error),
+        }
     }
 
     /// What was found, a line each, for a person.
     pub fn lines(&self) -> Vec<String> {
         let kernel = self.kernel.map_or("of unknown version".to_owned(), |k| k.to_string());
         let mut lines = Vec::new();
-        if let Err(error) = self.check_ring() {
-            lines.push(format!("kernel {kernel}"));
-            lines.push(error.to_string());
-            return lines;
-        }
+        let driver = match self.driver() {
+            Ok(driver) => driver,
+            Err(error) => return vec![format!("kernel {kernel}"), error.to_string()],
+        };
         lines.push(match self.descriptors() {
+            _ if driver == DriverKind::Epoll => format!("kernel {kernel}: epoll"),
             Descriptors::Direct => {
                 format!("kernel {kernel}: io_uring with direct descriptors")
             }
@@ -297,6 +325,9 @@ impl Survey {
     }
 
     fn descriptors(&self) -> Descriptors {
+        if matches!(self.driver(), Ok(DriverKind::Epoll)) {
+            return Descriptors::Ordinary;
+        }
         if let Some(wanted) = self.descriptors_wanted {
             return wanted;
         }
@@ -320,8 +351,10 @@ impl Survey {
             Descriptors::Ordinary => sockets(1),
         };
         let of_memory = match self.locked_bytes_max {
-            Some(bytes) => sockets((bytes / RING_LOCKED_BYTES).max(1)),
-            None => u64::MAX,
+            Some(bytes) if !matches!(self.driver(), Ok(DriverKind::Epoll)) => {
+                sockets((bytes / RING_LOCKED_BYTES).max(1))
+            }
+            Some(_) | None => u64::MAX,
         };
         let what = if of_memory < of_files { Bottleneck::LockedMemory } else { Bottleneck::Files };
         let possible = of_files.min(of_memory).min(crate::base::limits::CONNECTIONS_LIMIT.into());
@@ -343,6 +376,18 @@ impl Plan {
     /// Sockets that a driver must have room for: the connections, and those kept for refusals.
     pub const fn sockets_max(&self) -> u32 {
         self.connections_max.saturating_add(REFUSALS_MAX)
+    }
+
+    /// What a driver for so many connections is made of.
+    pub fn driver_config(&self, listener: Option<Listener>) -> DriverConfig {
+        let connections_max = self.sockets_max();
+        match self.driver {
+            DriverKind::IoUring => {
+                let (descriptors, sizes) = (self.descriptors, self.ring_sizes());
+                ring::DriverConfig { connections_max, descriptors, listener, sizes }.into()
+            }
+            DriverKind::Epoll => epoll::DriverConfig { connections_max, listener }.into(),
+        }
     }
 
     /// Sizes of the rings.
@@ -418,6 +463,7 @@ mod tests {
             locked_bytes_max: None,
             cpus: 2,
             descriptors_wanted: None,
+            driver_wanted: None,
         }
     }
 
@@ -540,12 +586,44 @@ mod tests {
             ),
             ("odd", Survey { ring: refused(libc::EIO), ..machine() }, ["io_uring", "error 5"]),
         ] {
-            let error = machine.plan(Wanted::UpTo(1_000)).unwrap_err().to_string();
+            let insisting = Survey { driver_wanted: Some(DriverKind::IoUring), ..machine.clone() };
+            let error = insisting.plan(Wanted::UpTo(1_000)).unwrap_err().to_string();
             for word in words {
                 assert!(error.contains(word), "{name}: {error}");
             }
-            assert!(machine.lines().contains(&error), "{name}");
+            assert!(insisting.lines().contains(&error), "{name}");
+            assert_eq!(insisting.fallback(), None, "{name}");
+            // Whoever does not insist is served by epoll, and hears the same reason.
+            assert_eq!(machine.plan(Wanted::UpTo(1_000)).unwrap().driver, DriverKind::Epoll);
+            assert_eq!(machine.fallback().unwrap().to_string(), error, "{name}");
         }
+    }
+
+    #[test]
+    fn with_epoll_the_limit_of_files_bounds_the_connections_and_that_of_memory_does_not() {
+        let forbidden = RingTrial::Refused { errno: libc::EPERM };
+        let machines = [
+            Survey { ring: forbidden, ..machine() },
+            Survey { driver_wanted: Some(DriverKind::Epoll), ..machine() },
+        ];
+        for machine in machines {
+            let machine = Survey {
+                locked_bytes_max: Some(64 << 10),
+                descriptors_wanted: Some(Descriptors::Direct),
+                ..machine
+            };
+            let plan = machine.plan(Wanted::UpTo(1_000_000)).unwrap();
+            assert_eq!((plan.driver, plan.rings_max), (DriverKind::Epoll, 0));
+            assert_eq!(plan.connections_max, 19_808);
+            let error = machine.plan(Wanted::Exactly(50_000)).unwrap_err().to_string();
+            assert!(error.contains("open files"), "{error}");
+            assert_eq!(
+                machine.lines(),
+                ["kernel 6.18: epoll", "file limit 20000: 19808 connections"]
+            );
+        }
+        assert_eq!(machine().plan(Wanted::UpTo(1)).unwrap().driver, DriverKind::IoUring);
+        assert_eq!(machine().fallback(), None);
     }
 
     #[test]

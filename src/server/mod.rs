@@ -1,4 +1,4 @@
-//! The loop: completions from the ring to the gateway, operations from the gateway to the ring.
+//! The loop: completions from the kernel to the gateway, operations from the gateway to the kernel.
 //!
 //! May import: base, os, gateway.
 //! Never here: protocol, verdicts, files. A turn is a dozen lines and stays so.
@@ -16,7 +16,7 @@ use crate::base::limits;
 use crate::base::time::{Moment, Span};
 use crate::gateway::Gateway;
 use crate::os::clock::Clock;
-use crate::os::ring::{Driver, DriverConfig, Heard, RingError};
+use crate::os::driver::{Driver, DriverConfig, DriverError, Heard};
 use crate::server::hearing::{Hearing, Input};
 use crate::server::mailbox::{Asker, Inside, News, Reader};
 use crate::server::pace::Pace;
@@ -24,7 +24,7 @@ use crate::server::pace::Pace;
 /// How long the loop sleeps at most while events wait that the side thread had no room for.
 const CONGESTED_SLEEP_MAX: Span = Span::from_millis(5);
 
-/// One loop: a ring (or several) and a gateway. It lives and dies on one thread.
+/// One loop: a driver and a gateway. It lives and dies on one thread.
 pub struct Server {
     clock: Clock,
     driver: Driver,
@@ -62,15 +62,15 @@ enum Armed {
 }
 
 impl Server {
-    /// Sets up the ring and the gateway, on the thread that will call [`turn`](Self::turn).
+    /// Sets up the driver and the gateway, on the thread that will call [`turn`](Self::turn).
     ///
     /// # Errors
-    /// When the machine does not give what the ring needs.
+    /// When the machine does not give what the driver needs.
     pub fn new(
-        driver: DriverConfig,
+        driver: impl Into<DriverConfig>,
         gateway: GatewayConfig,
         clock: Clock,
-    ) -> Result<(Self, Asker, Reader), RingError> {
+    ) -> Result<(Self, Asker, Reader), DriverError> {
         let driver = Driver::new(driver)?;
         let (mailbox, asker, reader) = mailbox::open(driver.waker());
         let now = clock.now();
@@ -94,8 +94,8 @@ impl Server {
     /// Turns until a drain is over, and says how many events the side thread did not take in time.
     ///
     /// # Errors
-    /// When the ring itself fails, which no peer can cause.
-    pub fn run(&mut self) -> Result<usize, RingError> {
+    /// When the driver itself fails, which no peer can cause.
+    pub fn run(&mut self) -> Result<usize, DriverError> {
         loop {
             match self.turn()? {
                 Turn::Goes => {}
@@ -114,15 +114,13 @@ impl Server {
     /// kernel.
     ///
     /// # Errors
-    /// When the ring itself fails, which no peer can cause.
-    pub fn turn(&mut self) -> Result<Turn, RingError> {
+    /// When the driver itself fails, which no peer can cause.
+    pub fn turn(&mut self) -> Result<Turn, DriverError> {
         self.submit();
         let began = self.clock.now();
         let sleep = self.sleep(began);
         let heard = self.driver.enter(sleep)?;
-        // Read when all that is handed in was there, or a deadline would be too early.
-        let now = self.clock.now();
-        let input = self.hand_in(began, heard, now);
+        let (input, now) = self.hand_in(began, heard);
         if let Some(until) = self.hearing.until(began, input) {
             self.gateway.on_time(until);
         }
@@ -180,13 +178,19 @@ impl Server {
     }
 
     /// Hands in everything that the latest enter brought, as far as the turn's budget goes, and
-    /// says what that was.
-    fn hand_in(&mut self, began: Moment, heard: Heard, now: Moment) -> Input {
+    /// says what that was, and when.
+    fn hand_in(&mut self, began: Moment, heard: Heard) -> (Input, Moment) {
+        // Read when what is handed in was there, or a deadline would be too early.
+        let mut now = self.clock.now();
+        let (clock, is_later_each_time) = (self.clock, self.driver.reaps_latecomers());
         let mut completions = 0;
         let mut armed = Armed::Nobody;
         while completions < limits::TURN_COMPLETIONS_MAX {
             let gateway = &mut self.gateway;
             let count = self.driver.reap(limits::REAP_BATCH_MAX, |completion| {
+                if is_later_each_time {
+                    now = clock.now();
+                }
                 gateway.on_completion(completion, now);
             });
             completions += count;
@@ -194,13 +198,14 @@ impl Server {
                 armed = Armed::Again;
             }
             if count < limits::REAP_BATCH_MAX {
-                return match (heard, armed) {
+                let input = match (heard, armed) {
                     (Heard::All { after }, Armed::Nobody) => Input::Until(began + after),
                     (Heard::All { .. } | Heard::Part, _) => Input::Part(completions),
                 };
+                return (input, now);
             }
         }
-        Input::Part(completions)
+        (Input::Part(completions), now)
     }
 
     /// Questions are heeded even when there is no room for their answers, which wait then.

@@ -58,8 +58,7 @@ impl Fleet {
             id_prefix: crew.prefix.to_owned(),
             source_key: std::process::id().wrapping_add(FLEETS.fetch_add(97, Ordering::Relaxed)),
         });
-        let room = Room { descriptors: room.descriptors, files_per_ring: room.files_per_ring };
-        Self { helm: Helm::launch(plan.expect("a plan"), room).expect("a fleet") }
+        Self { helm: Helm::launch(plan.expect("a plan"), Room::from(room)).expect("a fleet") }
     }
 
     /// Client `index` says nothing from now on, and keeps its socket open.

@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 use heartwheel::base::ids::ConnId;
 use heartwheel::base::io::{Chunk, CloseHow, Op, ReceiveEnd};
 use heartwheel::base::time::Span;
-use heartwheel::os::ring::{Descriptors, RingSizes};
+use heartwheel::os::ring::RingSizes;
 
 use crate::reset;
-use crate::rig::{PATIENCE, Rig, Seen};
+use crate::rig::{PATIENCE, Rig, Seen, Way};
 
 const SLOTS: u32 = 24;
 
@@ -43,7 +43,7 @@ struct Chaos {
 }
 
 impl Chaos {
-    fn new(descriptors: Descriptors, seed: u64) -> Self {
+    fn new(way: Way, seed: u64) -> Self {
         let mut dice = fastrand::Rng::with_seed(seed);
         let mut one_of = |few: [u32; 3]| few[dice.usize(..3)];
         let sizes = RingSizes {
@@ -55,7 +55,7 @@ impl Chaos {
         };
         println!("{sizes:?}");
         Self {
-            rig: Rig::new(descriptors, sizes, SLOTS),
+            rig: Rig::new(way, sizes, SLOTS),
             dice,
             knocking: HashMap::new(),
             conns: HashMap::new(),
@@ -269,10 +269,10 @@ impl Chaos {
 #[test]
 fn chaos_is_heard_in_order_and_ends_once() {
     let seeds = std::env::var("RING_CHAOS_SEEDS").map_or(6, |text| text.parse().unwrap());
-    for descriptors in [Descriptors::Direct, Descriptors::Ordinary] {
+    for way in Way::ALL {
         for seed in 0..seeds {
-            println!("with {descriptors:?} descriptors and seed {seed}");
-            let mut chaos = Chaos::new(descriptors, seed);
+            println!("{way:?}, seed {seed}");
+            let mut chaos = Chaos::new(way, seed);
             for _ in 0..3_000 {
                 chaos.step();
             }

@@ -8,8 +8,10 @@ use heartwheel::base::ids::ConnId;
 use heartwheel::base::io::{
     Chunk, CloseHow, Completion, Found, IoFault, Op, ReceiveEnd, SocketHandle,
 };
-use heartwheel::os::ring::{Descriptors, Driver, DriverConfig, More, RingSizes};
-use heartwheel::os::socket::{ListenOptions, listen};
+use heartwheel::os::driver::{Driver, DriverConfig, More};
+use heartwheel::os::ring::{Descriptors, RingSizes};
+use heartwheel::os::socket::{ListenOptions, Listener, listen};
+use heartwheel::os::{epoll, ring};
 
 /// Longer than anything here takes, also on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -48,6 +50,46 @@ impl Seen {
     }
 }
 
+/// By what means the kernel is asked, and where sockets are kept.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Way {
+    Direct,
+    Ordinary,
+    Epoll,
+}
+
+impl Way {
+    pub const ALL: [Self; 3] = [Self::Direct, Self::Ordinary, Self::Epoll];
+
+    /// What a driver is made of; `sizes` are those of rings and mean nothing without.
+    pub fn config(
+        self,
+        connections_max: u32,
+        listener: Listener,
+        sizes: RingSizes,
+    ) -> DriverConfig {
+        let listener = Some(listener);
+        let descriptors = match self {
+            Self::Direct => Descriptors::Direct,
+            Self::Ordinary => Descriptors::Ordinary,
+            Self::Epoll => return epoll::DriverConfig { connections_max, listener }.into(),
+        };
+        ring::DriverConfig { connections_max, descriptors, listener, sizes }.into()
+    }
+
+    /// A driver that is made of that.
+    pub fn driver(self, connections_max: u32, listener: Listener, sizes: RingSizes) -> Driver {
+        Driver::new(self.config(connections_max, listener, sizes)).unwrap()
+    }
+}
+
+/// Lets this process have as many files as it may: many machines begin with a soft limit of 1,024,
+/// and the tests need more at once. On a thread of its own: the end of the ring that is tried
+/// interrupts the sleep of its thread.
+pub fn raise_file_limit() {
+    std::thread::spawn(heartwheel::os::machine::survey).join().unwrap();
+}
+
 /// A driver and what it said.
 pub struct Rig {
     pub driver: Driver,
@@ -57,23 +99,24 @@ pub struct Rig {
 }
 
 impl Rig {
-    pub fn new(descriptors: Descriptors, sizes: RingSizes, connections_max: u32) -> Self {
-        Self::with_options(descriptors, sizes, connections_max, &ListenOptions::default())
+    pub fn new(way: Way, sizes: RingSizes, connections_max: u32) -> Self {
+        Self::with_options(way, sizes, connections_max, &ListenOptions::default())
+    }
+
+    pub fn on(driver: Driver, address: SocketAddr) -> Self {
+        Self { driver, address, seen: Vec::new(), next_slot: 0 }
     }
 
     pub fn with_options(
-        descriptors: Descriptors,
+        way: Way,
         sizes: RingSizes,
         connections_max: u32,
         options: &ListenOptions,
     ) -> Self {
-        // Many machines begin with a soft limit of 1,024 files; the tests need more at once.
-        heartwheel::os::machine::survey();
+        raise_file_limit();
         let listener = listen("127.0.0.1:0".parse().unwrap(), options).unwrap();
         let address = listener.local_address();
-        let config = DriverConfig { connections_max, descriptors, listener: Some(listener), sizes };
-        let driver = Driver::new(config).unwrap();
-        Self { driver, address, seen: Vec::new(), next_slot: 0 }
+        Self::on(way.driver(connections_max, listener, sizes), address)
     }
 
     pub fn ask(&mut self, op: Op) {

@@ -9,7 +9,7 @@ use heartwheel::base::time::Span;
 use heartwheel::os::ring::RingSizes;
 
 use crate::rig::{Rig, Seen};
-use crate::{both, sizes};
+use crate::{each_ring, each_way, sizes};
 
 /// More than any socket takes at once.
 const FAR_TOO_MUCH: usize = 16_000_000;
@@ -21,8 +21,8 @@ fn stream(from: usize, count: usize) -> Vec<u8> {
 
 #[test]
 fn a_send_that_succeeds_makes_no_completion() {
-    both(|descriptors| {
-        let mut rig = Rig::new(descriptors, sizes(), 16);
+    each_ring(|way| {
+        let mut rig = Rig::new(way, sizes(), 16);
         let (mut peer, conn) = rig.pair();
         rig.turn(Duration::ZERO);
         let before = rig.driver.stats().completions;
@@ -39,8 +39,8 @@ fn a_send_that_succeeds_makes_no_completion() {
 
 #[test]
 fn a_send_for_which_there_is_no_room_waits_and_is_told_of() {
-    both(|descriptors| {
-        let mut rig = Rig::new(descriptors, sizes(), 16);
+    each_way(|way| {
+        let mut rig = Rig::new(way, sizes(), 16);
         let (mut peer, conn) = rig.pair();
         // What fits is sent at once, and told of exactly.
         let mut sent = rig.send(conn, &stream(0, FAR_TOO_MUCH)).unwrap();
@@ -70,9 +70,9 @@ fn a_send_for_which_there_is_no_room_waits_and_is_told_of() {
 
 #[test]
 fn failures_that_find_no_room_in_the_queue_are_not_taken_for_success() {
-    both(|descriptors| {
+    each_ring(|way| {
         let tiny = RingSizes { sq_entries: 32, cq_entries: 32, ..sizes() };
-        let mut rig = Rig::new(descriptors, tiny, 64);
+        let mut rig = Rig::new(way, tiny, 64);
         let mut pairs: Vec<_> = (0..24).map(|_| rig.pair()).collect();
         rig.turn(Duration::ZERO);
         let overflows = rig.driver.stats().overflows;
@@ -103,9 +103,9 @@ fn failures_that_find_no_room_in_the_queue_are_not_taken_for_success() {
 
 #[test]
 fn sends_that_the_kernel_has_not_taken_yet_are_not_told() {
-    both(|descriptors| {
+    each_ring(|way| {
         let few = RingSizes { sq_entries: 2, ..sizes() };
-        let mut rig = Rig::new(descriptors, few, 64);
+        let mut rig = Rig::new(way, few, 64);
         let mut pairs: Vec<_> = (0..40).map(|_| rig.pair()).collect();
         rig.turn(Duration::ZERO);
         for (_, conn) in &pairs {

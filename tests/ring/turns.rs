@@ -12,22 +12,23 @@ use heartwheel::base::limits;
 use heartwheel::base::time::Span;
 use heartwheel::gateway::{Command, Stats};
 use heartwheel::os::clock::Clock;
-use heartwheel::os::ring::{Descriptors, DriverConfig, Heard, RingSizes};
+use heartwheel::os::driver::Heard;
+use heartwheel::os::ring::RingSizes;
 use heartwheel::os::socket::{ListenOptions, listen};
 use heartwheel::server::mailbox::Asker;
 use heartwheel::server::{Server, Turn};
 use heartwheel::wire::message::{Message, Reply};
 use heartwheel::wire::native;
 
-use crate::rig::{PATIENCE, Rig, Seen};
-use crate::{both, sizes};
+use crate::rig::{PATIENCE, Rig, Seen, Way, raise_file_limit};
+use crate::{each_way, on_its_thread, sizes};
 
 #[test]
 fn an_enter_says_whether_all_was_heard() {
-    both(|descriptors| {
+    each_way(|way| {
         let several = RingSizes { files_per_ring: 100, ..sizes() };
         for sizes in [sizes(), several] {
-            let mut rig = Rig::new(descriptors, RingSizes { buffers: 1_024, ..sizes }, 600);
+            let mut rig = Rig::new(way, RingSizes { buffers: 1_024, ..sizes }, 600);
             let mut pairs: Vec<_> = (0..300).map(|_| rig.pair()).collect();
             rig.turn(Duration::ZERO);
             for (peer, _) in &mut pairs {
@@ -45,15 +46,16 @@ fn an_enter_says_whether_all_was_heard() {
                 }
             }
             assert_eq!(rig.seen.len(), 300, "after {enters} enters");
-            assert!((2..20).contains(&enters), "{enters} enters");
+            let least = if way == Way::Epoll { 1 } else { 2 };
+            assert!((least..20).contains(&enters), "{enters} enters");
         }
     });
 }
 
 #[test]
 fn a_sleep_to_its_end_heard_all_until_then() {
-    both(|descriptors| {
-        let mut rig = Rig::new(descriptors, sizes(), 16);
+    each_way(|way| {
+        let mut rig = Rig::new(way, sizes(), 16);
         let (mut peer, _) = rig.pair();
         rig.turn(Duration::ZERO);
         let span = Span::from_millis(5);
@@ -66,8 +68,8 @@ fn a_sleep_to_its_end_heard_all_until_then() {
 
 #[test]
 fn who_asks_for_more_than_sending_is_not_made_to_wait() {
-    both(|descriptors| {
-        let mut rig = Rig::new(descriptors, sizes(), 16);
+    each_way(|way| {
+        let mut rig = Rig::new(way, sizes(), 16);
         let (_peer, conn) = rig.pair();
         rig.turn(Duration::ZERO);
         rig.driver.gather(PATIENCE.into());
@@ -100,15 +102,14 @@ struct Stage {
 }
 
 impl Stage {
-    fn new(descriptors: Descriptors, config: GatewayConfig, window: Span) -> Self {
-        heartwheel::os::machine::survey();
+    fn new(way: Way, config: GatewayConfig, window: Span) -> Self {
+        raise_file_limit();
         let any_port = "127.0.0.1:0".parse().unwrap();
         let listener = listen(any_port, &ListenOptions::default()).unwrap();
         let address = listener.local_address();
         let sockets = config.connections_max + limits::REFUSALS_MAX;
         let sizes = RingSizes::new(sockets, 20_000);
-        let listener = Some(listener);
-        let driver = DriverConfig { connections_max: sockets, descriptors, listener, sizes };
+        let driver = way.config(sockets, listener, sizes);
         let account = Arc::new(Mutex::new(Account::default()));
         let told = Arc::clone(&account);
         let (asker_in, asker_out) = std::sync::mpsc::channel();
@@ -181,9 +182,9 @@ fn config() -> GatewayConfig {
 
 #[test]
 fn a_turn_under_load_is_one_enter() {
-    both(|descriptors| {
+    each_way(|way| {
         for window in [Span::ZERO, limits::COALESCE_DEFAULT] {
-            let stage = Stage::new(descriptors, config(), window);
+            let stage = Stage::new(way, config(), window);
             let mut peers: Vec<_> = (0..200).map(|i| stage.login(&format!("client-{i}"))).collect();
             let before = stage.account();
             for _ in 0..20 {
@@ -196,13 +197,16 @@ fn a_turn_under_load_is_one_enter() {
                     peer.read_exact(&mut pong).unwrap();
                 }
             }
-            // Whatever was said before the last answer was heard before it.
-            std::thread::sleep(2 * Duration::from(window));
+            // Whatever was said before the last answer is heard in its turn or in the next one.
+            std::thread::sleep(2 * Duration::from(limits::COALESCE_DEFAULT));
             let after = stage.account();
             let beats = after.stats.frames_received - before.stats.frames_received;
             assert!(beats >= 7_999, "{beats} beats");
             let (enters, turns) = (after.enters - before.enters, after.turns - before.turns);
-            assert!(enters <= turns, "{enters} enters in {turns} turns, {window}");
+            // A sleep that gathers on epoll waits for the first news, and asks again at its end.
+            let is_asked_twice = way == Way::Epoll && window > Span::ZERO;
+            let enters_max = if is_asked_twice { 2 * turns } else { turns };
+            assert!(enters <= enters_max, "{enters} enters in {turns} turns, {window}");
             if window > Span::ZERO {
                 assert!(turns <= 2_000, "{turns} turns for {beats} beats");
             }
@@ -214,8 +218,8 @@ fn a_turn_under_load_is_one_enter() {
 
 #[test]
 fn an_idle_server_hardly_enters_the_kernel() {
-    both(|descriptors| {
-        let stage = Stage::new(descriptors, config(), limits::COALESCE_DEFAULT);
+    each_way(|way| {
+        let stage = Stage::new(way, config(), limits::COALESCE_DEFAULT);
         let peers: Vec<_> = (0..200).map(|i| stage.login(&format!("client-{i}"))).collect();
         std::thread::sleep(Duration::from_millis(100));
         let before = stage.account();
@@ -230,8 +234,8 @@ fn an_idle_server_hardly_enters_the_kernel() {
 
 #[test]
 fn what_waits_behind_a_send_does_not_wait_for_a_sleep() {
-    both(|descriptors| {
-        let stage = Stage::new(descriptors, config(), Span::ZERO);
+    each_way(|way| {
+        let stage = Stage::new(way, config(), Span::ZERO);
         let mut peer = stage.login("talker");
         // Too many for one buffer: the answers to the rest wait until the first ones are sent.
         let pings = ping(Reply::Wanted).repeat(3 * limits::RECEIVE_BUFFER_BYTES / 12);
@@ -248,8 +252,8 @@ fn what_waits_behind_a_send_does_not_wait_for_a_sleep() {
 
 #[test]
 fn a_last_word_is_followed_by_the_end_at_once() {
-    both(|descriptors| {
-        let stage = Stage::new(descriptors, config(), Span::ZERO);
+    each_way(|way| {
+        let stage = Stage::new(way, config(), Span::ZERO);
         let mut peer = stage.login("stranger");
         std::thread::sleep(Duration::from_millis(5));
         let start = Instant::now();
@@ -264,7 +268,13 @@ fn a_last_word_is_followed_by_the_end_at_once() {
 
 #[test]
 fn who_is_alone_is_answered_at_once() {
-    let stage = Stage::new(Descriptors::Ordinary, config(), limits::COALESCE_MAX);
+    for way in [Way::Ordinary, Way::Epoll] {
+        on_its_thread(way, &a_hermit_is_answered_at_once);
+    }
+}
+
+fn a_hermit_is_answered_at_once(way: Way) {
+    let stage = Stage::new(way, config(), limits::COALESCE_MAX);
     let mut peer = stage.login("hermit");
     for _ in 0..5 {
         // Twice within a window, and that rarely.
@@ -281,11 +291,11 @@ fn who_is_alone_is_answered_at_once() {
 
 #[test]
 fn no_verdict_waits_for_a_gathering_sleep() {
-    both(|descriptors| {
+    each_way(|way| {
         let (interval, timeout) = (Span::from_millis(50), Span::from_millis(730));
         let rhythm = Rhythm::new(interval, timeout).unwrap();
         let config = GatewayConfig { rhythm, interval_wish_min: interval, ..config() };
-        let stage = Stage::new(descriptors, config, limits::COALESCE_MAX);
+        let stage = Stage::new(way, config, limits::COALESCE_MAX);
         let mut peers: Vec<_> = (0..20).map(|i| stage.login(&format!("client-{i}"))).collect();
         let end = Instant::now() + Duration::from_millis(1_500);
         while Instant::now() < end {

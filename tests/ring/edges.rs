@@ -1,0 +1,180 @@
+//! What edge-triggered news asks of the driver on epoll. The rest is in the contract, and tested
+//! with everybody else's.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::time::{Duration, Instant};
+
+use heartwheel::base::ids::ConnId;
+use heartwheel::base::io::{Chunk, CloseHow, Found, Op, ReceiveEnd};
+use heartwheel::base::limits::{EPOLL_EVENTS_MAX, RECEIVE_BYTES_AT_ONCE};
+use heartwheel::base::time::Span;
+use heartwheel::os::driver::{DriverKind, More};
+use rustix::net::{SendFlags, send};
+
+use crate::rig::{PATIENCE, Rig, Seen, Way};
+use crate::{reset, sizes};
+
+fn rig(connections_max: u32) -> Rig {
+    let rig = Rig::new(Way::Epoll, sizes(), connections_max);
+    assert_eq!(rig.driver.stats().kind, DriverKind::Epoll);
+    rig
+}
+
+#[test]
+fn an_end_behind_the_last_bytes_is_told_though_no_news_tells_of_it() {
+    let endings: [(fn(TcpStream), bool); 2] = [(drop, true), (reset, false)];
+    for (end, is_polite) in endings {
+        let mut rig = rig(4);
+        let (mut peer, conn) = rig.pair();
+        rig.turn(Duration::ZERO);
+        // Bytes and end are there before anybody looks: one piece of news for both.
+        peer.write_all(b"last words").unwrap();
+        end(peer);
+        std::thread::sleep(Duration::from_millis(50));
+        rig.drain();
+        let ended = |seen: &Seen| matches!(seen, Seen::ReceiveEnded(of, _) if *of == conn);
+        assert!(rig.seen.iter().any(ended), "{:?}", rig.seen);
+        if is_polite {
+            assert_eq!(rig.received(conn, 10), b"last words");
+            assert_eq!(rig.ended(conn), ReceiveEnd::Eof);
+        }
+    }
+}
+
+#[test]
+fn what_came_before_it_was_asked_for_is_received() {
+    let mut rig = rig(4);
+    let mut peer = rig.peer();
+    let conn = rig.accept();
+    peer.write_all(b"early").unwrap();
+    peer.shutdown(Shutdown::Write).unwrap();
+    // The news is told, and concerns nobody.
+    for _ in 0..3 {
+        rig.turn(Duration::from_millis(10));
+    }
+    assert_eq!(rig.seen, []);
+    rig.ask(Op::Receive { conn });
+    rig.drain();
+    assert_eq!(rig.seen[0], Seen::Received(conn, b"early".to_vec()));
+    assert_eq!(rig.seen[1], Seen::ReceiveEnded(conn, ReceiveEnd::Eof));
+}
+
+#[test]
+fn a_flood_delays_nobody_by_more_than_a_bufferful() {
+    let mut rig = rig(16);
+    let (flooder, flooding) = rig.pair();
+    let mut quiet: Vec<_> = (0..5).map(|_| rig.pair()).collect();
+    rig.turn(Duration::ZERO);
+    flooder.set_nonblocking(true).unwrap();
+    let flood = |bytes: &[u8]| while (&flooder).write(bytes).is_ok() {};
+    flood(&[1; 65_536]);
+    for (peer, _) in &mut quiet {
+        peer.write_all(b"beat").unwrap();
+    }
+    let (mut seen, mut rounds) = (Vec::new(), 0);
+    let heard = |seen: &[Seen], conn: ConnId| seen.contains(&Seen::Received(conn, b"beat".into()));
+    while !quiet.iter().all(|(_, conn)| heard(&seen, *conn)) {
+        rounds += 1;
+        assert!(rounds < 10, "the flood drowns them");
+        let before = seen.len();
+        let drained = rig.driver.drain(1_000, |c| seen.push(Seen::of(c))).unwrap();
+        assert_eq!(drained.more, More::Maybe, "there is more of the flood");
+        let of_flood: Vec<usize> = seen[before..]
+            .iter()
+            .filter_map(|seen| match seen {
+                Seen::Received(conn, bytes) if *conn == flooding => Some(bytes.len()),
+                _ => None,
+            })
+            .collect();
+        assert!(of_flood.len() <= 1, "one piece in one drain: {of_flood:?}");
+        assert!(of_flood.iter().all(|bytes| *bytes <= RECEIVE_BYTES_AT_ONCE));
+        flood(&[1; 65_536]);
+    }
+    assert_eq!(rounds, 1, "whoever has news is read in the drain that hears of it");
+}
+
+#[test]
+fn more_news_than_fits_into_one_look_is_all_heard_before_there_is_nothing_more() {
+    let crowd = EPOLL_EVENTS_MAX * 3 / 2;
+    let mut rig = rig(u32::try_from(crowd).unwrap());
+    let mut pairs: Vec<_> = (0..crowd).map(|_| rig.pair()).collect();
+    rig.turn(Duration::ZERO);
+    for (peer, _) in &mut pairs {
+        peer.write_all(b"x").unwrap();
+    }
+    // What a sleep brought is old when the clock is read; this one comes in between.
+    rig.driver.wait(Some(PATIENCE.into())).unwrap();
+    pairs[0].0.write_all(b"y").unwrap();
+    rig.drain();
+    let bytes: usize = rig
+        .seen
+        .iter()
+        .map(|seen| match seen {
+            Seen::Received(_, bytes) => bytes.len(),
+            _ => panic!("{seen:?}"),
+        })
+        .sum();
+    assert_eq!(bytes, crowd + 1);
+}
+
+#[test]
+fn urgent_bytes_hide_nothing_from_a_last_look() {
+    let mut rig = rig(4);
+    let (peer, conn) = rig.pair();
+    rig.turn(Duration::ZERO);
+    // A receive stops at the urgent byte, with more behind it: a short read that is no end.
+    for (bytes, flags) in
+        [(b"one", SendFlags::empty()), (b"two", SendFlags::OOB), (b"six", SendFlags::empty())]
+    {
+        send(&peer, bytes, flags).unwrap();
+    }
+    std::thread::sleep(Duration::from_millis(50));
+    rig.drain();
+    rig.ask(Op::Look { conn });
+    rig.drain();
+    let mut heard: Vec<u8> = Vec::new();
+    for seen in &rig.seen {
+        match seen {
+            Seen::Received(of, bytes) if *of == conn => heard.extend(bytes),
+            Seen::Looked(_, Found::Bytes | Found::Nothing) => {}
+            _ => panic!("{seen:?}"),
+        }
+    }
+    assert_eq!(heard, b"onetwsix", "the urgent byte itself is not in the stream");
+}
+
+#[test]
+fn a_blocked_send_goes_on_when_there_is_room_and_costs_no_turns_meanwhile() {
+    let mut rig = rig(4);
+    let (mut peer, conn) = rig.pair();
+    let mut sent = 0;
+    loop {
+        rig.ask(Op::Send { conn, chunk: Chunk::from(vec![7; 1_000_000]) });
+        rig.turn(Duration::from_millis(20));
+        let Some(Seen::Sent(_, _, result)) = rig.seen.pop() else { break };
+        sent += result.unwrap();
+    }
+    let before = rig.driver.stats().enters;
+    let began = Instant::now();
+    rig.driver.wait(Some(Span::from_millis(100))).unwrap();
+    assert!(began.elapsed() >= Duration::from_millis(100), "a full socket is no news");
+    assert_eq!(rig.driver.stats().enters, before + 1);
+    let mut read = vec![0; sent];
+    peer.read_exact(&mut read).unwrap();
+    assert!(rig.sent(conn).unwrap() > 0);
+    rig.close(conn, CloseHow::Abort);
+}
+
+#[test]
+fn a_listener_that_nobody_accepts_from_wakes_nobody() {
+    let mut rig = rig(1);
+    let (_peer, _conn) = rig.pair();
+    let _knocking: Vec<_> = (0..3).map(|_| rig.peer()).collect();
+    rig.ask(Op::Accept { count: 5 });
+    rig.turn(Duration::from_millis(50));
+    assert_eq!(rig.seen, [], "there is no room");
+    let began = Instant::now();
+    rig.turn(Duration::from_millis(100));
+    assert!(began.elapsed() >= Duration::from_millis(100), "who knocks is news once");
+}
