@@ -303,6 +303,7 @@ const _: () = {
     assert!(CONNECTIONS_LIMIT as u64 + (REFUSALS_MAX as u64) < 1 << 24); // slot bits of a token
     assert!(RING_CQ_ENTRIES >= 2 * RING_SQ_ENTRIES);
     assert!(RECEIVE_BUFFERS.is_power_of_two());
+    assert!(RECEIVE_BYTES_AT_ONCE.is_multiple_of(RECEIVE_BUFFER_BYTES));
     assert!(RECEIVE_BUFFERS_MANY.is_power_of_two());
     assert!(LOAD_CLIENTS_MAX <= CONNECTIONS_LIMIT);
     // A client id of quotes is twice as long in a line.

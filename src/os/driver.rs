@@ -62,7 +62,8 @@ pub enum DriverError {
 /// What one drain did.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Drained {
-    /// Completions handled, those that concern nobody included.
+    /// Completions handled, those that concern nobody included, and bytes in pieces of as many as a
+    /// ring would receive them in.
     pub completions: usize,
     /// Whether to call again before time advances.
     pub more: More,

@@ -11,7 +11,7 @@ use crate::gate::Gate;
 use crate::{LATE_MAX, alone, figure, seconds};
 
 #[test]
-fn when_a_fleet_is_killed_each_of_its_connections_ends_once() {
+pub(crate) fn when_a_fleet_is_killed_each_of_its_connections_ends_once() {
     let _alone = alone();
     // Nobody is judged here: the closes must do it.
     let mut gate = Gate::start(&["--interval", "5s", "--timeout", "60s"]);
@@ -34,7 +34,7 @@ fn when_a_fleet_is_killed_each_of_its_connections_ends_once() {
 }
 
 #[test]
-fn when_ten_thousand_fall_silent_in_one_instant_the_survivors_notice_nothing() {
+pub(crate) fn when_ten_thousand_fall_silent_in_one_instant_the_survivors_notice_nothing() {
     const TIMEOUT: Duration = Duration::from_secs(3);
     let _alone = alone();
     let mut gate = Gate::start(&["--interval", "1s", "--timeout", "3s"]);

@@ -38,7 +38,7 @@ fn possible(files: u32, descriptors: &str) -> u32 {
 }
 
 #[test]
-fn with_ordinary_descriptors_a_storm_beyond_the_file_limit_is_refused_and_passes() {
+pub(crate) fn with_ordinary_descriptors_a_storm_beyond_the_file_limit_is_refused_and_passes() {
     let _alone = alone();
     let places = possible(300, "ordinary");
     assert!((50..300).contains(&places), "{places} places of 300 files");
@@ -99,7 +99,7 @@ fn storm(descriptors: &str, places: u32) -> String {
 }
 
 #[test]
-fn when_no_file_is_left_newcomers_wait_and_come_in_later() {
+pub(crate) fn when_no_file_is_left_newcomers_wait_and_come_in_later() {
     let _alone = alone();
     figure("no files, ordinary", run_short(2_000, "ordinary", 100));
 }

@@ -65,7 +65,7 @@ impl Drop for Threads {
 }
 
 #[test]
-fn while_some_flood_the_quiet_are_answered_and_the_dead_are_found() {
+pub(crate) fn while_some_flood_the_quiet_are_answered_and_the_dead_are_found() {
     const DEAD: u32 = 20;
     let _alone = alone();
     let mut gate = Gate::start(&["--interval", "1s", "--timeout", "3s"]);
@@ -232,7 +232,7 @@ impl ServerInside {
 }
 
 #[test]
-fn rubbish_on_sixty_four_connections_costs_nobody_else_a_beat() {
+pub(crate) fn rubbish_on_sixty_four_connections_costs_nobody_else_a_beat() {
     const SPAN: Duration = Duration::from_secs(4);
     let _alone = alone();
     let mut gate = Gate::start(&["--interval", "500ms", "--timeout", "3s"]);

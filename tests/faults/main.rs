@@ -27,6 +27,7 @@ mod death;
 mod files;
 mod flood;
 mod network;
+mod on_epoll;
 mod slow;
 mod stall;
 

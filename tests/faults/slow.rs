@@ -14,7 +14,7 @@ use crate::gate::{self, Caller, Gate, Heard};
 use crate::{LATE_MAX, PATIENCE, alone, figure, seconds};
 
 #[test]
-fn clients_that_never_read_are_ended_and_cost_no_more_than_their_outboxes() {
+pub(crate) fn clients_that_never_read_are_ended_and_cost_no_more_than_their_outboxes() {
     const READERS: usize = 40;
     /// Twice what may wait for each, since buffers grow by doubling, and something for the rest.
     const GROWTH_MAX_KIB: u64 = READERS as u64 * 2 * 64 + 16 * 1_024;

@@ -12,7 +12,7 @@ use crate::{LATE_MAX, alone, figure, seconds};
 const TIMEOUT: Duration = Duration::from_secs(3);
 
 #[test]
-fn after_a_stop_of_twice_the_timeout_the_living_are_online_and_the_dead_are_found() {
+pub(crate) fn after_a_stop_of_twice_the_timeout_the_living_are_online_and_the_dead_are_found() {
     let _alone = alone();
     let gate = Gate::start(&["--interval", "1s", "--timeout", "3s"]);
     figure("stall", stand_still(gate, 10_000, || {}));

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use heartwheel::base::ids::ConnId;
 use heartwheel::base::io::{Chunk, CloseHow, Found, Op, ReceiveEnd};
-use heartwheel::base::limits::{EPOLL_EVENTS_MAX, RECEIVE_BYTES_AT_ONCE};
+use heartwheel::base::limits::{EPOLL_EVENTS_MAX, RECEIVE_BUFFER_BYTES, RECEIVE_BYTES_AT_ONCE};
 use heartwheel::base::time::Span;
 use heartwheel::os::driver::{DriverKind, More};
 use rustix::net::{SendFlags, send};
@@ -92,6 +92,26 @@ fn a_flood_delays_nobody_by_more_than_a_bufferful() {
         flood(&[1; 65_536]);
     }
     assert_eq!(rounds, 1, "whoever has news is read in the drain that hears of it");
+}
+
+#[test]
+fn a_flood_counts_by_its_bytes_and_a_budget_of_completions_bounds_them() {
+    let mut rig = rig(4);
+    let (flooder, flooding) = rig.pair();
+    rig.turn(Duration::ZERO);
+    flooder.set_nonblocking(true).unwrap();
+    while (&flooder).write(&[1; 65_536]).is_ok() {}
+    for budget in [1, 10, 1_000] {
+        let mut bytes = 0;
+        let drained = rig.driver.drain(budget, |completion| match Seen::of(completion) {
+            Seen::Received(conn, piece) if conn == flooding => bytes += piece.len(),
+            seen => panic!("{seen:?}"),
+        });
+        let drained = drained.unwrap();
+        assert!(drained.completions <= budget, "{drained:?}");
+        assert!(bytes > 0 && bytes <= drained.completions * RECEIVE_BUFFER_BYTES, "{bytes}");
+        assert_eq!(drained.more, More::Maybe);
+    }
 }
 
 #[test]

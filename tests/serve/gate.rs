@@ -1,5 +1,6 @@
 //! The built binary with its output caught, and a bare client to talk to it.
 
+use std::cell::Cell;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
@@ -12,6 +13,24 @@ use serde_json::Value;
 
 /// Nothing in these tests takes longer, unless something is broken.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+thread_local! {
+    /// The driver of every server that this thread starts; `None`: as it is by itself.
+    static DRIVER: Cell<Option<&'static str>> = const { Cell::new(None) };
+}
+
+/// Runs a test with all of its servers on epoll.
+pub(crate) fn on_epoll(test: fn()) {
+    struct Reset;
+    impl Drop for Reset {
+        fn drop(&mut self) {
+            DRIVER.set(None);
+        }
+    }
+    let _reset = Reset;
+    DRIVER.set(Some("epoll"));
+    test();
+}
 
 /// A running `heartwheel serve` on a port of its own.
 pub(crate) struct Gate {
@@ -63,6 +82,9 @@ impl Gate {
                 command.args([flag, value]);
             }
         }
+        if let Some(driver) = DRIVER.get() {
+            command.env("HEARTWHEEL_DRIVER", driver);
+        }
         let mut child = command
             .args(arguments)
             .stdin(Stdio::null())
@@ -83,6 +105,10 @@ impl Gate {
         let after = line.split("listening on ").nth(1).expect("found above");
         let word = after.split_whitespace().next().expect("an address");
         gate.address = word.parse().expect("an address");
+        if let Some(driver) = DRIVER.get() {
+            let kernel = gate.logged.iter().find(|line| line.contains(" kernel "));
+            assert!(kernel.is_some_and(|line| line.contains(driver)), "{:#?}", gate.logged);
+        }
         gate
     }
 

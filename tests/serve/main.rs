@@ -1,6 +1,8 @@
 //! The built binary on real sockets: what a user would see, good and bad.
 
+mod forbidden;
 mod gate;
+mod on_epoll;
 mod policies;
 
 use std::collections::{HashMap, HashSet};
@@ -10,6 +12,7 @@ use std::time::{Duration, Instant};
 use heartwheel::wire::message::{Message, Reply};
 use serde_json::Value;
 
+use crate::forbidden::{EPERM, without_io_uring};
 use crate::gate::{Caller, Gate, Heard, PATIENCE};
 
 /// A rhythm that lets a verdict come within a test's time.
@@ -372,16 +375,6 @@ fn what_the_machine_refuses_is_said_in_one_line() {
     let gate = Gate::start(&[]);
     let address = gate.address.to_string();
     let binary = env!("CARGO_BIN_EXE_heartwheel");
-    // A seccomp filter that answers EPERM to io_uring_setup (425), as container engines do.
-    let forbid = "import ctypes,struct,sys,os\n\
-        libc=ctypes.CDLL(None,use_errno=True)\n\
-        steps=[(0x20,0,0,0),(0x15,0,1,425),(6,0,0,0x50001),(6,0,0,0x7fff0000)]\n\
-        f=b''.join(struct.pack('HBBI',*step) for step in steps)\n\
-        b=ctypes.create_string_buffer(f)\n\
-        class P(ctypes.Structure): _fields_=[('n',ctypes.c_ushort),('p',ctypes.c_void_p)]\n\
-        p=P(4,ctypes.addressof(b))\n\
-        assert libc.prctl(38,1,0,0,0)==0 and libc.prctl(22,2,ctypes.byref(p),0,0)==0\n\
-        os.execv(sys.argv[1],sys.argv[1:])";
     for (name, mut command, words) in [
         (
             "a taken port",
@@ -413,8 +406,8 @@ fn what_the_machine_refuses_is_said_in_one_line() {
         (
             "io_uring forbidden",
             {
-                let mut command = Command::new("python3");
-                command.args(["-c", forbid, binary, "serve", "--listen", "127.0.0.1:0"]);
+                let mut command = without_io_uring(EPERM);
+                command.args(["serve", "--listen", "127.0.0.1:0", "--driver", "io_uring"]);
                 command
             },
             vec!["io_uring", "seccomp"],

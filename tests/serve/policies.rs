@@ -51,7 +51,7 @@ fn is_gone(caller: &mut Caller) {
 }
 
 #[test]
-fn a_session_lost_by_a_reset_is_resumed_within_the_grace_and_was_never_offline() {
+pub(crate) fn a_session_lost_by_a_reset_is_resumed_within_the_grace_and_was_never_offline() {
     let gate = Gate::start(&["--grace", "10s"]);
     assert_eq!(gate.next_event()["event"], "started");
     let (lost, resumed, epoch, token) = login(gate.address, "anna", &[]);
@@ -140,7 +140,7 @@ impl Relay {
 }
 
 #[test]
-fn the_crates_own_client_resumes_by_itself() {
+pub(crate) fn the_crates_own_client_resumes_by_itself() {
     let gate = Gate::start(&["--grace", "10s"]);
     let relay = Relay::to(gate.address);
     let profile = Profile::new(ClientId::new("anna").expect("a client id"));
@@ -163,7 +163,7 @@ fn the_crates_own_client_resumes_by_itself() {
 }
 
 #[test]
-fn a_class_that_rejects_keeps_the_older_login() {
+pub(crate) fn a_class_that_rejects_keeps_the_older_login() {
     let gate = Gate::start(&["--class", "lock:duplicate=reject"]);
     let mut older = Caller::connect(gate.address);
     older.say_hello("anna", "lock", 0);
@@ -202,7 +202,7 @@ fn two_devices_that_fight_for_an_id_are_slowed_down() {
 }
 
 #[test]
-fn a_silent_client_is_asked_before_the_verdict_and_not_after_its_timeout() {
+pub(crate) fn a_silent_client_is_asked_before_the_verdict_and_not_after_its_timeout() {
     let gate = Gate::start(&["--interval", "300ms", "--timeout", "900ms", "--probe", "300ms"]);
     let mut caller = Caller::login(gate.address, "anna");
     let began = Instant::now();
@@ -220,17 +220,10 @@ fn a_silent_client_is_asked_before_the_verdict_and_not_after_its_timeout() {
 
 #[test]
 fn the_evidence_of_a_verdict_tells_an_app_that_hangs_from_a_path_that_is_gone() {
-    for descriptors in ["direct", "ordinary"] {
-        let gate = Gate::start(&[
-            "--interval",
-            "300ms",
-            "--timeout",
-            "900ms",
-            "--probe",
-            "200ms",
-            "--descriptors",
-            descriptors,
-        ]);
+    let ways = [["--descriptors", "direct"], ["--descriptors", "ordinary"], ["--driver", "epoll"]];
+    for way in ways {
+        let rhythm = ["--interval", "300ms", "--timeout", "900ms", "--probe", "200ms"];
+        let gate = Gate::start(&[rhythm.as_slice(), &way].concat());
         let _hung = Caller::login(gate.address, "hung");
         let offline = gate.wait_for_event("offline");
         assert_eq!(offline["reason"], "heartbeat_timeout", "{offline}");
@@ -240,7 +233,7 @@ fn the_evidence_of_a_verdict_tells_an_app_that_hangs_from_a_path_that_is_gone() 
             assert_eq!(number(&offline, key), expected, "{key} of {offline}");
         }
         let tcp = &offline["tcp"];
-        assert!(tcp.is_object(), "{descriptors}: {offline}");
+        assert!(tcp.is_object(), "{way:?}: {offline}");
         let data_ms = number(tcp, "last_data_received_ms");
         assert!(data_ms >= 850, "nothing since HELLO: {tcp}");
         let ack_ms = number(tcp, "last_ack_received_ms");
@@ -288,7 +281,7 @@ fn lines_of(path: &Path) -> Vec<Value> {
 }
 
 #[test]
-fn transport_events_are_a_stream_of_their_own() {
+pub(crate) fn transport_events_are_a_stream_of_their_own() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("transport.jsonl");
     let mut gate = Gate::start(&[

@@ -8,6 +8,7 @@ use rustix::net::{RecvFlags, SocketAddrAny, SocketFlags, sockopt};
 
 use crate::base::ids::ConnId;
 use crate::base::io::{Completion, Found, ReceiveEnd, SocketHandle};
+use crate::base::limits::RECEIVE_BUFFER_BYTES;
 use crate::base::time::Span;
 use crate::os::driver::{Drained, More};
 use crate::os::epoll::due::Due;
@@ -224,35 +225,53 @@ impl Driver {
         added.map(|()| socket).inspect_err(|_| self.sockets.close(socket))
     }
 
-    /// Reads each connection of the queue once, at most `budget` of them.
+    /// Reads each connection of the queue once, as far as `budget` goes.
     fn read_each_once(&mut self, budget: usize, each: &mut impl FnMut(Completion<'_>)) -> usize {
-        let count = self.ready.len().min(budget);
-        for _ in 0..count {
+        let mut handled = 0;
+        for _ in 0..self.ready.len() {
+            if handled == budget {
+                break;
+            }
             let conn = self.ready.pop_front().expect("so many are there");
-            self.read_once(conn, each);
+            handled += self.read_once(conn, budget - handled, each);
         }
-        count
+        handled
     }
 
-    fn read_once(&mut self, conn: ConnId, each: &mut impl FnMut(Completion<'_>)) {
-        let Some((socket, until)) = self.table.dequeue(conn) else { return };
-        let file = self.sockets.file(socket);
-        let end = match rustix::net::recv(file, &mut self.buffer[..], RecvFlags::DONTWAIT) {
+    /// Reads a connection. Bytes count as on a ring, where they come in pieces: or a turn whose
+    /// budget is in completions would be as long as a flood likes.
+    fn read_once(
+        &mut self,
+        conn: ConnId,
+        budget: usize,
+        each: &mut impl FnMut(Completion<'_>),
+    ) -> usize {
+        let Some((socket, until)) = self.table.dequeue(conn) else { return 1 };
+        let room = self.buffer.len().min(budget.saturating_mul(RECEIVE_BUFFER_BYTES));
+        let (file, buffer) = (self.sockets.file(socket), &mut self.buffer[..room]);
+        let end = match rustix::net::recv(file, buffer, RecvFlags::DONTWAIT) {
             Ok((0, _)) => ReceiveEnd::Eof,
             Ok((count_bytes, _)) => {
-                if count_bytes == self.buffer.len() || until == Until::Dry {
+                if count_bytes == room || until == Until::Dry {
                     self.enqueue(conn, until);
                 }
                 self.stats.received += 1;
                 each(Completion::Received { conn, bytes: &self.buffer[..count_bytes] });
-                return;
+                return count_bytes.div_ceil(RECEIVE_BUFFER_BYTES);
             }
-            Err(Errno::AGAIN) => return self.table.is_dry(conn),
-            Err(Errno::INTR) => return self.enqueue(conn, until),
+            Err(Errno::AGAIN) => {
+                self.table.is_dry(conn);
+                return 1;
+            }
+            Err(Errno::INTR) => {
+                self.enqueue(conn, until);
+                return 1;
+            }
             Err(errno) => ReceiveEnd::Fault(fault_of_error(errno)),
         };
         self.table.end(conn, Operation::Receive);
         each(Completion::ReceiveEnded { conn, end });
+        1
     }
 }
 
