@@ -57,6 +57,8 @@ pub enum Command {
     Load(Box<LoadArgs>),
     /// Print what a journal holds: events from any place on, or who is online
     Events(EventsArgs),
+    /// Say what this machine allows, and what to change
+    Doctor(DoctorArgs),
     /// Print the completions of a shell
     Completions(CompletionsArgs),
     /// Print a man page
@@ -353,6 +355,31 @@ pub struct EventsArgs {
     /// Print who is online and at which BOOT:SEQ that is true
     #[arg(long)]
     pub snapshot: bool,
+}
+
+/// `doctor` as typed.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+A line begins with ok, note (it works, and could be better) or problem (serve would not start).
+Exit code 0 where serve would start, 1 where it would not. Nothing is changed.
+
+Examples:
+  heartwheel doctor
+  heartwheel doctor --listen 0.0.0.0:7070 --max-connections 200000 --json | jq")]
+pub struct DoctorArgs {
+    /// Address and port that serve is to listen on (default: 127.0.0.1:7070)
+    #[arg(long, value_name = "ADDR:PORT", value_parser = parse_address)]
+    pub listen: Option<SocketAddr>,
+    /// Connections that serve is to hold (default: as many as the machine allows)
+    #[arg(long, value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..=LOAD_CLIENTS_MAX))]
+    pub max_connections: Option<u32>,
+    /// By what means serve is to ask the kernel (default: auto)
+    #[arg(long, value_name = "HOW", value_parser = choice(&DRIVERS))]
+    pub driver: Option<DriverChoice>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// `completions` as typed.

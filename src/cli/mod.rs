@@ -9,6 +9,7 @@ pub mod classes;
 pub mod completions;
 pub mod config;
 pub mod demo;
+pub mod doctor;
 pub mod error;
 pub mod events;
 mod gauge;
@@ -55,6 +56,7 @@ fn run(typed: Typed) -> Result<(), CliError> {
         Typed::Command { command: Command::Demo(args), .. } => demo::run(&args),
         Typed::Command { command: Command::Load(args), .. } => load::run(&args),
         Typed::Command { command: Command::Events(args), .. } => events::run(&args),
+        Typed::Command { command: Command::Doctor(args), .. } => doctor::run(&args),
         Typed::Command { command: Command::Completions(args), .. } => {
             write_stdout(&completions::script(args.shell))
         }

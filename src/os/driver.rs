@@ -1,5 +1,6 @@
-//! Either driver behind one name: io_uring, or epoll where that is forbidden. Both obey the contract
-//! of [`base::io`](crate::base::io), and the tests of `tests/ring.rs` hold both to it.
+//! Either driver behind one name: io_uring, or epoll where that is forbidden.
+//!
+//! Both obey the contract of [`base::io`](crate::base::io), and `tests/ring.rs` holds both to it.
 
 use crate::base::io::{Completion, Op};
 use crate::base::time::Span;

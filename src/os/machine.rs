@@ -27,7 +27,7 @@ const FILES_PER_RING: u64 = 2;
 const RING_LOCKED_BYTES: u64 = 256 * 1_024;
 /// Before this kernel, one long-lived operation on a direct descriptor kept every slot that was
 /// closed after it from being freed.
-const DIRECT_SINCE: KernelVersion = KernelVersion { major: 6, minor: 13 };
+pub const DIRECT_SINCE: KernelVersion = KernelVersion { major: 6, minor: 13 };
 
 /// A kernel, as far as features depend on it.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]

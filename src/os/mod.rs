@@ -8,6 +8,7 @@ pub mod driver;
 pub mod epoll;
 mod facts;
 mod fault;
+pub mod inspect;
 pub mod machine;
 mod outgoing;
 pub mod pause;

@@ -2,6 +2,8 @@
 
 use std::process::Command;
 
+use serde_json::Value;
+
 use crate::gate::{Caller, Gate, on_epoll};
 use crate::{QUICK, notices_silence};
 
@@ -51,6 +53,47 @@ fn a_choice_of_epoll_is_no_reason_to_warn() {
         let _caller = Caller::login(gate.address, "anna");
         assert!(!gate.take_logs().iter().any(|line| line.contains("WARN")));
     });
+}
+
+#[test]
+fn the_doctor_says_what_stands_in_the_way_and_whether_serve_would_start() {
+    let taken = Gate::start(&[]);
+    let (taken, free) = (taken.address.to_string(), "127.0.0.1:0");
+    let healthy = || Command::new(env!("CARGO_BIN_EXE_heartwheel"));
+    for (name, mut command, listen, more, driver, words) in [
+        ("all is well", healthy(), free, vec![], "io_uring", "works"),
+        ("epoll is chosen", healthy(), free, vec!["--driver", "epoll"], "epoll", "not wanted"),
+        ("a filter", without_io_uring(EPERM), free, vec![], "epoll", "seccomp"),
+        ("no choice", without_io_uring(EPERM), free, vec!["--driver", "io_uring"], "", "seccomp"),
+        ("the port is taken", healthy(), &taken, vec![], "", "already in use"),
+        (
+            "too many",
+            healthy(),
+            free,
+            vec!["--driver", "epoll", "--max-connections", "4000000"],
+            "",
+            "4000000 connections are more than this machine allows",
+        ),
+    ] {
+        command.args(["doctor", "--json", "--listen", listen]).args(more);
+        let output = command.output().expect("it runs");
+        let said = String::from_utf8_lossy(&output.stdout);
+        let page: Value = serde_json::from_str(&said).expect("one JSON object");
+        let would_start = !driver.is_empty();
+        assert_eq!(output.status.code(), Some(i32::from(!would_start)), "{name}: {said}");
+        assert_eq!(page["ok"], would_start, "{name}: {said}");
+        if would_start {
+            assert_eq!(page["driver"], driver, "{name}: {said}");
+            assert!(page["connections_max"].as_u64().is_some_and(|count| count > 0), "{said}");
+        } else {
+            let complaint = String::from_utf8_lossy(&output.stderr);
+            assert!(complaint.starts_with("heartwheel: serve would not start"), "{complaint}");
+        }
+        assert!(said.contains(words), "{name}: {words} is not in {said}");
+    }
+    let page = healthy().args(["doctor", "--listen", free]).output().expect("it runs").stdout;
+    let page = String::from_utf8_lossy(&page);
+    assert!(page.contains("serve works here, with io_uring and up to "), "{page}");
 }
 
 #[test]
