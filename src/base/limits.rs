@@ -220,8 +220,8 @@ pub const RECEIVE_BUFFERS: u16 = 8_192;
 pub const RECEIVE_BUFFERS_MANY: u16 = 1_024;
 /// Bytes of a receive buffer. A beat has 4 to 20; a longer frame arrives in pieces.
 pub const RECEIVE_BUFFER_BYTES: usize = 256;
-/// Where there is no ring: bytes taken from a connection before it is another's turn. The buffer for
-/// them is the only one.
+/// Where there is no ring: bytes taken from a connection before it is another's turn. The buffer
+/// for them is the only one.
 pub const RECEIVE_BYTES_AT_ONCE: usize = 16 * 1_024;
 /// Where there is no ring: sockets with news that are heard of at once.
 pub const EPOLL_EVENTS_MAX: usize = 1_024;
