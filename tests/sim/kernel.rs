@@ -1,5 +1,9 @@
 //! A pretend kernel: keeps its side of the contract of [`heartwheel::base::io`], as unkindly as the
 //! contract allows, and panics when the other side breaks it.
+//!
+//! It plays both drivers. What only a ring does to us (no buffer left, a receive interrupted, a
+//! queue that overflows) are faults that half of the worlds go without, each; and half of them
+//! receive in pieces as large as epoll gives.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -66,8 +70,13 @@ impl Kernel {
         } else {
             usize::from(limits::RECEIVE_BUFFERS)
         };
+        // A ring receives into small buffers, epoll into a large one.
+        let piece_bytes_max = match rng.bool() {
+            true => limits::RECEIVE_BUFFER_BYTES,
+            false => limits::RECEIVE_BYTES_AT_ONCE,
+        };
         Self {
-            shop: Shop { faults, buffers_free: buffers, sabotage },
+            shop: Shop { faults, buffers_free: buffers, piece_bytes_max, sabotage },
             rng,
             links: Vec::new(),
             schedule: BTreeSet::new(),

@@ -6,7 +6,6 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use fastrand::Rng;
 use heartwheel::base::ids::ConnId;
 use heartwheel::base::io::{Chunk, CloseHow, Found, IoFault, ReceiveEnd, TcpFacts};
-use heartwheel::base::limits;
 use heartwheel::base::time::{Moment, Span};
 
 use crate::faults::{Fault, Faults, span_upto};
@@ -83,6 +82,8 @@ pub(crate) struct Shop {
     pub(crate) faults: Faults,
     /// Receive buffers that hold nothing.
     pub(crate) buffers_free: usize,
+    /// Longest piece that is received at once.
+    pub(crate) piece_bytes_max: usize,
     /// The kernel does not keep its side of the contract, for tests of the tests.
     pub(crate) sabotage: Option<Sabotage>,
 }
@@ -347,7 +348,7 @@ impl Link {
     }
 
     fn read(&mut self, shop: &mut Shop) -> Vec<u8> {
-        let longest = self.waiting.len().min(limits::RECEIVE_BUFFER_BYTES);
+        let longest = self.waiting.len().min(shop.piece_bytes_max);
         let is_cut = shop.faults.strikes(&mut self.rng, Fault::Cut);
         let count = if is_cut { self.rng.usize(1..=longest.min(9)) } else { longest };
         let bytes = self.waiting.drain(..count).collect();
