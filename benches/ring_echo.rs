@@ -9,8 +9,10 @@ use std::net::TcpStream;
 use criterion::{Criterion, criterion_group, criterion_main};
 use heartwheel::base::ids::ConnId;
 use heartwheel::base::io::{Chunk, Completion, Op};
-use heartwheel::os::ring::{Descriptors, Driver, DriverConfig, More, RingSizes};
-use heartwheel::os::socket::{ListenOptions, listen};
+use heartwheel::os::driver::{Driver, DriverConfig, More};
+use heartwheel::os::ring::{Descriptors, RingSizes};
+use heartwheel::os::socket::{ListenOptions, Listener, listen};
+use heartwheel::os::{epoll, ring};
 
 const CONN: ConnId = ConnId { slot: 0, generation: 1 };
 
@@ -23,17 +25,11 @@ struct Echo {
 }
 
 impl Echo {
-    fn new(descriptors: Descriptors) -> (Self, TcpStream) {
+    fn new(config: impl Fn(Listener) -> DriverConfig) -> (Self, TcpStream) {
         let address = "127.0.0.1:0".parse().expect("an address");
         let listener = listen(address, &ListenOptions::default()).expect("a free port");
         let address = listener.local_address();
-        let driver = Driver::new(DriverConfig {
-            connections_max: 16,
-            descriptors,
-            listener: Some(listener),
-            sizes: RingSizes::new(16, 16),
-        })
-        .expect("io_uring");
+        let driver = Driver::new(config(listener)).expect("a driver");
         let ops = vec![Op::Accept { count: 1 }];
         let mut echo = Self { driver, ops, chunk: Chunk::new(), sent: 0 };
         let peer = TcpStream::connect(address).expect("it listens");
@@ -47,7 +43,7 @@ impl Echo {
     /// One turn of a loop like the server's.
     fn turn(&mut self) {
         self.driver.submit(&mut self.ops);
-        self.driver.wait(None).expect("io_uring");
+        self.driver.wait(None).expect("it works");
         loop {
             let Self { driver, ops, chunk, sent } = self;
             let drained = driver
@@ -73,7 +69,7 @@ impl Echo {
                     | Completion::Looked { .. }
                     | Completion::Closed { .. }) => panic!("{other:?}"),
                 })
-                .expect("io_uring");
+                .expect("it works");
             self.driver.submit(&mut self.ops);
             if drained.more == More::Nothing {
                 break;
@@ -89,12 +85,24 @@ impl Echo {
     }
 }
 
+fn on_ring(descriptors: Descriptors) -> impl Fn(Listener) -> DriverConfig {
+    move |listener| {
+        let (listener, sizes) = (Some(listener), RingSizes::new(16, 16));
+        ring::DriverConfig { connections_max: 16, descriptors, listener, sizes }.into()
+    }
+}
+
+fn on_epoll(listener: Listener) -> DriverConfig {
+    epoll::DriverConfig { connections_max: 16, listener: Some(listener) }.into()
+}
+
 fn ring_echo(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("ring_echo");
-    for (name, descriptors) in
-        [("direct", Descriptors::Direct), ("ordinary", Descriptors::Ordinary)]
-    {
-        let (mut echo, mut peer) = Echo::new(descriptors);
+    for (name, (mut echo, mut peer)) in [
+        ("direct", Echo::new(on_ring(Descriptors::Direct))),
+        ("ordinary", Echo::new(on_ring(Descriptors::Ordinary))),
+        ("epoll", Echo::new(on_epoll)),
+    ] {
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
                 peer.write_all(black_box(b"12345678")).expect("connected");

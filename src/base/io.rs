@@ -1,7 +1,7 @@
 //! The seam to the kernel: what we ask of it ([`Op`]) and what it tells us ([`Completion`]).
 //!
-//! Two enums and nothing else. `os` carries them to io_uring and back; the simulator in `tests/sim`
-//! plays the kernel with the same two.
+//! Two enums and nothing else. `os` carries them to io_uring or epoll and back; the simulator in
+//! `tests/sim` plays the kernel with the same two.
 //!
 //! The contract, which both sides keep:
 //!
