@@ -9,6 +9,7 @@ use heartwheel::base::ids::ConnId;
 use heartwheel::base::io::{Completion, Op, SocketHandle};
 use heartwheel::base::time::{Moment, Span};
 use heartwheel::gateway::Gateway;
+use heartwheel::os::driver::DriverKind;
 use heartwheel::wire::message::{Message, Reply};
 use heartwheel::wire::native;
 
@@ -121,10 +122,17 @@ fn a_million_beats_allocate_nothing() {
 
 #[test]
 fn beats_over_real_sockets_allocate_nothing_either() {
+    for driver in [DriverKind::IoUring, DriverKind::Epoll] {
+        println!("{driver:?}");
+        beats_allocate_nothing(driver);
+    }
+}
+
+fn beats_allocate_nothing(driver: DriverKind) {
     const BEATS: u64 = 20_000;
     let _books = BOOKS.lock();
     let _profiler = dhat::Profiler::builder().testing().build();
-    let (address, stop) = serve();
+    let (address, stop) = serve(driver);
     let mut stream = TcpStream::connect(address).expect("connects");
     stream.set_nodelay(true).expect("an option");
     stream.write_all(&hello("beating")).expect("sends");
@@ -150,9 +158,9 @@ fn beats_over_real_sockets_allocate_nothing_either() {
 }
 
 /// A server on a thread of its own, where it is, and how to stop it.
-fn serve() -> (std::net::SocketAddr, impl FnOnce()) {
+fn serve(driver: DriverKind) -> (std::net::SocketAddr, impl FnOnce()) {
     use heartwheel::gateway::Command;
-    use heartwheel::os::machine::{self, Wanted};
+    use heartwheel::os::machine::{self, Survey, Wanted};
     use heartwheel::os::{clock::Clock, socket};
     use heartwheel::server::Server;
 
@@ -161,7 +169,9 @@ fn serve() -> (std::net::SocketAddr, impl FnOnce()) {
     let address = listener.local_address();
     let (asker_in, asker_out) = std::sync::mpsc::channel();
     let thread = std::thread::spawn(move || {
-        let plan = machine::survey().plan(Wanted::UpTo(64)).expect("io_uring works");
+        let plan = Survey { driver_wanted: Some(driver), ..machine::survey() }
+            .plan(Wanted::UpTo(64))
+            .expect("either driver works");
         let driver = plan.driver_config(Some(listener));
         let config = GatewayConfig { connections_max: 64, ..GatewayConfig::default() };
         let (mut server, asker, _) =
