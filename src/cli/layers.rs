@@ -431,6 +431,7 @@ mod tests {
             ("keepalive-interval", "\"5s\""),
             ("keepalive-count", "3"),
             ("user-timeout", "\"off\""),
+            ("driver", "\"io_uring\""),
             ("descriptors", "\"direct\""),
             ("drain-timeout", "\"1s\""),
             ("reconnect-window", "\"1s..2s\""),
