@@ -236,20 +236,34 @@ fn options(target: SocketAddr) -> LoadOptions {
 }
 
 fn run(options: LoadOptions) -> Outcome {
+    run_by(ROOM, options)
+}
+
+fn run_by(room: Room, options: LoadOptions) -> Outcome {
     let plan = Plan::new(options).unwrap();
     let most = plan.options().run_time + limits::LOAD_SETTLE_MAX + limits::LOAD_LEAVE_MAX;
     let began = Instant::now();
-    let outcome = drive::run(plan, ROOM, |_| Wish::GoOn).unwrap();
+    let outcome = drive::run(plan, room, |_| Wish::GoOn).unwrap();
     assert!(began.elapsed() < Duration::from(most) + Duration::from_secs(2));
     outcome
 }
 
 #[test]
 fn every_part_is_played_and_every_ending_is_told_right() {
+    plays_every_part(ROOM);
+}
+
+#[test]
+fn every_part_is_played_by_epoll_too() {
+    plays_every_part(Room { driver: DriverKind::Epoll, ..ROOM });
+}
+
+fn plays_every_part(room: Room) {
     let server = Server::start(Manner::Fair);
     let parts =
         Parts { silent: 10, reset: 5, leave: 6, flap: 4, slow_readers: 3, late: 5, no_reply: 2 };
-    let Outcome { tally, trouble } = run(LoadOptions { parts, ..options(server.address) });
+    let options = LoadOptions { parts, ..options(server.address) };
+    let Outcome { tally, trouble } = run_by(room, options);
     assert_eq!(trouble, None);
     assert_eq!(tally.connected, 60);
     assert_eq!(tally.fell_silent, 10);

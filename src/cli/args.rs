@@ -33,6 +33,7 @@ use crate::load::dialect::Dialect;
     after_help = "\
 Examples:
   heartwheel demo                                a gateway and 100 pretend clients, to play with
+  heartwheel doctor                              what this machine allows, and what to change
   heartwheel serve                               listen on 127.0.0.1:7070, log to standard error
   heartwheel serve --events - | jq               who came and who went, one JSON line each
   heartwheel load --target 127.0.0.1:7070 --clients 1000 --interval 5s --for 1min --silent 10
