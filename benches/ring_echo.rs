@@ -67,7 +67,11 @@ impl Echo {
                     | Completion::ConnectFailed { .. }
                     | Completion::ReceiveEnded { .. }
                     | Completion::Looked { .. }
-                    | Completion::Closed { .. }) => panic!("{other:?}"),
+                    | Completion::Closed { .. }
+                    | Completion::Moved { .. }
+                    | Completion::Stayed { .. }
+                    | Completion::Arrived { .. }
+                    | Completion::ArrivalFailed { .. }) => panic!("{other:?}"),
                 })
                 .expect("it works");
             self.driver.submit(&mut self.ops);

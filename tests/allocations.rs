@@ -74,6 +74,7 @@ impl Stage {
             | Op::Send { .. }
             | Op::Look { .. }
             | Op::SetUserTimeout { .. }
+            | Op::Move(_)
             | Op::Close { .. } => None,
         });
         let conn = conn.expect("a connection");

@@ -65,6 +65,7 @@ impl Stage {
                 | Op::Discard { .. }
                 | Op::Look { .. }
                 | Op::SetUserTimeout { .. }
+                | Op::Move(_)
                 | Op::Close { .. } => panic!("nothing else is asked for: {op:?}"),
             }
         }

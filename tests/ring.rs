@@ -7,6 +7,8 @@
 mod chaos;
 #[path = "ring/edges.rs"]
 mod edges;
+#[path = "ring/moves.rs"]
+mod moves;
 #[path = "ring/rig.rs"]
 mod rig;
 #[path = "ring/sends.rs"]

@@ -233,6 +233,25 @@ pub enum UserTimeout {
     Off,
 }
 
+/// Which part of a node's clients a gateway has. A client id belongs to one shard.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Shard {
+    /// Which one, from 0.
+    pub index: u16,
+    /// How many there are; not 0.
+    pub count: u16,
+    /// Key of the hash that spreads the ids, secret and the same for all. Not the key of the index:
+    /// within a shard all hashes under this one are alike.
+    pub key: [u64; 2],
+    /// Connections that all shards together should hold.
+    pub connections_total: u32,
+}
+
+impl Shard {
+    /// The only one: it has everybody.
+    pub const ONLY: Self = Self { index: 0, count: 1, key: [0, 0], connections_total: u32::MAX };
+}
+
 /// What the gateway needs to know, all of it.
 #[derive(Clone, Debug)]
 pub struct GatewayConfig {
@@ -257,6 +276,8 @@ pub struct GatewayConfig {
     pub tick: Span,
     /// Connections held; further ones are refused politely.
     pub connections_max: u32,
+    /// Which clients it has.
+    pub shard: Shard,
     /// From accept to a complete HELLO.
     pub handshake_timeout: Span,
     /// From the first byte of a frame to its last.
@@ -303,6 +324,7 @@ impl Default for GatewayConfig {
             classes: Vec::new(),
             tick: limits::TICK_DEFAULT,
             connections_max: 1_000,
+            shard: Shard::ONLY,
             handshake_timeout: limits::HANDSHAKE_TIMEOUT,
             frame_timeout: limits::FRAME_TIMEOUT,
             linger_timeout: limits::LINGER_TIMEOUT,

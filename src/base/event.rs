@@ -397,7 +397,7 @@ pub enum TransportEvent {
         /// From where.
         remote: SocketAddr,
     },
-    /// It ended. Every connection that was told does so once.
+    /// It ended. Every connection that was told does so once, unless it is moved.
     Disconnected {
         /// Which.
         conn: ConnId,
@@ -407,6 +407,14 @@ pub enum TransportEvent {
         client: Option<ClientId>,
         /// Why.
         reason: CloseReason,
+    },
+    /// It goes on as a connection of the shard that owns its client: the next one that is told to
+    /// be connected from there. This one ended by that.
+    Moved {
+        /// Which.
+        conn: ConnId,
+        /// From where.
+        remote: SocketAddr,
     },
     /// Its client was silent for so long that it was asked whether it is there, or, where it is not
     /// asked, that its deadline passed.
@@ -454,6 +462,7 @@ impl TransportEvent {
         match self {
             Self::Connected { .. } => "connected",
             Self::Disconnected { .. } => "disconnected",
+            Self::Moved { .. } => "moved",
             Self::Suspect { .. } => "suspect",
             Self::Rescued { .. } => "rescued",
         }

@@ -13,6 +13,19 @@
 //! - At most one `Look` of a connection is under way; one `Looked` answers it.
 //! - After `Close` come at most one `Sent` (the chunk coming home) and exactly one `Closed`, and
 //!   then nothing more for that [`ConnId`]: its slot may be used again.
+//! - After `Move` nothing of the connection is told but one answer. `Moved` is the end, as `Closed`
+//!   is. After `Stayed` it is open as before, and nothing of it is under way: its receive has to be
+//!   asked for again. No `Send` is under way when `Move` is asked for; a `Receive` or a `Look` may
+//!   be, and is then over without a word.
+//! - What is received of a moving connection until its receive is over is put behind the bytes of
+//!   its `Move`, in order, and nothing is left out. A FIN stays with the socket, and is found again
+//!   by whoever receives next.
+//! - Where a moving connection arrives, `Arrived` stands for `Accepted` and for the `Received` of
+//!   all these bytes: its socket is answered with one `Adopt` or `Discard`.
+//!
+//! How a socket gets from one driver to another is not said here: a driver gives away
+//! [`Parcel`](crate::os::parcel::Parcel)s and takes them in, on its own thread, when whoever turns
+//! it asks for that.
 
 use std::net::SocketAddr;
 
@@ -74,6 +87,9 @@ pub enum Op {
         /// How long sent bytes may stay without an acknowledgement; zero: the kernel's default.
         timeout: Span,
     },
+    /// Give the connection to the shard that owns its client; answered by one `Moved` or one
+    /// `Stayed`.
+    Move(Box<Move>),
     /// End the connection and give its slot back.
     Close {
         /// Which connection.
@@ -92,6 +108,31 @@ pub struct Connect {
     pub source: Option<SocketAddr>,
     /// The peer.
     pub target: SocketAddr,
+}
+
+/// A connection that another shard should have.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Move {
+    /// Which connection.
+    pub conn: ConnId,
+    /// Which shard.
+    pub to: u16,
+    /// The peer's address, for whoever gets it.
+    pub peer: SocketAddr,
+    /// What was received of it so far, from the beginning of a preface on. At most
+    /// [`MOVE_BYTES_MAX`](crate::base::limits::MOVE_BYTES_MAX) travel.
+    pub bytes: Vec<u8>,
+}
+
+/// Why a connection could not be moved.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Stay {
+    /// It broke before it could leave.
+    Broken(IoFault),
+    /// The machine had no descriptor for it.
+    NoRoom,
+    /// More was received than may travel. What was received is lost.
+    TooMuch,
 }
 
 /// In what manner a connection is closed.
@@ -168,6 +209,32 @@ pub enum Completion<'a> {
     Closed {
         /// Which connection.
         conn: ConnId,
+    },
+    /// The connection is another shard's, and no operation of it is left here.
+    Moved {
+        /// Which connection.
+        conn: ConnId,
+    },
+    /// The connection could not be moved. It is still here, with nothing under way.
+    Stayed {
+        /// Which connection.
+        conn: ConnId,
+        /// Why.
+        why: Stay,
+    },
+    /// A connection came from another shard.
+    Arrived {
+        /// Its socket.
+        socket: SocketHandle,
+        /// The peer's address.
+        peer: SocketAddr,
+        /// What was received of it so far. Borrowed for this one call.
+        bytes: &'a [u8],
+    },
+    /// A connection came from another shard, and the machine had no place for it: it is closed.
+    ArrivalFailed {
+        /// Why.
+        fault: IoFault,
     },
 }
 

@@ -97,6 +97,27 @@ pub const HELD_ROOM_MIN: usize = REFUSALS_MAX as usize / 2;
 /// Accept operations waiting in the kernel at once.
 pub const ACCEPTS_MAX: u32 = 64;
 
+/// Most shards: more than that no machine has cores for. A shard's number has 8 bits beside the
+/// slot in what is told outside.
+pub const SHARDS_MAX: u16 = 64;
+/// Slots of a shard that only connections from other shards get, so that a door full of newcomers
+/// does not hold up those who are being moved.
+pub const ARRIVALS_MAX: u32 = 256;
+/// A shard holds its share of the connections, and this part of it more, because clients are spread
+/// by a hash...
+pub const SHARE_SLACK_PART: u32 = 16;
+/// ...and at least so many more: eight standard deviations of a share of 16,384.
+pub const SHARE_SLACK_MIN: u32 = 1_024;
+/// Connections of one shard on their way to others. Further newcomers of others are refused.
+pub const MOVES_MAX: usize = 1_024;
+/// Connections on their way out that have an ordinary descriptor, of one shard.
+pub const MOVE_DESCRIPTORS_MAX: usize = 64;
+/// Places in the queue from one shard to another.
+pub const MOVE_QUEUE_MAX: usize = 64;
+/// Bytes that travel with a connection: a HELLO, and what a client sends without waiting for
+/// WELCOME.
+pub const MOVE_BYTES_MAX: usize = HANDSHAKE_BYTES_MAX + 64 * RECEIVE_BUFFER_BYTES;
+
 /// Clients of late that are remembered: 42 bytes each.
 pub const RECENT_MAX: usize = 64 * 1_024;
 /// Window within which a client's comings are counted.
@@ -195,6 +216,8 @@ pub const EXPIRE_BATCH_MAX: usize = 1_024;
 pub const WHEEL_VISITS_MAX: usize = 4_096;
 /// Clients told GOAWAY in one turn of a drain.
 pub const DRAIN_BATCH_MAX: u32 = 1_024;
+/// Connections taken in from other shards in one turn.
+pub const TURN_ARRIVALS_MAX: usize = 1_024;
 /// Commands taken in one turn.
 pub const TURN_COMMANDS_MAX: usize = 256;
 /// Events handed to the side thread in one turn.
@@ -301,6 +324,9 @@ const _: () = {
     assert!(INTERVAL_MIN.as_nanos() < TIMEOUT_MIN.as_nanos());
     assert!(CONNECTIONS_DEFAULT <= CONNECTIONS_LIMIT);
     assert!(CONNECTIONS_LIMIT as u64 + (REFUSALS_MAX as u64) < 1 << 24); // slot bits of a token
+    assert!(CONNECTIONS_LIMIT as u64 + ((REFUSALS_MAX + ARRIVALS_MAX) as u64) < 1 << 24);
+    assert!(SHARDS_MAX <= 1 << 8); // a shard and a slot are one number of 32 bits outside
+    assert!(MOVE_BYTES_MAX >= HANDSHAKE_BYTES_MAX + RECEIVE_BUFFER_BYTES);
     assert!(RING_CQ_ENTRIES >= 2 * RING_SQ_ENTRIES);
     assert!(RECEIVE_BUFFERS.is_power_of_two());
     assert!(RECEIVE_BYTES_AT_ONCE.is_multiple_of(RECEIVE_BUFFER_BYTES));

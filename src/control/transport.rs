@@ -200,6 +200,7 @@ struct Line<'a> {
 #[derive(Serialize)]
 #[serde(untagged)]
 enum Detail<'a> {
+    /// It came, or it goes on in another shard.
     Connected {
         #[serde(serialize_with = "events::as_text")]
         remote: &'a dyn Display,
@@ -229,7 +230,9 @@ impl<'a> Line<'a> {
         dropped: u64,
     ) -> Self {
         let (conn, detail) = match &record.event {
-            TransportEvent::Connected { conn, remote } => (conn, Detail::Connected { remote }),
+            TransportEvent::Connected { conn, remote } | TransportEvent::Moved { conn, remote } => {
+                (conn, Detail::Connected { remote })
+            }
             TransportEvent::Disconnected { conn, remote, client, reason } => {
                 let client = client.as_ref().map(|client| client.as_str());
                 let (reason, code) = (reason.word(), reason.code());

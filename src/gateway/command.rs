@@ -83,7 +83,11 @@ pub struct Stats {
     pub seq_last: u64,
     /// Connections accepted.
     pub accepted: u64,
-    /// Accepts that failed for want of descriptors or memory.
+    /// Those of them that went on to the shard that owns their client.
+    pub moved: u64,
+    /// Connections that came from other shards.
+    pub arrived: u64,
+    /// Accepts and arrivals that failed for want of descriptors or memory.
     pub accept_faults: u64,
     /// Complete frames received: each one a beat.
     pub frames_received: u64,
@@ -137,6 +141,74 @@ impl Stats {
     /// Connections ended for `reason`.
     pub fn ended(&self, reason: CloseReason) -> u64 {
         self.endings[reason.index()].count
+    }
+
+    /// Adds what another shard says of itself.
+    pub fn add(&mut self, other: &Self) {
+        // Every field is named, so that a new one does not compile until it is added.
+        let Self {
+            connections,
+            online,
+            events_waiting,
+            seq_last,
+            accepted,
+            moved,
+            arrived,
+            accept_faults,
+            frames_received,
+            bytes_received,
+            frames_sent,
+            data_received,
+            receives_rearmed,
+            rescued,
+            pings_sent,
+            pings_answered,
+            lateness,
+            held,
+            resumed,
+            returned,
+            false_offline,
+            stalls,
+            stalled,
+            stale,
+            endings,
+        } = other;
+        for (sum, count) in [
+            (&mut self.connections, connections),
+            (&mut self.online, online),
+            (&mut self.events_waiting, events_waiting),
+            (&mut self.held, held),
+        ] {
+            *sum += count;
+        }
+        for (sum, count) in [
+            (&mut self.seq_last, seq_last),
+            (&mut self.accepted, accepted),
+            (&mut self.moved, moved),
+            (&mut self.arrived, arrived),
+            (&mut self.accept_faults, accept_faults),
+            (&mut self.frames_received, frames_received),
+            (&mut self.bytes_received, bytes_received),
+            (&mut self.frames_sent, frames_sent),
+            (&mut self.data_received, data_received),
+            (&mut self.receives_rearmed, receives_rearmed),
+            (&mut self.rescued, rescued),
+            (&mut self.pings_sent, pings_sent),
+            (&mut self.pings_answered, pings_answered),
+            (&mut self.resumed, resumed),
+            (&mut self.returned, returned),
+            (&mut self.false_offline, false_offline),
+            (&mut self.stalls, stalls),
+            (&mut self.stale, stale),
+        ] {
+            *sum += count;
+        }
+        self.stalled = self.stalled + *stalled;
+        self.lateness.add(lateness);
+        for (sum, more) in self.endings.iter_mut().zip(endings) {
+            sum.count += more.count;
+            sum.peer_last = more.peer_last.or(sum.peer_last);
+        }
     }
 
     pub(crate) fn count_ending(&mut self, reason: CloseReason, peer: SocketAddr) {

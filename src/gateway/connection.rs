@@ -60,7 +60,7 @@ pub(crate) enum State {
         /// What we wait for.
         waits_for: WaitsFor,
     },
-    /// The close was asked for; the kernel's answer frees the slot.
+    /// The close was asked for, or the move to another shard; the kernel's answer frees the slot.
     Closing,
 }
 

@@ -42,6 +42,15 @@ impl Lateness {
         self.max = self.max.max(late);
     }
 
+    pub(crate) fn add(&mut self, other: &Self) {
+        for (sum, count) in self.buckets.iter_mut().zip(other.buckets) {
+            *sum += count;
+        }
+        self.count += other.count;
+        self.sum = self.sum + other.sum;
+        self.max = self.max.max(other.max);
+    }
+
     /// A bound that this share of the verdicts kept, `share` from 0 to 1: the upper bound of the
     /// bucket in which the share is reached, or the maximum where that is less.
     pub fn quantile(&self, share: f64) -> Span {

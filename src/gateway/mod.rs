@@ -26,6 +26,7 @@ mod events;
 mod farewell;
 mod lateness;
 mod lived;
+mod moves;
 mod peer;
 mod recent;
 mod requests;
@@ -36,12 +37,15 @@ mod tests;
 mod transport;
 mod verdict;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use crate::base::config::{GatewayConfig, TransportEvents};
 use crate::base::event::{CloseReason, Event, Record};
 use crate::base::ids::ConnId;
-use crate::base::io::{CloseHow, Completion, IoFault, Op, ReceiveEnd, SocketHandle, TcpFacts};
+use crate::base::io::{
+    CloseHow, Completion, IoFault, Move, Op, ReceiveEnd, SocketHandle, TcpFacts,
+};
 use crate::base::limits;
 use crate::base::time::{Moment, Span, WallAnchor};
 use crate::gateway::connection::{ChunkPool, Connection, Look, Receive, Socket, State, WaitsFor};
@@ -54,6 +58,7 @@ use crate::tracker::{Progress, Tracker, TrackerConfig};
 
 pub use crate::gateway::command::{Command, Endings, Presence, Reply, Stats};
 pub use crate::gateway::lateness::{LATENESS_BOUNDS, Lateness};
+pub use crate::gateway::moves::owner;
 
 /// The gateway: every connection, every session, and what is to be done about them.
 ///
@@ -69,6 +74,12 @@ pub struct Gateway {
     held: HeldSessions,
     chunks: ChunkPool,
     ops: Vec<Op>,
+    /// About to be moved: said to the kernel when operations are taken next.
+    departures: BTreeMap<ConnId, Box<Move>>,
+    /// About to be moved, and being moved.
+    moves: usize,
+    /// Connections of the other shards.
+    connections_elsewhere: usize,
     accepting: Accepting,
     draining: Option<Drain>,
     /// Whether the wheel or a drain stopped for want of budget.
@@ -107,7 +118,7 @@ impl Gateway {
     /// A gateway that nobody is connected to yet. Its first operations ask for connections.
     pub fn new(config: GatewayConfig, now: Moment) -> Self {
         let tracker = Tracker::new(TrackerConfig {
-            capacity_max: config.connections_max.saturating_add(limits::REFUSALS_MAX),
+            capacity_max: capacity(&config),
             tick: config.tick,
             hash_key: config.hash_key,
             start: now,
@@ -124,6 +135,9 @@ impl Gateway {
             held: HeldSessions::default(),
             chunks: ChunkPool::default(),
             ops: Vec::new(),
+            departures: BTreeMap::new(),
+            moves: 0,
+            connections_elsewhere: 0,
             accepting: Accepting { outstanding: 0, paused_until: None },
             draining: None,
             unfinished: Progress::Done,
@@ -131,7 +145,7 @@ impl Gateway {
             turn: 1,
             awaits_send: false,
             tcp_seen: None,
-            epoch_next: config.epoch_first,
+            epoch_next: config.epoch_first + u64::from(config.shard.index),
             jitter: fastrand::Rng::with_seed(config.seed),
             stats: Stats::default(),
             config,
@@ -154,6 +168,12 @@ impl Gateway {
             Completion::Sent { conn, chunk, result } => self.on_sent(conn, chunk, result, now),
             Completion::Looked { conn, found, tcp } => self.on_looked(conn, found, tcp, now),
             Completion::Closed { conn } => self.on_closed(conn),
+            Completion::Moved { conn } => self.on_moved(conn, now),
+            Completion::Stayed { conn, why } => self.on_stayed(conn, why, now),
+            Completion::Arrived { socket, peer, bytes } => {
+                self.on_arrived(socket, peer, bytes, now);
+            }
+            Completion::ArrivalFailed { .. } => self.stats.accept_faults += 1,
             // A gateway opens no connections.
             Completion::Connected { socket, .. } => self.ops.push(Op::Discard { socket }),
             Completion::ConnectFailed { .. } => self.stats.stale += 1,
@@ -196,6 +216,9 @@ impl Gateway {
     /// Moves what the kernel should do to the end of `out`.
     pub fn take_ops(&mut self, out: &mut Vec<Op>) {
         out.append(&mut self.ops);
+        if !self.departures.is_empty() {
+            out.extend(std::mem::take(&mut self.departures).into_values().map(Op::Move));
+        }
     }
 
     /// Whether anything waits for the end of a send that was asked for since this was last asked:
@@ -288,6 +311,8 @@ impl Gateway {
         assert!(self.chunks.len() <= limits::CHUNKS_KEPT_MAX);
         let room = self.capacity() - self.tracker.len();
         assert!(self.accepting.outstanding as usize <= room, "every accept has a slot waiting");
+        assert!(self.departures.len() <= self.moves);
+        assert!(self.moves <= limits::MOVES_MAX);
         let (mut live, mut held) = (0, 0);
         for slot in 0..self.tracker.slots_end() {
             let Some((conn, connection)) = self.tracker.slot(slot) else { continue };
@@ -340,12 +365,18 @@ impl Gateway {
     // --- connections come and go -----------------------------------------------------------------
 
     fn capacity(&self) -> usize {
-        self.config.connections_max.saturating_add(limits::REFUSALS_MAX) as usize
+        capacity(&self.config) as usize
     }
 
-    /// Slots that are free.
+    /// Slots that are free for whoever is accepted.
     fn room(&self) -> usize {
-        self.capacity() - self.tracker.len()
+        let room = self.capacity() - self.tracker.len();
+        if self.is_sharded() { room.saturating_sub(limits::ARRIVALS_MAX as usize) } else { room }
+    }
+
+    /// Whether there are other shards.
+    fn is_sharded(&self) -> bool {
+        self.config.shard.count > 1
     }
 
     /// Asks for as many connections as there are slots for, so that an accepted one always has one.
@@ -365,10 +396,23 @@ impl Gateway {
     fn on_accepted(&mut self, socket: SocketHandle, peer: SocketAddr, now: Moment) {
         self.accepting.outstanding = self.accepting.outstanding.saturating_sub(1);
         self.stats.accepted += 1;
+        let Some(conn) = self.admit(socket, peer, now) else { return };
+        if self.draining.is_some() {
+            self.end(conn, CloseReason::Drain, now);
+        } else if !self.is_sharded() && self.is_full() {
+            // Among shards it is known with HELLO whose the newcomer is, and who has to have room.
+            self.end(conn, CloseReason::Busy, now);
+        }
+        self.make_room(now);
+        self.ask_for_connections();
+    }
+
+    /// A socket becomes a connection that has everything still to say.
+    fn admit(&mut self, socket: SocketHandle, peer: SocketAddr, now: Moment) -> Option<ConnId> {
         let deadline = now + self.config.handshake_timeout;
         let Ok(conn) = self.tracker.admit(Connection::new(peer, now), deadline) else {
             self.ops.push(Op::Discard { socket });
-            return;
+            return None;
         };
         self.ops.push(Op::Adopt { socket, conn });
         self.ops.push(Op::Receive { conn });
@@ -376,20 +420,17 @@ impl Gateway {
             connection.receive = Receive::Armed;
         }
         self.tell_connected(conn, now);
-        if self.draining.is_some() {
-            self.end(conn, CloseReason::Drain, now);
-        } else if self.is_full() {
-            self.end(conn, CloseReason::Busy, now);
-        }
-        self.make_room(now);
-        self.ask_for_connections();
+        Some(conn)
     }
 
     /// Whether the newest connection is one too many, or its events would be.
     fn is_full(&self) -> bool {
         // Whoever is held comes back by a further connection, and must not find the door closed.
         let here = self.tracker.len() - self.held.count();
-        here > self.config.connections_max as usize || self.ledger.is_congested()
+        let everywhere = self.here() + self.connections_elsewhere;
+        here > self.config.connections_max as usize
+            || everywhere > self.config.shard.connections_total as usize
+            || self.ledger.is_congested()
     }
 
     fn on_accept_failed(&mut self, fault: IoFault, now: Moment) {
@@ -427,7 +468,10 @@ impl Gateway {
                 }
             }
             ReceiveEnd::Eof => self.on_gone(conn, CloseReason::ClosedByPeer, now),
-            ReceiveEnd::Fault(fault) => self.on_gone(conn, reason_of(fault), now),
+            ReceiveEnd::Fault(fault) => {
+                self.on_gone(conn, reason_of(fault), now);
+                self.on_broken_before_move(conn, fault, now);
+            }
         }
     }
 
@@ -525,6 +569,13 @@ impl Gateway {
             self.tracker.touch(conn, until);
         }
     }
+}
+
+/// Slots: the connections, those that are kept for refusals, and those for who comes from other
+/// shards.
+fn capacity(config: &GatewayConfig) -> u32 {
+    let for_arrivals = if config.shard.count > 1 { limits::ARRIVALS_MAX } else { 0 };
+    config.connections_max.saturating_add(limits::REFUSALS_MAX).saturating_add(for_arrivals)
 }
 
 /// The reason that a fault of the socket is.

@@ -28,7 +28,8 @@ impl Gateway {
         };
         match &connection.state {
             State::Greeting { .. } | State::Live(_) => {}
-            State::Held(_) | State::Leaving { .. } | State::Closing => return,
+            State::Closing => return self.send_behind(conn, bytes, now),
+            State::Held(_) | State::Leaving { .. } => return,
         }
         let (mut deframer, mut begun_at) = connection.take_begun();
         let mut rest = bytes;
@@ -38,7 +39,7 @@ impl Gateway {
             let next = match deframer.next(&mut rest, payload_max) {
                 Ok(Some(inbound)) => {
                     begun_at = None;
-                    self.on_inbound(conn, &inbound, now)
+                    self.on_inbound(conn, &inbound, rest, now)
                 }
                 Ok(None) => break,
                 Err(error) => {
@@ -75,7 +76,14 @@ impl Gateway {
         }
     }
 
-    fn on_inbound(&mut self, conn: ConnId, inbound: &Inbound<'_>, now: Moment) -> Next {
+    /// Something complete came in, and `rest` behind it.
+    fn on_inbound(
+        &mut self,
+        conn: ConnId,
+        inbound: &Inbound<'_>,
+        rest: &[u8],
+        now: Moment,
+    ) -> Next {
         let Some(connection) = self.tracker.get_mut(conn) else { return Next::Ended };
         let is_greeting = match &mut connection.state {
             State::Greeting { preface, .. } => {
@@ -107,7 +115,7 @@ impl Gateway {
             Inbound::Message(message) => {
                 self.stats.frames_received += 1;
                 if is_greeting {
-                    self.on_first_message(conn, message, now)
+                    self.on_first_message(conn, message, rest, now)
                 } else {
                     self.on_message(conn, message, now)
                 }
@@ -116,9 +124,18 @@ impl Gateway {
     }
 
     /// The first frame says who the client is, or there is no second one.
-    fn on_first_message(&mut self, conn: ConnId, message: &Message<'_>, now: Moment) -> Next {
+    fn on_first_message(
+        &mut self,
+        conn: ConnId,
+        message: &Message<'_>,
+        rest: &[u8],
+        now: Moment,
+    ) -> Next {
         match message {
             Message::Hello { wanted_interval_ms, client_id, class, resume, before, .. } => {
+                if let Some(to) = self.elsewhere(client_id) {
+                    return self.move_away(conn, message, rest, to, now);
+                }
                 let interval = Span::from_millis(u64::from(*wanted_interval_ms));
                 let wish = Wish { client_id, class, interval, resume, before: *before };
                 self.on_hello(conn, &wish, now)

@@ -42,6 +42,9 @@ impl Gateway {
         if self.ledger.is_congested() {
             return self.refuse(conn, CloseReason::Busy, now);
         }
+        if self.is_sharded() && self.is_full() {
+            return self.refuse(conn, CloseReason::Busy, now);
+        }
         let Ok(client) = ClientId::new(wish.client_id) else {
             return self.refuse(conn, CloseReason::BadClientId, now);
         };
@@ -73,7 +76,10 @@ impl Gateway {
             Entry::New => self.epoch_next,
             Entry::Resumed { epoch, .. } => epoch,
         };
-        self.epoch_next += u64::from(entry == Entry::New);
+        if entry == Entry::New {
+            // The epochs between are those of the other shards.
+            self.epoch_next += u64::from(self.config.shard.count);
+        }
         let session = Session::new(epoch, class, self.ping_after(class), now);
         let rhythm = session.rhythm();
         let Some(connection) = self.tracker.get_mut(conn) else { return Next::Ended };

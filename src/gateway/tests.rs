@@ -18,6 +18,7 @@ use crate::wire::message::{Before, Message, Reply as PingReply};
 use crate::wire::native::{self, Deframer, Inbound};
 
 mod edges;
+mod moves;
 mod sessions;
 mod strangers;
 mod transport;

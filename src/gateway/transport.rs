@@ -58,6 +58,14 @@ impl Gateway {
         transport.tell(event, self.time.expected(now));
     }
 
+    /// A connection goes on in another shard.
+    pub(crate) fn tell_moved(&mut self, conn: ConnId, now: Moment) {
+        let Some(transport) = &mut self.transport else { return };
+        let Some(connection) = self.tracker.get(conn) else { return };
+        let event = TransportEvent::Moved { conn, remote: connection.peer() };
+        transport.tell(event, self.time.expected(now));
+    }
+
     /// A connection ends. Called before its session loses its name.
     pub(crate) fn tell_disconnected(&mut self, conn: ConnId, reason: CloseReason, now: Moment) {
         let Some(transport) = &mut self.transport else { return };

@@ -183,7 +183,12 @@ impl Fleet {
             Completion::Closed { conn } => self.on_closed(conn, now),
             // The load bench listens nowhere.
             Completion::Accepted { socket, .. } => self.ops.push(Op::Discard { socket }),
-            Completion::AcceptFailed { .. } | Completion::Looked { .. } => {}
+            Completion::Arrived { socket, .. } => self.ops.push(Op::Discard { socket }),
+            Completion::AcceptFailed { .. }
+            | Completion::Looked { .. }
+            | Completion::Moved { .. }
+            | Completion::Stayed { .. }
+            | Completion::ArrivalFailed { .. } => {}
         }
     }
 

@@ -11,6 +11,7 @@ mod fault;
 pub mod inspect;
 pub mod machine;
 mod outgoing;
+pub mod parcel;
 pub mod pause;
 pub mod process;
 pub mod random;

@@ -115,6 +115,16 @@ impl Listener {
         self.local_address
     }
 
+    /// The same socket again, for another driver: whoever accepts first has the connection, and it
+    /// listens until all of them are dropped.
+    ///
+    /// # Errors
+    /// When the process has no descriptor left.
+    pub fn share(&self) -> std::io::Result<Self> {
+        let socket = self.socket.try_clone()?;
+        Ok(Self { socket, local_address: self.local_address })
+    }
+
     pub(crate) fn raw(&self) -> RawFd {
         self.socket.as_raw_fd()
     }

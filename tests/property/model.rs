@@ -278,7 +278,8 @@ impl World {
             | Op::Adopt { .. }
             | Op::Discard { .. }
             | Op::Receive { .. }
-            | Op::SetUserTimeout { .. } => {}
+            | Op::SetUserTimeout { .. }
+            | Op::Move(_) => {}
         }
     }
 

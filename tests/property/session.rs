@@ -241,7 +241,7 @@ impl Stage {
                     self.ops.push(op);
                 }
                 Op::Receive { .. } | Op::SetUserTimeout { .. } | Op::Discard { .. } => {}
-                Op::Connect(_) => panic!("a gateway opens no connections"),
+                Op::Connect(_) | Op::Move(_) => panic!("nobody asked for {op:?}"),
             }
         }
         assert!(self.accepts <= limits::ACCEPTS_MAX);

@@ -213,7 +213,13 @@ impl Chaos {
                 assert!(believed.closing && !believed.sending);
                 self.ended += 1;
             }
-            Seen::AcceptFailed(_) | Seen::Connected(..) | Seen::ConnectFailed(..) => {
+            Seen::AcceptFailed(_)
+            | Seen::Connected(..)
+            | Seen::ConnectFailed(..)
+            | Seen::Moved(_)
+            | Seen::Stayed(..)
+            | Seen::Arrived(..)
+            | Seen::ArrivalFailed(_) => {
                 panic!("{seen:?}");
             }
         }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use heartwheel::base::ids::ConnId;
 use heartwheel::base::io::{
-    Chunk, CloseHow, Completion, Found, IoFault, Op, ReceiveEnd, SocketHandle,
+    Chunk, CloseHow, Completion, Found, IoFault, Op, ReceiveEnd, SocketHandle, Stay,
 };
 use heartwheel::os::driver::{Driver, DriverConfig, More};
 use heartwheel::os::ring::{Descriptors, RingSizes};
@@ -28,6 +28,10 @@ pub enum Seen {
     Sent(ConnId, usize, Result<usize, IoFault>),
     Looked(ConnId, Found),
     Closed(ConnId),
+    Moved(ConnId),
+    Stayed(ConnId, Stay),
+    Arrived(SocketHandle, SocketAddr, Vec<u8>),
+    ArrivalFailed(IoFault),
 }
 
 impl Seen {
@@ -46,6 +50,12 @@ impl Seen {
                 Self::Looked(conn, found)
             }
             Completion::Closed { conn } => Self::Closed(conn),
+            Completion::Moved { conn } => Self::Moved(conn),
+            Completion::Stayed { conn, why } => Self::Stayed(conn, why),
+            Completion::Arrived { socket, peer, bytes } => {
+                Self::Arrived(socket, peer, bytes.to_vec())
+            }
+            Completion::ArrivalFailed { fault } => Self::ArrivalFailed(fault),
         }
     }
 }

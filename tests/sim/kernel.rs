@@ -258,6 +258,7 @@ impl Kernel {
                 link.looking = Some(due);
             }),
             Op::SetUserTimeout { conn, .. } => self.on_link(conn, now, |_, _, _| {}),
+            Op::Move(departure) => panic!("{departure:?}: there is one shard"),
             Op::Close { conn, how } => {
                 self.on_link(conn, now, |link, due, shop| link.begin_close(due, how, shop));
             }

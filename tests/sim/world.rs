@@ -502,7 +502,8 @@ impl World {
                 | Op::Connect(_)
                 | Op::Discard { .. }
                 | Op::Receive { .. }
-                | Op::SetUserTimeout { .. } => {}
+                | Op::SetUserTimeout { .. }
+                | Op::Move(_) => {}
             }
             self.kernel.submit(op, self.now);
         }

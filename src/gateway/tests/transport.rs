@@ -27,6 +27,7 @@ fn lines(stage: &mut Stage) -> Vec<String> {
             let client = client.map_or("nobody".to_owned(), |client| client.to_string());
             format!("disconnected {conn} {client} {reason}")
         }
+        TransportEvent::Moved { conn, .. } => format!("moved {conn}"),
         TransportEvent::Suspect { client, silence, .. } => format!("suspect {client} {silence}"),
         TransportEvent::Rescued { client, by, .. } => format!("rescued {client} {}", by.word()),
     };

@@ -194,7 +194,11 @@ impl World {
                 self.later(LATENCY.times(2), News::Closed { conn });
             }
             Op::Discard { .. } => {}
-            Op::Accept { .. } | Op::StopAccepting | Op::Look { .. } | Op::SetUserTimeout { .. } => {
+            Op::Accept { .. }
+            | Op::StopAccepting
+            | Op::Look { .. }
+            | Op::SetUserTimeout { .. }
+            | Op::Move(_) => {
                 panic!("the fleet has no use for {op:?}")
             }
         }

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
 use io_uring::opcode;
 
 use crate::base::ids::ConnId;
-use crate::base::io::{Completion, Found, IoFault, ReceiveEnd, TcpFacts};
+use crate::base::io::{Completion, Found, IoFault, ReceiveEnd, Stay, TcpFacts};
 use crate::base::limits::REAP_BATCH_MAX;
 use crate::os::facts::tcp_facts;
 use crate::os::fault::fault_of_result;
@@ -24,6 +24,10 @@ const PUBLISH_EVERY: usize = 256;
 pub(super) enum Immediate {
     AcceptFailed { fault: IoFault },
     ConnectFailed { ticket: u32, fault: IoFault },
+    Moved { conn: ConnId },
+    Stayed { conn: ConnId, why: Stay },
+    Arrived { key: usize },
+    ArrivalFailed { fault: IoFault },
 }
 
 impl Driver {
@@ -39,6 +43,13 @@ impl Driver {
                 Immediate::AcceptFailed { fault } => Completion::AcceptFailed { fault },
                 Immediate::ConnectFailed { ticket, fault } => {
                     Completion::ConnectFailed { ticket, fault }
+                }
+                Immediate::Moved { conn } => Completion::Moved { conn },
+                Immediate::Stayed { conn, why } => Completion::Stayed { conn, why },
+                Immediate::ArrivalFailed { fault } => Completion::ArrivalFailed { fault },
+                Immediate::Arrived { key } => {
+                    self.moves.tell_arrival(key, each);
+                    continue;
                 }
             });
         }
@@ -130,6 +141,9 @@ impl Driver {
             Kind::Connect => self.on_connect(token, cqe, each),
             Kind::Wake => self.on_bell(Kind::Wake, token, cqe),
             Kind::Bell => self.on_bell(Kind::Bell, token, cqe),
+            Kind::Depart => self.on_depart(token, cqe),
+            Kind::Left => self.on_left(token),
+            Kind::Arrive => self.on_arrive(token, cqe, each),
         }
     }
 
@@ -147,6 +161,8 @@ impl Driver {
             if audience == Audience::Open && length > 0 {
                 each(Completion::Received { conn, bytes: buffers.bytes(buffer, length) });
                 self.stats.received += 1;
+            } else if length > 0 {
+                self.moves.keep(conn, buffers.bytes(buffer, length));
             }
             buffers.give_back(buffer);
         }
@@ -155,7 +171,10 @@ impl Driver {
         }
         self.flight.end(conn, Operation::Receive);
         match audience {
-            Audience::Closing => self.close_when_ready(conn),
+            Audience::Closing => {
+                self.moves.note_end(conn, cqe.result);
+                self.close_when_ready(conn);
+            }
             Audience::Open => {
                 let end = self.end_of_receive(cqe.result);
                 each(Completion::ReceiveEnded { conn, end });

@@ -29,6 +29,11 @@ impl Files {
         number
     }
 
+    /// Gives a descriptor to whoever will own it from now on.
+    pub(super) fn take(&mut self, number: u32) -> OwnedFd {
+        self.open[number as usize].take().expect("a socket is given away once")
+    }
+
     /// Lets go of a descriptor that the kernel is being told to close.
     pub(super) fn let_go(&mut self, number: u32) {
         let file = self.open[number as usize].take();

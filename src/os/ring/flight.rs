@@ -226,6 +226,19 @@ impl Flight {
         socket
     }
 
+    /// The socket of a connection that is closing, or leaving for another driver.
+    pub(super) fn socket_of_closing(&self, conn: ConnId) -> Socket {
+        socket_of(&self.entries[index(conn.slot)])
+    }
+
+    /// A connection that was to leave stays, and is open again.
+    pub(super) fn reopen(&mut self, conn: ConnId) {
+        let entry = &mut self.entries[index(conn.slot)];
+        assert!(entry.state & CLOSE_SENT != 0, "{conn} stays while something is under way");
+        assert!(entry.state & UNDER_WAY == 0);
+        entry.state = HELD;
+    }
+
     /// How many connections are held.
     pub(super) const fn held(&self) -> usize {
         self.held

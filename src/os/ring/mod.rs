@@ -25,6 +25,7 @@ mod buffers;
 mod connect;
 mod files;
 mod flight;
+mod moves;
 mod room;
 mod send;
 mod setup;
@@ -48,6 +49,7 @@ use crate::os::ring::answer::Immediate;
 use crate::os::ring::connect::Connects;
 use crate::os::ring::files::Files;
 use crate::os::ring::flight::{Flight, Operation, Socket};
+use crate::os::ring::moves::Moves;
 use crate::os::ring::room::Room;
 use crate::os::ring::setup::{Bell, Cqe, Ran, Ring, Sleep};
 use crate::os::ring::token::{Kind, Token};
@@ -169,6 +171,7 @@ pub struct Driver {
     flight: Flight,
     accepts: Accepts,
     connects: Connects,
+    moves: Moves,
     options: Slab<Room<u32>>,
     linger: Room<libc::linger>,
     peeked: Room<u8>,
@@ -201,6 +204,7 @@ impl Driver {
             flight: Flight::default(),
             accepts: Accepts::new(listener),
             connects: Connects::default(),
+            moves: Moves::default(),
             options: Slab::new(),
             linger: Room::new(libc::linger { l_onoff: 1, l_linger: 0 }),
             peeked: Room::new(0),
@@ -361,6 +365,7 @@ impl Driver {
         self.flight.check(&mut used);
         self.accepts.check(&mut used);
         self.connects.check(&mut used);
+        self.moves.check(&mut used);
         for (ring, used) in self.rings.iter().zip(used) {
             assert!(ring.files_free <= ring.files_max);
             // The rest are sockets handed over and not yet adopted, or being discarded.
@@ -379,6 +384,7 @@ impl Driver {
             Op::Send { conn, chunk } => self.begin_send(conn, chunk),
             Op::Look { conn } => self.begin_look(conn),
             Op::SetUserTimeout { conn, timeout } => self.set_user_timeout(conn, timeout),
+            Op::Move(departure) => self.begin_move(*departure),
             Op::Close { conn, how } => self.begin_close(conn, how),
         }
     }
@@ -447,9 +453,12 @@ impl Driver {
         self.push(ring, entry, Token::of(cancel, conn));
     }
 
-    /// Closes the socket once nothing of its connection is under way.
+    /// Closes the socket once nothing of its connection is under way, or lets it leave.
     fn close_when_ready(&mut self, conn: ConnId) {
         let Some((socket, how)) = self.flight.take_ready_to_close(conn) else { return };
+        if self.moves.is_leaving(conn) {
+            return self.depart(conn, socket);
+        }
         match how {
             CloseHow::Finish => {}
             CloseHow::Abort => self.make_close_a_reset(socket, conn),

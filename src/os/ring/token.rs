@@ -43,10 +43,16 @@ pub(super) enum Kind {
     Bell,
     /// The send of a connection that is told of only if it fails.
     QuietSend,
+    /// An ordinary descriptor for a connection that leaves.
+    Depart,
+    /// Its way out of the ring's table.
+    Left,
+    /// The way of another driver's connection into the table; the slot is the arrival.
+    Arrive,
 }
 
 impl Kind {
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 20] = [
         Self::Accept,
         Self::CancelAccept,
         Self::Receive,
@@ -64,6 +70,9 @@ impl Kind {
         Self::Wake,
         Self::Bell,
         Self::QuietSend,
+        Self::Depart,
+        Self::Left,
+        Self::Arrive,
     ];
 }
 

@@ -1,0 +1,17 @@
+//! A connection between two drivers.
+
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+
+/// A connection that has left one driver and not arrived at another: the socket as an ordinary
+/// descriptor, and what was received of it. Whoever drops it closes the connection.
+#[derive(Debug)]
+pub struct Parcel {
+    /// The shard that it is for.
+    pub to: u16,
+    /// The peer's address.
+    pub peer: SocketAddr,
+    /// What was received so far.
+    pub bytes: Vec<u8>,
+    pub(crate) socket: OwnedFd,
+}
