@@ -66,8 +66,9 @@ impl Gateway {
                 return;
             }
         }
-        if let Some(chunk) = connection.outbox.take_to_send() {
-            self.ops.push(Op::Send { conn, chunk });
+        match connection.outbox.take_to_send() {
+            Some(chunk) => self.ops.push(Op::Send { conn, chunk }),
+            None => self.awaits_send |= !connection.outbox.is_empty(),
         }
         if connection.look == Look::None
             && let Some(deadline) = connection.next_deadline(&self.config)
