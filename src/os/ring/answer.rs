@@ -64,7 +64,7 @@ impl Driver {
         each: &mut impl FnMut(Completion<'_>),
     ) -> Result<Drained, RingError> {
         let ring = &mut self.rings[index];
-        if index > 0 && !ring.may_have_news() {
+        if index > 0 && !ring.may_have_news() && ring.all_sends_told() {
             return Ok(Drained { completions: 0, more: More::Nothing });
         }
         let budget = budget.min(REAP_BATCH_MAX);
