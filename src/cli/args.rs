@@ -15,8 +15,8 @@ use crate::base::limits;
 use crate::base::time::Span;
 use crate::cli::classes::{CLASS_DELIMITER, ClassArg, parse_class};
 use crate::cli::values::{
-    DUPLICATES, choice, parse_address, parse_events, parse_probe, parse_span, parse_user_timeout,
-    parse_window,
+    DUPLICATES, ShardsArg, choice, parse_address, parse_events, parse_probe, parse_shards,
+    parse_span, parse_user_timeout, parse_window,
 };
 use crate::control::events::EventsTarget;
 use crate::control::journal::Position;
@@ -102,6 +102,10 @@ pub struct ServeArgs {
     /// Name of this node, as events tell it (default: the host's name)
     #[arg(long, value_name = "NAME")]
     pub node: Option<String>,
+    /// Loops that share the clients, each on a thread of its own; auto: one for each processor
+    /// (default: 1)
+    #[arg(long, value_name = "N|auto", value_parser = parse_shards)]
+    pub shards: Option<ShardsArg>,
 
     /// Rhythm of clients that ask for none, see below (default: typical)
     #[arg(long, value_name = "NAME", value_parser = preset_words(), help_heading = "Heartbeats",

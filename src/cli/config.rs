@@ -12,9 +12,11 @@ use crate::base::time::Span;
 use crate::cli::args::{DemoArgs, Descriptors, DriverChoice, ServeArgs, Switch};
 use crate::cli::classes;
 use crate::cli::error::CliError;
+use crate::cli::values::ShardsArg;
 use crate::control::events::EventsTarget;
 use crate::control::journal::JournalOptions;
 use crate::control::log::{LogFormat, LogLevel};
+use crate::os::process;
 
 /// Where a gateway listens unless told otherwise: this machine only, until somebody decides.
 pub const LISTEN_DEFAULT: SocketAddr =
@@ -39,6 +41,8 @@ pub struct ServeOptions {
     pub descriptors: Descriptors,
     /// Name of this node, if one was given.
     pub node: Option<String>,
+    /// How many loops share the clients.
+    pub shards: u16,
     /// Where events are written.
     pub events: EventsTarget,
     /// Where events are kept, if they are.
@@ -132,12 +136,22 @@ impl ServeOptions {
             driver: args.driver.unwrap_or_default(),
             descriptors: descriptors(args)?,
             node: args.node.as_deref().map(node_name).transpose()?,
+            shards: shards(args.shards),
             events: args.events.clone().unwrap_or_default(),
             journal: journal(args)?,
             transport_events: transport_events(args)?,
             log_format: args.log_format.unwrap_or_default(),
             log_level: args.log_level.unwrap_or_default(),
         })
+    }
+}
+
+fn shards(typed: Option<ShardsArg>) -> u16 {
+    match typed {
+        None => 1,
+        Some(ShardsArg::Count(count)) => count,
+        Some(ShardsArg::Auto) => u16::try_from(process::cpu_count())
+            .map_or(limits::SHARDS_MAX, |cpus| cpus.clamp(1, limits::SHARDS_MAX)),
     }
 }
 

@@ -21,7 +21,7 @@ use crate::cli::args::{ServeArgs, Switch};
 use crate::cli::classes::{self, CLASS_DELIMITER, CLASS_KEYS, nearest_key};
 use crate::cli::error::CliError;
 use crate::cli::usage;
-use crate::cli::values::ValueError;
+use crate::cli::values::{ShardsArg, ValueError};
 
 /// What the variables of the environment begin with.
 const VARIABLE_PREFIX: &str = "HEARTWHEEL_";
@@ -255,10 +255,12 @@ fn class_words(
 fn text_of(arg: &Arg, value: &DeValue<'_>) -> Result<String, String> {
     let kind = Kind::of(arg);
     let found = match (kind, value) {
-        (Kind::Number, DeValue::Integer(number)) => {
+        (Kind::Number | Kind::Shards, DeValue::Integer(number)) => {
             return Ok(decimal(number.as_str(), number.radix()));
         }
-        (Kind::Text | Kind::Switch, DeValue::String(text)) => return Ok(text.as_ref().to_owned()),
+        (Kind::Text | Kind::Switch | Kind::Shards, DeValue::String(text)) => {
+            return Ok(text.as_ref().to_owned());
+        }
         (Kind::Switch, DeValue::Boolean(true)) => return Ok("on".to_owned()),
         (Kind::Switch, DeValue::Boolean(false)) => return Ok("off".to_owned()),
         (_, DeValue::String(_)) => "a text",
@@ -279,6 +281,8 @@ enum Kind {
     Number,
     Switch,
     Text,
+    /// A number, or a word in its place.
+    Shards,
 }
 
 impl Kind {
@@ -288,6 +292,8 @@ impl Kind {
             Self::Number
         } else if typed == TypeId::of::<Switch>() {
             Self::Switch
+        } else if typed == TypeId::of::<ShardsArg>() {
+            Self::Shards
         } else {
             Self::Text
         }
@@ -297,6 +303,7 @@ impl Kind {
         match self {
             Self::Number => "a whole number without quotes".to_owned(),
             Self::Switch => "true or false".to_owned(),
+            Self::Shards => "a whole number without quotes, or \"auto\"".to_owned(),
             Self::Text => {
                 let words = arg.get_possible_values();
                 let words: Vec<_> = words.iter().map(PossibleValue::get_name).collect();
@@ -411,6 +418,7 @@ mod tests {
         let values = [
             ("listen", "\"127.0.0.1:1\""),
             ("node", "\"n\""),
+            ("shards", "3"),
             ("interval", "\"5s\""),
             ("timeout", "\"12s\""),
             ("mode", "\"either\""),
@@ -454,6 +462,9 @@ mod tests {
         assert_eq!(args.outbox_bytes, Some(65_536));
         assert_eq!(args.keepalive, Some(Switch::Off));
         assert_eq!(args.node.as_deref(), Some("n"));
+        assert_eq!(args.shards, Some(ShardsArg::Count(3)));
+        let auto = joined(&[], &[], Some("shards = \"auto\"")).expect("all is well");
+        assert_eq!(auto.shards, Some(ShardsArg::Auto));
         assert_eq!(args.journal_retain_bytes, Some(1 << 32));
         assert_eq!(
             args.class,

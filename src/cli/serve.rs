@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use clap::ArgMatches;
 
-use crate::base::config::GatewayConfig;
+use crate::base::config::{GatewayConfig, Shard};
 use crate::base::event::FormerBoot;
 use crate::base::limits;
 use crate::base::time::Span;
@@ -32,7 +32,7 @@ use crate::os::ring;
 use crate::os::socket::{self, KeepAlive, ListenOptions, Listener};
 use crate::os::{process, random};
 use crate::server::Server;
-use crate::server::mailbox::Asker;
+use crate::server::shards::{self, Ended, Shards, Switchboard};
 
 /// Longest that the end of the program waits for the log to be written.
 const LOG_PATIENCE: Span = Span::from_secs(1);
@@ -71,27 +71,26 @@ pub fn serve(options: &ServeOptions) -> Result<(), CliError> {
         epoch_first: epoch_first(boot),
         hash_key: random::hash_key(),
         resume_key: random::hash_key(),
-        seed: random::u64(),
         wall,
         former,
         ..options.gateway.clone()
     };
     let ready = ready_line(&gateway, &options.events, address);
-    let driver = plan.driver_config(Some(listener));
-    let (mut server, asker, reader) = Server::new(driver, gateway, clock)
+    let plans = plans_of_shards(&plan, &gateway, listener)?;
+    let (shards, asker, readers) = shards::start(plans, clock, options.coalesce)
         .map_err(|error| CliError::machine(error.to_string()))?;
-    coalesce(&mut server, options.coalesce);
+    say_what_coalescing_costs(shards.first(), options.coalesce);
     let asker = Arc::new(Mutex::new(asker));
     let journal = options.journal.as_ref();
     let journal = journal
         .map(|options| start_journal(options, identity, clock, Arc::clone(&asker)))
         .transpose()?;
     let (door, journal) = journal.unzip();
-    let source = FromLoop::new(reader, clock).with_transport(transport_feed);
+    let source = FromLoop::new(readers, clock).with_transport(transport_feed);
     let side = side::spawn(source, writer, door).map_err(no_thread)?;
     let signals = watch_signals(asker, options.gateway.drain_timeout)?;
     tracing::info!("{ready}");
-    let outcome = run_to_the_end(server);
+    let outcome = run_to_the_end(shards);
     signals.end();
     // What was told is written even when the ring failed.
     let side = side.finish(limits::SIDE_PATIENCE);
@@ -128,7 +127,7 @@ fn start_journal(
     options: &JournalOptions,
     identity: Identity,
     clock: Clock,
-    asker: Arc<Mutex<Asker>>,
+    asker: Arc<Mutex<Switchboard>>,
 ) -> Result<(Door, JournalThread), CliError> {
     signals::outlive_file_size_limit().map_err(no_thread)?;
     let writer = Writer::new(options.clone(), identity, clock.wall())
@@ -157,10 +156,41 @@ fn journal_outcome(outcome: Option<JournalOutcome>) -> Result<(), CliError> {
     }
 }
 
-/// Turns the loop until it is drained, says how its verdicts went, and closes the door to it.
-fn run_to_the_end(mut server: Server) -> Result<usize, CliError> {
-    let outcome = server.run();
-    summary::log(&server.gateway().stats());
+/// What each shard is made of: its part of the plan, its part of the clients, and the listening
+/// socket, which all share.
+fn plans_of_shards(
+    plan: &Plan,
+    gateway: &GatewayConfig,
+    listener: Listener,
+) -> Result<Vec<(DriverConfig, GatewayConfig)>, CliError> {
+    let one = plan.of_one_shard();
+    let key = random::hash_key();
+    let mut listeners = Vec::new();
+    for _ in 1..plan.shards {
+        let shared = listener.share();
+        let cannot = |cause| CliError::machine(format!("cannot share the listener: {cause}"));
+        listeners.push(shared.map_err(cannot)?);
+    }
+    listeners.push(listener);
+    let plans = (0..plan.shards).zip(listeners).map(|(index, listener)| {
+        let driver = one.driver_config(Some(listener));
+        let connections_total = plan.connections_max;
+        let gateway = GatewayConfig {
+            connections_max: one.connections_max,
+            shard: Shard { index, count: plan.shards, key, connections_total },
+            seed: random::u64(),
+            ..gateway.clone()
+        };
+        (driver, gateway)
+    });
+    Ok(plans.collect())
+}
+
+/// Turns all loops until they are drained, says how their verdicts went, and closes the doors to
+/// them.
+fn run_to_the_end(shards: Shards) -> Result<usize, CliError> {
+    let Ended { outcome, stats } = shards.run();
+    summary::log(&stats);
     outcome.map_err(|error| CliError::machine(format!("the loop ended: {error}")))
 }
 
@@ -172,6 +202,7 @@ fn look_at_machine(options: &ServeOptions) -> Result<Plan, CliError> {
         Descriptors::Direct => Some(ring::Descriptors::Direct),
         Descriptors::Ordinary => Some(ring::Descriptors::Ordinary),
     };
+    survey.shards = options.shards;
     let count = options.gateway.connections_max;
     let wanted = match options.connections_from {
         ConnectionsFrom::Asked => Wanted::Exactly(count),
@@ -183,6 +214,11 @@ fn look_at_machine(options: &ServeOptions) -> Result<Plan, CliError> {
     }
     for line in survey.lines() {
         tracing::info!("{line}");
+    }
+    if plan.shards > 1 {
+        let (shards, each) = (plan.shards, plan.of_one_shard().connections_max);
+        let all = plan.connections_max;
+        tracing::info!("{shards} shards: {all} connections together, at most {each} in each");
     }
     Ok(plan)
 }
@@ -200,9 +236,8 @@ fn listen(options: &ListenerOptions) -> Result<Listener, CliError> {
     socket::listen(options.address, &listen).map_err(|error| CliError::machine(error.to_string()))
 }
 
-/// Lets beats wait for each other, and says where the kernel makes that dearer than it is.
-fn coalesce(server: &mut Server, window: Span) {
-    server.coalesce(window);
+/// Says where the kernel makes it dearer than it is that beats wait for each other.
+fn say_what_coalescing_costs(server: &Server, window: Span) {
     if window > Span::ZERO && !server.driver().stats().gathers_without_waking {
         tracing::info!(
             "this kernel cannot sleep on when nothing came within {window} (Linux 6.12 can): under \
@@ -218,7 +253,10 @@ fn epoch_first(boot_unix_ms: u64) -> u64 {
 
 /// The first signal asks everybody to leave, the second does not wait for them; SIGUSR1 asks how
 /// verdicts go.
-fn watch_signals(asker: Arc<Mutex<Asker>>, drain_timeout: Span) -> Result<SignalWatch, CliError> {
+fn watch_signals(
+    asker: Arc<Mutex<Switchboard>>,
+    drain_timeout: Span,
+) -> Result<SignalWatch, CliError> {
     let watch = signals::watch(move |wish| {
         let within = match wish {
             Wish::Drain => Some(drain_timeout),

@@ -41,6 +41,9 @@ pub enum ValueError {
     /// Not a way to probe.
     #[error("expected auto, off or a length of time such as 5s")]
     Probe,
+    /// Not a number of shards.
+    #[error("expected auto or a number from 1 to {}", limits::SHARDS_MAX)]
+    Shards,
     /// Not a policy for second logins.
     #[error("expected take-over or reject")]
     Duplicate,
@@ -73,6 +76,15 @@ pub enum ValueError {
     /// No path at all.
     #[error("expected a path, or - for standard output")]
     Path,
+}
+
+/// How many shards there shall be.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ShardsArg {
+    /// One for each processor.
+    Auto,
+    /// So many.
+    Count(u16),
 }
 
 /// A length of time such as `250ms`, `15s`, `4min`, `1h 30min`.
@@ -109,6 +121,18 @@ pub fn parse_probe(text: &str) -> Result<ProbePolicy, ValueError> {
         "auto" => Ok(ProbePolicy::Auto),
         "off" => Ok(ProbePolicy::Off),
         other => parse_span(other).map(ProbePolicy::Fixed).map_err(|_| ValueError::Probe),
+    }
+}
+
+/// `auto`, or a number of shards.
+pub fn parse_shards(text: &str) -> Result<ShardsArg, ValueError> {
+    if text == "auto" {
+        return Ok(ShardsArg::Auto);
+    }
+    let count: u16 = text.parse().map_err(|_| ValueError::Shards)?;
+    match count {
+        1..=limits::SHARDS_MAX => Ok(ShardsArg::Count(count)),
+        _ => Err(ValueError::Shards),
     }
 }
 
@@ -176,6 +200,16 @@ mod tests {
             ("0s", 0),
         ] {
             assert_eq!(parse_span(text), Ok(Span::from_millis(millis)), "{text}");
+        }
+    }
+
+    #[test]
+    fn shards_are_a_number_or_one_for_each_processor() {
+        assert_eq!(parse_shards("auto"), Ok(ShardsArg::Auto));
+        assert_eq!(parse_shards("1"), Ok(ShardsArg::Count(1)));
+        assert_eq!(parse_shards("64"), Ok(ShardsArg::Count(64)));
+        for text in ["", "0", "65", "-1", "2.5", "all", "99999999"] {
+            assert_eq!(parse_shards(text), Err(ValueError::Shards), "{text}");
         }
     }
 

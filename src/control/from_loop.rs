@@ -1,35 +1,73 @@
-//! The side thread's ear at the loop's door.
+//! The side thread's ear at the loop's door, or at several of them.
+
+use std::collections::VecDeque;
 
 use crate::base::event::{CloseReason, Record};
 use crate::base::time::{Moment, Span, WallAnchor};
 use crate::control::journal::Page;
+use crate::control::merge::Merge;
 use crate::control::side::{Source, Supply};
 use crate::control::summary;
 use crate::control::transport::TransportFeed;
 use crate::gateway::{Reply, Stats};
 use crate::os::clock::Clock;
-use crate::server::mailbox::{Heard, News, Reader};
+use crate::server::mailbox::{self, Heard, News, Reader};
 
-/// Hears from the loop: records are passed on, and how things are goes to the log.
+/// Hears from the loop, or from all of them when there are several shards: records are passed on as
+/// one ledger, and how things are goes to the log.
 pub struct FromLoop {
-    reader: Reader,
+    ears: Vec<Ear>,
+    merge: Merge,
+    /// Whom to listen to first.
+    first: usize,
     clock: Clock,
     wall: WallAnchor,
-    news: Vec<News>,
+    /// How things were when that was last logged, of all together.
     stats: Stats,
     pages: Vec<Page>,
     /// `None`: nobody wants transport events.
     transport: Option<TransportFeed>,
 }
 
+/// What is heard from one shard.
+struct Ear {
+    reader: Reader,
+    /// Taken from the queue and not dealt with yet.
+    news: VecDeque<News>,
+    has_ended: bool,
+    /// How things were by its last report.
+    stats: Stats,
+    has_reported: bool,
+    /// Answers to an operator who wants to know how verdicts go.
+    answers: VecDeque<Stats>,
+}
+
+/// Whether more of a shard can be dealt with in this call.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Course {
+    Goes,
+    /// A page stands between what was taken and what comes next.
+    AtPage,
+}
+
 impl FromLoop {
-    /// Hears what `reader` hears.
-    pub fn new(reader: Reader, clock: Clock) -> Self {
-        Self {
+    /// Hears what `readers` hear, one for each shard in their order.
+    pub fn new(readers: Vec<Reader>, clock: Clock) -> Self {
+        let ears = readers.into_iter().map(|reader| Ear {
             reader,
+            news: VecDeque::new(),
+            has_ended: false,
+            stats: Stats::default(),
+            has_reported: false,
+            answers: VecDeque::new(),
+        });
+        let ears: Vec<Ear> = ears.collect();
+        Self {
+            merge: Merge::new(ears.len()),
+            ears,
+            first: 0,
             clock,
             wall: clock.wall(),
-            news: Vec::new(),
             stats: Stats::default(),
             pages: Vec::new(),
             transport: None,
@@ -42,45 +80,152 @@ impl FromLoop {
         self.transport = feed;
         self
     }
+
+    /// Deals with what was heard from one shard, until `into` has `end` records or a page is in the
+    /// way: it belongs before the records that are taken with it, so it waits for the next call
+    /// unless there are none.
+    fn work_off(
+        &mut self,
+        shard: usize,
+        begin: usize,
+        end: usize,
+        into: &mut Vec<Record>,
+    ) -> Course {
+        loop {
+            if self.merge.has_due_page(shard) {
+                if into.len() > begin {
+                    return Course::AtPage;
+                }
+                self.pages.extend(self.merge.take_due_page(shard));
+                continue;
+            }
+            if into.len() >= end {
+                return Course::Goes;
+            }
+            let Some(news) = self.ears[shard].news.pop_front() else { return Course::Goes };
+            into.extend(self.hear(shard, news));
+        }
+    }
+
+    /// Hears a piece of news, and says what it adds to the ledger.
+    fn hear(&mut self, shard: usize, news: News) -> Option<Record> {
+        match news {
+            News::Event(record) => return self.merge.take(shard, record),
+            News::Wall(wall) => self.wall = wall,
+            News::Stats(stats) => self.on_report(shard, *stats),
+            News::Transport(record) => {
+                let record = self.merge.take_transport(shard, record);
+                if let Some(transport) = &self.transport {
+                    transport.write(record, self.wall);
+                }
+            }
+            News::Reply { ticket, reply } => match reply {
+                // Pages are for the journal.
+                Reply::Clients { seq, clients, next_slot } => {
+                    self.merge.hold(shard, Page { ticket, seq, clients, next_slot });
+                }
+                // An operator wants to know how verdicts go.
+                Reply::Stats(stats) => self.on_answer(shard, *stats),
+                // Whoever asked has given up.
+                Reply::Done | Reply::NoSuchClient => {}
+            },
+        }
+        None
+    }
+
+    /// Logs what has changed when everybody has reported, or somebody has twice: about once a
+    /// second, however many there are.
+    fn on_report(&mut self, shard: usize, stats: Stats) {
+        let is_round = |ears: &[Ear]| ears.iter().all(|ear| ear.has_reported);
+        if self.ears[shard].has_reported {
+            self.end_round();
+        }
+        let ear = &mut self.ears[shard];
+        ear.has_reported = true;
+        ear.stats = stats;
+        if is_round(&self.ears) {
+            self.end_round();
+        }
+    }
+
+    fn end_round(&mut self) {
+        let mut sum = Stats::default();
+        for ear in &mut self.ears {
+            ear.has_reported = false;
+            sum.add(&ear.stats);
+        }
+        log_endings(&self.stats, &sum);
+        self.stats = sum;
+    }
+
+    /// All are asked or nobody, and each answers in order.
+    fn on_answer(&mut self, shard: usize, stats: Stats) {
+        self.ears[shard].answers.push_back(stats);
+        if self.ears.iter().any(|ear| ear.answers.is_empty()) {
+            return;
+        }
+        let mut sum = Stats::default();
+        for ear in &mut self.ears {
+            if let Some(stats) = ear.answers.pop_front() {
+                sum.add(&stats);
+            }
+        }
+        summary::log(&sum);
+    }
+
+    /// Whether there is something to deal with before anybody sleeps.
+    fn has_news(&self) -> bool {
+        (0..self.ears.len()).any(|shard| {
+            let ear = &self.ears[shard];
+            let ends = ear.reader.has_ended() && !ear.has_ended;
+            !ear.news.is_empty()
+                || !ear.reader.is_silent()
+                || ends
+                || self.merge.has_due_page(shard)
+        })
+    }
+
+    /// What was heard last of all of them.
+    fn supply(&self) -> Supply {
+        match self.ears.iter().all(|ear| ear.has_ended) {
+            true => Supply::Ended,
+            false => Supply::Open,
+        }
+    }
+
+    fn have_all_ended(&self) -> bool {
+        self.ears.iter().all(|ear| ear.reader.has_ended())
+    }
 }
 
 impl Source for FromLoop {
     fn take_records(&mut self, limit: usize, into: &mut Vec<Record>) -> Supply {
         // Other news takes no room: whoever gets no record may believe that there was none.
-        let taken_before = into.len();
+        let begin = into.len();
+        let end = begin + limit;
+        let count = self.ears.len();
         loop {
-            let heard = self.reader.take(limit, &mut self.news);
-            let was_silent = self.news.is_empty();
-            for news in self.news.drain(..) {
-                match news {
-                    News::Event(record) => into.push(record),
-                    News::Wall(wall) => self.wall = wall,
-                    News::Stats(stats) => {
-                        log_endings(&self.stats, &stats);
-                        self.stats = *stats;
+            let mut was_silent = true;
+            for step in 0..count {
+                let shard = (self.first + step) % count;
+                let room = end - into.len();
+                let ear = &mut self.ears[shard];
+                if ear.news.is_empty() {
+                    let heard = ear.reader.take(room, &mut ear.news);
+                    ear.has_ended = heard == Heard::Ended;
+                }
+                if room > 0 {
+                    was_silent &= ear.news.is_empty();
+                    if self.work_off(shard, begin, end, into) == Course::AtPage {
+                        // Its page is the first thing of the next call.
+                        self.first = shard;
+                        return self.supply();
                     }
-                    News::Transport(record) => {
-                        if let Some(transport) = &self.transport {
-                            transport.write(record, self.wall);
-                        }
-                    }
-                    News::Reply { ticket, reply } => match reply {
-                        // Pages are for the journal.
-                        Reply::Clients { seq, clients, next_slot } => {
-                            self.pages.push(Page { ticket, seq, clients, next_slot });
-                        }
-                        // An operator wants to know how verdicts go.
-                        Reply::Stats(stats) => summary::log(&stats),
-                        // Whoever asked has given up.
-                        Reply::Done | Reply::NoSuchClient => {}
-                    },
                 }
             }
-            if was_silent || into.len() > taken_before {
-                return match heard {
-                    Heard::Open => Supply::Open,
-                    Heard::Ended => Supply::Ended,
-                };
+            self.first = (self.first + 1) % count;
+            if was_silent || into.len() > begin {
+                return self.supply();
             }
         }
     }
@@ -90,13 +235,17 @@ impl Source for FromLoop {
     }
 
     fn wait(&mut self, at_most: Span) {
-        self.reader.wait(at_most);
+        self.ears.iter().for_each(|ear| ear.reader.listen());
+        if !self.has_news() {
+            mailbox::sleep(at_most);
+        }
     }
 
     fn pause(&mut self, span: Span) {
+        self.ears.iter().for_each(|ear| ear.reader.listen());
         let until = self.clock.now() + span;
-        while self.clock.now() < until && !self.reader.has_ended() {
-            self.reader.pause(until.since(self.clock.now()));
+        while self.clock.now() < until && !self.have_all_ended() {
+            mailbox::sleep(until.since(self.clock.now()));
         }
     }
 
@@ -169,7 +318,7 @@ mod tests {
     use super::*;
     use crate::base::event::Event;
     use crate::os::wake::Waker;
-    use crate::server::mailbox::{self, Ticket};
+    use crate::server::mailbox::Ticket;
 
     #[test]
     fn other_news_is_not_taken_for_the_end_of_the_records() {
@@ -184,28 +333,157 @@ mod tests {
             event: Event::Started { former: None },
         }));
         drop(inside);
-        let mut source = FromLoop::new(reader, Clock::new());
+        let mut source = FromLoop::new(vec![reader], Clock::new());
         let mut records = Vec::new();
         assert_eq!(source.take_records(2, &mut records), Supply::Ended);
         assert_eq!(records.len(), 1);
         assert_eq!(source.wall().unix_millis_at_zero, 7);
     }
 
+    fn reply(ticket: u64, seq: u64) -> News {
+        let reply = Reply::Clients { seq, clients: Vec::new(), next_slot: None };
+        News::Reply { ticket: Ticket(ticket), reply }
+    }
+
+    fn event(seq: u64, event: Event) -> News {
+        News::Event(Record { seq, at: Moment::ZERO, event })
+    }
+
     #[test]
     fn pages_are_passed_on_with_the_question_they_answer() {
         let (mut inside, _asker, reader) = mailbox::open(Waker::new().expect("an eventfd"));
         for number in 1..=2 {
-            let reply = Reply::Clients { seq: number, clients: Vec::new(), next_slot: None };
-            inside.tell(News::Reply { ticket: Ticket(number), reply });
+            inside.tell(event(number, Event::Stalled { gap: Span::ZERO }));
+            inside.tell(reply(number, number));
             inside.tell(News::Reply { ticket: Ticket(9), reply: Reply::Done });
         }
-        let mut source = FromLoop::new(reader, Clock::new());
-        source.take_records(10, &mut Vec::new());
-        let mut pages = Vec::new();
-        source.take_pages(&mut pages);
-        let seen: Vec<_> = pages.iter().map(|page| (page.ticket, page.seq)).collect();
-        assert_eq!(seen, [(Ticket(1), 1), (Ticket(2), 2)]);
-        source.take_pages(&mut pages);
-        assert_eq!(pages.len(), 2, "each once");
+        let mut source = FromLoop::new(vec![reader], Clock::new());
+        let (mut records, mut pages) = (Vec::new(), Vec::new());
+        let mut seen = Vec::new();
+        for _ in 0..3 {
+            records.clear();
+            source.take_records(10, &mut records);
+            source.take_pages(&mut pages);
+            seen.extend(pages.drain(..).map(|page| (page.ticket, page.seq)));
+            seen.extend(records.iter().map(|record| (Ticket(0), record.seq)));
+        }
+        let (event, first, second) = (Ticket(0), Ticket(1), Ticket(2));
+        assert_eq!(seen, [(event, 1), (first, 1), (event, 2), (second, 2)], "each once, in place");
+    }
+
+    /// Shards are heard in any pieces, and every page is put where it is true: behind the events of
+    /// its shard that it knows of, and before the next one.
+    #[test]
+    fn pages_of_several_shards_are_put_where_they_are_true() {
+        for seed in 0..300 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let count = rng.usize(1..4);
+            let doors: Vec<_> =
+                (0..count).map(|_| mailbox::open(Waker::new().expect("an eventfd"))).collect();
+            let (mut insides, mut readers, mut askers) = (Vec::new(), Vec::new(), Vec::new());
+            for (inside, asker, reader) in doors {
+                insides.push(inside);
+                askers.push(asker);
+                readers.push(reader);
+            }
+            let mut source = FromLoop::new(readers, Clock::new());
+            let mut seqs = vec![0; count];
+            let mut asked = vec![0; count];
+            let mut true_at = std::collections::HashMap::new();
+            let mut told: Vec<(usize, u64)> = Vec::new();
+            let mut pages_seen = 0;
+            for _ in 0..60 {
+                let shard = rng.usize(..count);
+                let first_told = seqs[shard] + 1;
+                let last_told = seqs[shard] + rng.u64(0..4);
+                if rng.bool() {
+                    // It is told before the events it knows of, as the loop does it.
+                    asked[shard] += 1;
+                    insides[shard].tell(reply(asked[shard], last_told));
+                    let ticket = asked[shard] * count as u64 + shard as u64;
+                    true_at.insert(Ticket(ticket), (shard, last_told));
+                }
+                for seq in first_told..=last_told {
+                    // Its place tells whose it is.
+                    let gap = Span::from_nanos(shard as u64);
+                    insides[shard].tell(event(seq, Event::Stalled { gap }));
+                }
+                seqs[shard] = last_told;
+                let (mut records, mut pages) = (Vec::new(), Vec::new());
+                source.take_records(rng.usize(1..6), &mut records);
+                source.take_pages(&mut pages);
+                for page in pages {
+                    pages_seen += 1;
+                    assert_eq!(page.seq, told.len() as u64, "seed {seed}");
+                    let (of, seq) = true_at[&page.ticket];
+                    let known = told.iter().filter(|(shard, _)| *shard == of).count();
+                    assert_eq!(known as u64, seq, "seed {seed}: all it knows of, and no more");
+                }
+                for record in records {
+                    let Event::Stalled { gap } = record.event else { panic!("none other is told") };
+                    told.push((usize::try_from(gap.as_nanos()).expect("few"), record.seq));
+                    assert_eq!(record.seq, told.len() as u64, "seed {seed}: no gap");
+                }
+            }
+            drop(insides);
+            let mut records = Vec::new();
+            let mut pages = Vec::new();
+            while source.take_records(5, &mut records) == Supply::Open || !records.is_empty() {
+                source.take_pages(&mut pages);
+                told.extend(records.drain(..).map(|record| (0, record.seq)));
+            }
+            source.take_pages(&mut pages);
+            let expected: u64 = seqs.iter().sum();
+            assert_eq!(told.len() as u64, expected, "seed {seed}: every event once");
+            assert_eq!(
+                pages_seen + pages.len() as u64,
+                asked.iter().sum::<u64>(),
+                "and every page"
+            );
+        }
+    }
+
+    #[test]
+    fn the_end_is_heard_when_all_shards_have_ended() {
+        let (mut one, _asker, reader) = mailbox::open(Waker::new().expect("an eventfd"));
+        let (mut two, _asker_two, reader_two) = mailbox::open(Waker::new().expect("an eventfd"));
+        let mut source = FromLoop::new(vec![reader, reader_two], Clock::new());
+        let mut records = Vec::new();
+        one.tell(event(1, Event::Started { former: None }));
+        two.tell(event(1, Event::Started { former: None }));
+        one.tell(event(2, Event::Stopped));
+        drop(one);
+        assert_eq!(source.take_records(10, &mut records), Supply::Open);
+        assert_eq!(source.take_records(10, &mut records), Supply::Open);
+        assert_eq!(records.len(), 1, "it began once, and goes on");
+        two.tell(event(2, Event::Stopped));
+        drop(two);
+        while source.take_records(10, &mut records) == Supply::Open {}
+        let words: Vec<_> = records.iter().map(|record| record.event.word()).collect();
+        assert_eq!(words, ["started", "stopped"]);
+    }
+
+    #[test]
+    fn whoever_sleeps_is_woken_by_any_shard() {
+        let (one, _asker, reader) = mailbox::open(Waker::new().expect("an eventfd"));
+        let (mut two, _asker_two, reader_two) = mailbox::open(Waker::new().expect("an eventfd"));
+        let mut source = FromLoop::new(vec![reader, reader_two], Clock::new());
+        let thread = std::thread::spawn(move || {
+            let mut records = Vec::new();
+            while source.take_records(10, &mut records) == Supply::Open {
+                source.wait(Span::from_secs(60));
+            }
+            records.len()
+        });
+        let clock = Clock::new();
+        let began = clock.now();
+        two.tell(event(1, Event::Started { former: None }));
+        two.wake_reader();
+        drop(one);
+        two.tell(event(2, Event::Stalled { gap: Span::ZERO }));
+        two.wake_reader();
+        drop(two);
+        assert_eq!(thread.join().expect("it does not panic"), 2);
+        assert!(clock.now().since(began) < Span::from_secs(30), "it slept");
     }
 }

@@ -8,6 +8,7 @@ pub mod from_loop;
 pub mod journal;
 pub mod limiter;
 pub mod log;
+mod merge;
 pub mod side;
 pub mod summary;
 pub mod transport;

@@ -10,7 +10,9 @@ use io_uring::{IoUring, Probe, opcode};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::CapabilitySet;
 
-use crate::base::limits::{REFUSALS_MAX, RINGS_MAX};
+use crate::base::limits::{
+    ARRIVALS_MAX, MOVE_DESCRIPTORS_MAX, REFUSALS_MAX, RINGS_MAX, SHARE_SLACK_MIN, SHARE_SLACK_PART,
+};
 use crate::os::driver::{DriverConfig, DriverKind};
 use crate::os::ring::{self, Descriptors, RingSizes};
 use crate::os::socket::Listener;
@@ -23,6 +25,9 @@ const TABLE_FILES_MAX: u64 = 1 << 20;
 const FILES_RESERVE: u64 = 128;
 /// Descriptors of one ring: itself and its bell.
 const FILES_PER_RING: u64 = 2;
+/// Descriptors of a further shard: its ring, its bells, the listening socket, and connections on
+/// their way to other shards.
+const FILES_PER_SHARD: u64 = 4 + MOVE_DESCRIPTORS_MAX as u64;
 /// Memory that the kernel locks for one ring of many; 35 fitted into 8 MiB.
 const RING_LOCKED_BYTES: u64 = 256 * 1_024;
 /// Before this kernel, one long-lived operation on a direct descriptor kept every slot that was
@@ -88,6 +93,8 @@ pub struct Survey {
     pub descriptors_wanted: Option<Descriptors>,
     /// Which driver the operator wants; `None`: io_uring, and epoll where that cannot be used.
     pub driver_wanted: Option<DriverKind>,
+    /// How many loops the operator wants.
+    pub shards: u16,
 }
 
 /// How many connections are wanted.
@@ -112,6 +119,8 @@ pub struct Plan {
     pub files_per_ring: u32,
     /// Rings needed when all connections are there; none with epoll.
     pub rings_max: u32,
+    /// How many loops share the connections.
+    pub shards: u16,
 }
 
 /// Why this machine will not do, and what would help.
@@ -208,6 +217,7 @@ pub fn survey() -> Survey {
         cpus: process::cpu_count(),
         descriptors_wanted: None,
         driver_wanted: None,
+        shards: 1,
     }
 }
 
@@ -226,8 +236,8 @@ impl Survey {
             DriverKind::IoUring => (connections_max + REFUSALS_MAX).div_ceil(files_per_ring),
             DriverKind::Epoll => 0,
         };
-        let descriptors = self.descriptors();
-        Ok(Plan { driver, descriptors, connections_max, files_per_ring, rings_max })
+        let (descriptors, shards) = (self.descriptors(), self.shards);
+        Ok(Plan { driver, descriptors, connections_max, files_per_ring, rings_max, shards })
     }
 
     /// Why epoll is used though nobody asked for it; `None` where it is not so.
@@ -363,19 +373,40 @@ impl Survey {
 
     /// Rings that there can be: each has descriptors of its own.
     fn rings_by_files(&self) -> u64 {
-        let rings = self.files_max.saturating_sub(FILES_RESERVE) / FILES_PER_RING;
+        let rings = self.files_max.saturating_sub(self.files_reserved()) / FILES_PER_RING;
         rings.clamp(1, RINGS_MAX as u64)
     }
 
     fn ordinary_files(&self) -> u64 {
-        self.files_max.saturating_sub(FILES_RESERVE).clamp(1, u32::MAX.into())
+        self.files_max.saturating_sub(self.files_reserved()).clamp(1, u32::MAX.into())
+    }
+
+    /// Descriptors that no connection gets.
+    fn files_reserved(&self) -> u64 {
+        FILES_RESERVE + FILES_PER_SHARD * u64::from(self.shards.saturating_sub(1))
     }
 }
 
 impl Plan {
-    /// Sockets that a driver must have room for: the connections, and those kept for refusals.
+    /// What one of the shards may hold. All together hold no more than the plan says; since clients
+    /// are spread by a hash, each has room for some more than its share.
+    #[must_use]
+    pub fn of_one_shard(&self) -> Self {
+        if self.shards <= 1 {
+            return *self;
+        }
+        let share = self.connections_max.div_ceil(self.shards.into());
+        let slack = (share / SHARE_SLACK_PART).max(SHARE_SLACK_MIN);
+        let connections_max = share.saturating_add(slack).min(self.connections_max);
+        let one = Self { connections_max, ..*self };
+        Self { rings_max: one.sockets_max().div_ceil(one.files_per_ring), ..one }
+    }
+
+    /// Sockets that a driver must have room for: the connections, those kept for refusals, and
+    /// those that come from other shards.
     pub const fn sockets_max(&self) -> u32 {
-        self.connections_max.saturating_add(REFUSALS_MAX)
+        let for_arrivals = if self.shards > 1 { ARRIVALS_MAX } else { 0 };
+        self.connections_max.saturating_add(REFUSALS_MAX).saturating_add(for_arrivals)
     }
 
     /// What a driver for so many connections is made of.
@@ -464,6 +495,7 @@ mod tests {
             cpus: 2,
             descriptors_wanted: None,
             driver_wanted: None,
+            shards: 1,
         }
     }
 
@@ -518,6 +550,25 @@ mod tests {
             let found = (plan.connections_max, plan.files_per_ring, plan.rings_max);
             assert_eq!(found, expected, "{name}");
         }
+    }
+
+    #[test]
+    fn shards_have_their_share_and_some_more() {
+        let shares = |shards, connections| {
+            let survey = Survey { shards, ..machine() };
+            let plan = survey.plan(Wanted::UpTo(connections)).unwrap();
+            let one = plan.of_one_shard();
+            (plan.connections_max, one.connections_max, one.rings_max)
+        };
+        assert_eq!(shares(1, 200_000), (200_000, 200_000, 11));
+        assert_eq!(shares(2, 200_000), (200_000, 106_250, 6));
+        assert_eq!(shares(4, 1_000_000), (1_000_000, 265_625, 14));
+        assert_eq!(shares(4, 3), (3, 3, 1), "never more than the total");
+        assert_eq!(shares(64, 40_000), (40_000, 1_649, 1));
+        // In the process's table the shards share what is left beside their own descriptors.
+        let old = Survey { kernel: kernel(6, 1), shards: 4, ..machine() };
+        let plan = old.plan(Wanted::UpTo(50_000)).unwrap();
+        assert_eq!(plan.connections_max, 20_000 - 128 - 3 * 68 - 64);
     }
 
     #[test]

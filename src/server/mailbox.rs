@@ -116,6 +116,11 @@ impl Drop for Inside {
 }
 
 impl Asker {
+    /// Whether a further question is taken.
+    pub fn has_room(&self) -> bool {
+        self.questions.slots() > 0
+    }
+
     /// Puts a question; its answer comes as [`News::Reply`] with the same ticket.
     pub fn ask(&mut self, command: Command) -> Result<Ticket, Busy> {
         let ticket = Ticket(self.ticket_next);
@@ -128,12 +133,22 @@ impl Asker {
 
 impl Reader {
     /// Moves at most `limit` pieces of news to the end of `out`, in order.
-    pub fn take(&mut self, limit: usize, out: &mut Vec<News>) -> Heard {
+    pub fn take(&mut self, limit: usize, out: &mut impl Extend<News>) -> Heard {
         // Looked at first: what was told before the end is still in the queue afterwards.
         let has_ended = self.news.is_abandoned();
         let count = self.news.slots().min(limit);
         out.extend((0..count).filter_map(|_| self.news.pop().ok()));
         if has_ended { Heard::Ended } else { Heard::Open }
+    }
+
+    /// Whether nothing can be taken now.
+    pub fn is_silent(&self) -> bool {
+        self.news.is_empty()
+    }
+
+    /// From now on this thread is woken by news and by the end. Always the same thread.
+    pub fn listen(&self) {
+        self.reader.get_or_init(std::thread::current);
     }
 
     /// Whether the loop has ended. What it told before may still be there to be taken.
@@ -156,6 +171,12 @@ impl Reader {
             std::thread::park_timeout(longest.into());
         }
     }
+}
+
+/// Sleeps until one of the loops that this thread [listens to](Reader::listen) has news or ends, at
+/// most so long. It may be that nothing happened.
+pub fn sleep(longest: Span) {
+    std::thread::park_timeout(longest.into());
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 mod hearing;
 pub mod mailbox;
 mod pace;
+pub mod shards;
 
 use std::collections::VecDeque;
 
@@ -20,6 +21,7 @@ use crate::os::driver::{Driver, DriverConfig, DriverError, Heard};
 use crate::server::hearing::{Hearing, Input};
 use crate::server::mailbox::{Asker, Inside, News, Reader};
 use crate::server::pace::Pace;
+use crate::server::shards::Exchange;
 
 /// How long the loop sleeps at most while events wait that the side thread had no room for.
 const CONGESTED_SLEEP_MAX: Span = Span::from_millis(5);
@@ -39,6 +41,8 @@ pub struct Server {
     pace: Pace,
     /// When the end no longer waits for the side thread; set when everybody has left.
     gives_up_at: Option<Moment>,
+    /// `None`: there are no other shards.
+    exchange: Option<Exchange>,
 }
 
 /// Whether there is a next turn.
@@ -87,6 +91,7 @@ impl Server {
             hearing: Hearing::default(),
             pace: Pace::new(now),
             gives_up_at: None,
+            exchange: None,
         };
         Ok((server, asker, reader))
     }
@@ -120,13 +125,15 @@ impl Server {
         let began = self.clock.now();
         let sleep = self.sleep(began);
         let heard = self.driver.enter(sleep)?;
+        self.note_elsewhere();
         let (input, now) = self.hand_in(began, heard);
         if let Some(until) = self.hearing.until(began, input) {
             self.gateway.on_time(until);
         }
         self.take_questions(now);
+        self.trade();
         self.tell(now);
-        Ok(if self.gateway.is_drained() { self.finish(now) } else { Turn::Goes })
+        Ok(if self.is_over() { self.finish(now) } else { Turn::Goes })
     }
 
     /// Everybody has left: the rest is told, but a side thread that hangs is not waited for.
@@ -151,6 +158,7 @@ impl Server {
     }
 
     fn submit(&mut self) -> Armed {
+        self.publish_count();
         self.gateway.take_ops(&mut self.ops);
         let (mut armed, mut new) = (0, 0);
         for op in &self.ops {
@@ -168,10 +176,10 @@ impl Server {
         if self.gateway.take_awaits_send() {
             return Span::ZERO;
         }
-        let longest = if self.records.is_empty() && self.gateway.events_waiting() == 0 {
-            limits::SLEEP_MAX
-        } else {
-            CONGESTED_SLEEP_MAX
+        let is_congested = !self.records.is_empty() || self.gateway.events_waiting() > 0;
+        let longest = match is_congested || self.is_trade_held_up() {
+            false => limits::SLEEP_MAX,
+            true => CONGESTED_SLEEP_MAX,
         };
         let until_wake = self.gateway.next_wake().map_or(longest, |wake| wake.since(now));
         until_wake.min(longest)

@@ -19,7 +19,11 @@ use crate::gate::{Caller, Gate, Heard, PATIENCE};
 use crate::{number, text};
 
 /// Logs in with a resume token; what WELCOME said of it: whether resumed, the epoch and the token.
-fn login(address: SocketAddr, client_id: &str, resume: &[u8]) -> (Caller, bool, u64, Vec<u8>) {
+pub(crate) fn login(
+    address: SocketAddr,
+    client_id: &str,
+    resume: &[u8],
+) -> (Caller, bool, u64, Vec<u8>) {
     let mut caller = Caller::connect(address);
     let mut bytes = Vec::new();
     native::encode_preface(native::VERSIONS, &mut bytes);
@@ -42,7 +46,7 @@ fn login(address: SocketAddr, client_id: &str, resume: &[u8]) -> (Caller, bool, 
 }
 
 /// Closes with RST, as a machine does that knows nothing of the connection any more.
-fn reset(caller: Caller) {
+pub(crate) fn reset(caller: Caller) {
     set_socket_linger(&caller.stream, Some(Duration::ZERO)).expect("an option");
 }
 

@@ -144,6 +144,8 @@ mod tests {
     use crate::base::event::{CloseReason, Evidence};
     use crate::base::ids::{ClientId, ConnId};
     use crate::base::time::Span;
+    use crate::control::merge::Merge;
+    use crate::server::shards::ticket_outside;
     use std::collections::VecDeque;
 
     const SLOTS: u32 = 24;
@@ -247,6 +249,104 @@ mod tests {
                     expected.sort_unstable_by_key(|present| present.epoch);
                     assert_eq!(fold.clients().collect::<Vec<_>>(), expected, "seed {seed}");
                     completed += 1;
+                }
+            }
+        }
+    }
+
+    const SHARDS: usize = 3;
+
+    /// Loops, each with slots and numbers of its own, and the one ledger that they make.
+    struct Worlds {
+        shards: Vec<World>,
+        merge: Merge,
+        online: BTreeMap<u64, ConnId>,
+    }
+
+    impl Worlds {
+        fn new(seed: u64) -> Self {
+            let world = |shard| World {
+                present: vec![None; SLOTS as usize],
+                seq: 0,
+                ledger: VecDeque::new(),
+                rng: fastrand::Rng::with_seed(seed * 10 + shard),
+            };
+            let shards = (0..SHARDS as u64).map(world).collect();
+            Self { shards, merge: Merge::new(SHARDS), online: BTreeMap::new() }
+        }
+
+        /// No two shards have the same epochs.
+        fn epoch_outside(epoch: u64, shard: usize) -> u64 {
+            epoch * SHARDS as u64 + shard as u64
+        }
+
+        fn turn(&mut self, shard: usize) {
+            self.shards[shard].turn();
+            let last = self.shards[shard].ledger.back_mut().expect("something happened");
+            if let Event::Online { epoch, .. } | Event::Offline { epoch, .. } = &mut last.event {
+                *epoch = Self::epoch_outside(*epoch, shard);
+            }
+        }
+
+        fn ask(&mut self, ticket: Ticket, from: u32) -> Ticket {
+            let shard = (from >> 24) as usize;
+            let mut page = self.shards[shard].page(ticket, from & 0xff_ffff);
+            for present in &mut page.clients {
+                present.epoch = Self::epoch_outside(present.epoch, shard);
+            }
+            self.merge.hold(shard, page);
+            ticket_outside(ticket, shard, SHARDS)
+        }
+
+        /// Hands over some of what a shard told, each page in its place.
+        fn hand_over(&mut self, shard: usize, count: usize, fold: &mut Fold) {
+            for left in (0..=count).rev() {
+                while let Some(page) = self.merge.take_due_page(shard) {
+                    assert_eq!(fold.on_page(page), Taken::Fine);
+                }
+                if left == 0 {
+                    return;
+                }
+                let record =
+                    self.shards[shard].ledger.pop_front().expect("not more than there are");
+                let record = self.merge.take(shard, record).expect("it is told");
+                if let Event::Online { epoch, conn, .. } = &record.event {
+                    self.online.insert(*epoch, *conn);
+                } else if let Event::Offline { epoch, .. } = &record.event {
+                    self.online.remove(epoch);
+                }
+                fold.on_record(&record);
+            }
+        }
+    }
+
+    #[test]
+    fn a_fold_of_several_shards_is_what_was_true_of_all_at_its_number() {
+        for seed in 0..200 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let mut worlds = Worlds::new(seed);
+            let mut fold = Fold::new(Moment::ZERO, 0);
+            let (mut ticket, mut completed) = (0, 0);
+            while completed < 10 {
+                let shard = rng.usize(..SHARDS);
+                for _ in 0..rng.u32(..6) {
+                    worlds.turn(shard);
+                }
+                if let Some(from) = fold.wants_page_from()
+                    && rng.bool()
+                {
+                    ticket += 1;
+                    fold.on_asked(worlds.ask(Ticket(ticket), from));
+                }
+                for shard in 0..SHARDS {
+                    let count = rng.usize(..=worlds.shards[shard].ledger.len());
+                    worlds.hand_over(shard, count, &mut fold);
+                }
+                if fold.is_complete() {
+                    let clients = fold.clients().map(|present| (present.epoch, present.conn));
+                    assert_eq!(clients.collect::<BTreeMap<_, _>>(), worlds.online, "seed {seed}");
+                    completed += 1;
+                    fold = Fold::new(Moment::ZERO, fold.seq());
                 }
             }
         }

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::base::event::{FormerBoot, FormerEnd};
+use crate::base::limits;
 use crate::control::journal::line::{Found, Lines};
 use crate::control::journal::reader::{Change, Entry, ReadError, Reader};
 use crate::control::journal::segment::{self, SegmentName};
@@ -84,7 +85,8 @@ pub fn recover(folder: &Path) -> Result<Recovered, RecoveryError> {
 pub fn boot_after(unix_ms: u64, former: Option<&FormerBoot>) -> u64 {
     let Some(former) = former else { return unix_ms };
     // Decision D-5: a boot's sessions are counted up from `boot << 11`, and each has an event.
-    let sessions_max = former.seq >> 11;
+    // Among shards each counts in steps of their number.
+    let sessions_max = former.seq.saturating_mul(limits::SHARDS_MAX.into()) >> 11;
     unix_ms.max(former.boot.saturating_add(sessions_max).saturating_add(2))
 }
 
