@@ -20,6 +20,7 @@ mod oracle;
 mod past;
 mod scale;
 mod script;
+mod shards;
 mod tally;
 mod trial;
 mod world;
