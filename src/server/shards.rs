@@ -23,6 +23,8 @@ use crate::os::wake::Waker;
 use crate::server::Server;
 use crate::server::mailbox::{Asker, Busy, Reader, Ticket};
 
+const _: () = assert!(limits::SHARDS_MAX as u32 <= u64::BITS);
+
 /// Bits of a slot in what is told outside; the shard's number is above them.
 const SLOT_BITS: u32 = 24;
 
@@ -286,6 +288,8 @@ pub(super) struct Exchange {
     /// By shard; `None` at its own place.
     outgoing: Vec<Option<rtrb::Producer<Parcel>>>,
     incoming: Vec<Option<rtrb::Consumer<Parcel>>>,
+    /// Who was sent something and not woken: a bit for each shard.
+    unrung: u64,
     /// Whom to look at first for arrivals.
     first: usize,
     is_settled: bool,
@@ -305,6 +309,7 @@ fn connect(wakers: Vec<Waker>) -> Vec<Exchange> {
         common: Arc::clone(&common),
         outgoing: (0..count).map(|_| None).collect(),
         incoming: (0..count).map(|_| None).collect(),
+        unrung: 0,
         first: 0,
         is_settled: false,
     };
@@ -332,7 +337,16 @@ impl Exchange {
             // Room was seen, and nobody else sends. A shard that has ended takes nothing, and then
             // all are ending.
             let _ = queue.push(parcel);
-            self.common.wakers[to].wake();
+            self.unrung |= 1 << to;
+        }
+    }
+
+    /// Wakes whoever was sent something since the last call, once.
+    fn ring(&mut self) {
+        let mut unrung = std::mem::take(&mut self.unrung);
+        while unrung != 0 {
+            self.common.wakers[unrung.trailing_zeros() as usize].wake();
+            unrung &= unrung - 1;
         }
     }
 
@@ -388,6 +402,7 @@ impl Server {
         while let Some(parcel) = self.driver.take_departure(|to| exchange.has_room(to)) {
             exchange.send(parcel);
         }
+        exchange.ring();
         let room = self.gateway.room_for_arrivals().saturating_sub(self.driver.arriving());
         for _ in 0..room.min(limits::TURN_ARRIVALS_MAX) {
             let Some(parcel) = exchange.receive() else { break };
@@ -500,6 +515,19 @@ mod tests {
     fn turn(server: &mut Server) -> Turn {
         server.driver.waker().wake();
         server.turn().expect("a ring")
+    }
+
+    #[test]
+    fn whoever_is_sent_something_is_woken() {
+        let [(mut one, ..), (mut two, ..)] = pair();
+        let (parcel, _peer) = parcel(0);
+        let exchange = two.exchange.as_mut().expect("set above");
+        exchange.send(parcel);
+        exchange.ring();
+        let clock = Clock::new();
+        let began = clock.now();
+        one.driver.wait(Some(Span::from_secs(20))).expect("a ring");
+        assert!(clock.now().since(began) < Span::from_secs(10), "it slept");
     }
 
     #[test]
