@@ -5,6 +5,10 @@ use std::os::fd::OwnedFd;
 
 /// A connection that has left one driver and not arrived at another: the socket as an ordinary
 /// descriptor, and what was received of it. Whoever drops it closes the connection.
+///
+/// After `Op::Move` a driver has one ready when nothing of the connection is under way any more,
+/// and tells `Moved` when it is taken (`take_departure`, `has_departures`). A driver that is given
+/// one (`arrive`, `arriving`) makes a socket of its own of it, and tells `Arrived`.
 #[derive(Debug)]
 pub struct Parcel {
     /// The shard that it is for.

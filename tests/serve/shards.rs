@@ -300,6 +300,33 @@ fn sigterm_in_a_storm_ends_all_shards_in_time() {
 }
 
 #[test]
+fn after_a_stop_the_living_of_every_shard_are_online() {
+    let mut arguments = QUICK.to_vec();
+    arguments.extend(["--shards", "3"]);
+    let gate = Gate::start(&arguments);
+    let mut living = Vec::new();
+    for number in 0..60 {
+        living.push(Caller::login(gate.address, &format!("living-{number}")));
+        living.iter_mut().for_each(Caller::beat);
+    }
+    let mut beat_for = |span| {
+        let until = Instant::now() + span;
+        while Instant::now() < until {
+            living.iter_mut().for_each(Caller::beat);
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    gate.signal("STOP");
+    beat_for(Duration::from_millis(1_800));
+    gate.signal("CONT");
+    beat_for(Duration::from_secs(1));
+    let mut reading = Reading::default();
+    reading.note_all(&gate, Duration::from_millis(100));
+    assert_eq!(reading.online.len(), 60);
+    assert!(reading.ended.is_empty(), "{:?}", reading.ended);
+}
+
+#[test]
 fn an_operator_is_told_of_all_shards_at_once() {
     for shards in ["4", "auto"] {
         let mut gate = Gate::start(&["--shards", shards]);
@@ -371,6 +398,30 @@ fn snapshots_of_several_shards_are_exactly_true() {
     assert!(snapshots.next().is_none(), "every snapshot has its place in the ledger");
     assert!(compared > 5, "{compared} snapshots of {online} sessions");
     assert!(replayed.clients.is_empty());
+}
+
+#[test]
+fn the_number_of_shards_may_change_from_boot_to_boot() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().to_str().expect("UTF-8");
+    let mut last = 0;
+    for (boot, shards) in ["4", "1", "3"].into_iter().enumerate() {
+        let mut gate = Gate::start(&["--journal", path, "--shards", shards]);
+        let started = gate.next_event();
+        let ended = started.get("former_ended").and_then(Value::as_str);
+        assert_eq!(ended, (boot > 0).then_some("stopped"), "{started}");
+        let last_of_boot = last;
+        for client in 0..10 {
+            let mut caller = Caller::login(gate.address, &format!("client-{client}"));
+            let epoch = number(&gate.wait_for_event("online"), "epoch");
+            assert!(epoch > last_of_boot, "epochs outlive a boot");
+            last = last.max(epoch);
+            caller.say(&Message::Bye { code: 100 });
+            gate.wait_for_event("offline");
+        }
+        gate.signal("TERM");
+        assert!(gate.wait().success());
+    }
 }
 
 #[test]

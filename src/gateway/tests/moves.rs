@@ -17,17 +17,17 @@ fn shard(index: u16) -> Shard {
     Shard { index, count: COUNT, key: [3, 4], connections_total: 1_000 }
 }
 
-fn sharded(index: u16) -> GatewayConfig {
+pub(super) fn sharded(index: u16) -> GatewayConfig {
     GatewayConfig { shard: shard(index), ..config() }
 }
 
 /// The number-th client that belongs to this shard.
-fn client_of(index: u16, number: usize) -> String {
+pub(super) fn client_of(index: u16, number: usize) -> String {
     let names = (0..).map(|n| format!("client-{n}"));
     names.filter(|name| owner(shard(0), name) == index).nth(number).expect("a hash spreads")
 }
 
-fn greeting(client_id: &str) -> Vec<u8> {
+pub(super) fn greeting(client_id: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     native::encode_preface(native::VERSIONS, &mut bytes);
     let hello = Message::Hello {

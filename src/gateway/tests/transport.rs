@@ -3,9 +3,10 @@
 use crate::base::config::{GatewayConfig, Mode, ProbePolicy, TransportEvents};
 use crate::base::event::{TransportEvent, TransportRecord};
 use crate::base::ids::ConnId;
-use crate::base::io::{Completion, Found, ReceiveEnd};
+use crate::base::io::{Completion, Found, ReceiveEnd, Stay};
 use crate::base::limits;
 use crate::base::time::Span;
+use crate::gateway::tests::moves::{client_of, greeting, sharded};
 use crate::gateway::tests::{Stage, config};
 use crate::wire::message::Message;
 
@@ -135,4 +136,20 @@ fn where_there_is_no_room_they_are_dropped_and_counted() {
     assert_eq!((next[0].tseq, next[0].dropped), (2 * connections + 1, 100));
     stage.connect();
     assert_eq!(take(&mut stage)[0].dropped, 0, "told once");
+}
+
+#[test]
+fn a_connection_that_moves_is_told_so_and_ends_by_that() {
+    let told = GatewayConfig { transport_events: TransportEvents::Told, ..sharded(0) };
+    let mut stage = Stage::new(told);
+    let conn = stage.connect();
+    stage.receive(conn, &greeting(&client_of(1, 0)));
+    assert_eq!(lines(&mut stage), [format!("connected {conn}")], "it is still here");
+    stage.complete(Completion::Moved { conn });
+    assert_eq!(lines(&mut stage), [format!("moved {conn}")]);
+    let conn = stage.connect();
+    stage.receive(conn, &greeting(&client_of(1, 1)));
+    stage.complete(Completion::Stayed { conn, why: Stay::NoRoom });
+    let connected = format!("connected {conn}");
+    assert_eq!(lines(&mut stage), [connected, format!("disconnected {conn} nobody busy")]);
 }
