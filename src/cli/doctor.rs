@@ -364,6 +364,7 @@ mod tests {
             cpus: 2,
             descriptors_wanted: None,
             driver_wanted: None,
+            shards: 1,
         };
         (found, survey)
     }

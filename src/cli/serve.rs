@@ -27,6 +27,7 @@ use crate::control::summary;
 use crate::control::transport::{self, TransportFeed, TransportThread};
 use crate::gateway::Command;
 use crate::os::clock::Clock;
+use crate::os::driver::DriverConfig;
 use crate::os::machine::{Plan, Wanted};
 use crate::os::ring;
 use crate::os::socket::{self, KeepAlive, ListenOptions, Listener};

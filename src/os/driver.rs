@@ -5,6 +5,7 @@
 use crate::base::io::{Completion, Op};
 use crate::base::time::Span;
 use crate::os::epoll::{self, EpollError};
+use crate::os::parcel::Parcel;
 use crate::os::ring::{self, RingError};
 use crate::os::wake::Waker;
 
@@ -229,6 +230,39 @@ impl Driver {
         match self {
             Self::Ring(driver) => driver.gather(window),
             Self::Epoll(driver) => driver.gather(window),
+        }
+    }
+
+    /// A connection that is ready to go to a shard for which `may_go` holds, if there is one. Its
+    /// `Moved` is told by the next drain.
+    pub fn take_departure(&mut self, may_go: impl Fn(u16) -> bool) -> Option<Parcel> {
+        match self {
+            Self::Ring(driver) => driver.take_departure(may_go),
+            Self::Epoll(driver) => driver.take_departure(may_go),
+        }
+    }
+
+    /// Whether connections are ready to go.
+    pub fn has_departures(&self) -> bool {
+        match self {
+            Self::Ring(driver) => driver.has_departures(),
+            Self::Epoll(driver) => driver.has_departures(),
+        }
+    }
+
+    /// Takes in a connection of another driver: `Arrived` is told when it is here.
+    pub fn arrive(&mut self, parcel: Parcel) {
+        match self {
+            Self::Ring(driver) => driver.arrive(parcel),
+            Self::Epoll(driver) => driver.arrive(parcel),
+        }
+    }
+
+    /// How many connections are on their way in, those that were not told included.
+    pub fn arriving(&self) -> usize {
+        match self {
+            Self::Ring(driver) => driver.arriving(),
+            Self::Epoll(driver) => driver.arriving(),
         }
     }
 

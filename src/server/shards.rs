@@ -17,8 +17,8 @@ use crate::base::limits;
 use crate::base::time::Span;
 use crate::gateway::{Command, Stats, owner};
 use crate::os::clock::Clock;
-use crate::os::parcel::Parcel;
 use crate::os::driver::{DriverConfig, DriverError};
+use crate::os::parcel::Parcel;
 use crate::os::wake::Waker;
 use crate::server::Server;
 use crate::server::mailbox::{Asker, Busy, Reader, Ticket};
@@ -440,7 +440,7 @@ impl Server {
 mod tests {
     use super::*;
     use crate::gateway::Reply;
-    use crate::os::ring::{Descriptors, RingSizes};
+    use crate::os::ring::{self, Descriptors, RingSizes};
     use crate::server::Turn;
     use crate::server::mailbox::{Heard, News};
     use std::io::Read;
@@ -453,7 +453,7 @@ mod tests {
     }
 
     fn plan(index: u16) -> (DriverConfig, GatewayConfig) {
-        let driver = DriverConfig {
+        let driver = ring::DriverConfig {
             connections_max: 512,
             descriptors: Descriptors::Ordinary,
             listener: None,
@@ -461,7 +461,7 @@ mod tests {
         };
         let config =
             GatewayConfig { connections_max: 4, shard: shard(index), ..Default::default() };
-        (driver, config)
+        (driver.into(), config)
     }
 
     /// A connection for `to`, and its peer.

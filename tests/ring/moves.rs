@@ -8,15 +8,16 @@ use heartwheel::base::ids::ConnId;
 use heartwheel::base::io::{CloseHow, IoFault, Move, Op, Stay};
 use heartwheel::base::limits;
 use heartwheel::os::parcel::Parcel;
-use heartwheel::os::ring::{Descriptors, RingSizes};
+use heartwheel::os::ring::RingSizes;
 
-use crate::rig::{PATIENCE, Rig, Seen};
+use crate::rig::{PATIENCE, Rig, Seen, Way};
 
-const BOTH: [Descriptors; 2] = [Descriptors::Direct, Descriptors::Ordinary];
+/// Those that read ahead.
+const RINGS: [Way; 2] = [Way::Direct, Way::Ordinary];
 
-fn rig(descriptors: Descriptors, connections_max: u32) -> Rig {
+fn rig(way: Way, connections_max: u32) -> Rig {
     // A few sockets a ring, so that a shard has several of them.
-    Rig::new(descriptors, RingSizes::new(connections_max, 4), connections_max)
+    Rig::new(way, RingSizes::new(connections_max, 4), connections_max)
 }
 
 fn go(from: &mut Rig, conn: ConnId, bytes: &[u8]) {
@@ -54,8 +55,8 @@ fn moved(from: &mut Rig, conn: ConnId) {
 
 #[test]
 fn a_connection_goes_to_another_driver_and_loses_no_byte() {
-    for descriptors in BOTH {
-        let (mut from, mut to) = (rig(descriptors, 16), rig(descriptors, 16));
+    for way in Way::ALL {
+        let (mut from, mut to) = (rig(way, 16), rig(way, 16));
         let mut peers = Vec::new();
         for number in 0..9_u8 {
             let (mut peer, conn) = from.pair();
@@ -72,14 +73,14 @@ fn a_connection_goes_to_another_driver_and_loses_no_byte() {
             let (conn, mut bytes) = arrived(&mut to);
             let rest = b"firstsecondthirdfourth".len() - bytes.len();
             bytes.extend(to.received(conn, rest));
-            assert_eq!(bytes, b"firstsecondthirdfourth", "{descriptors:?} {number}");
+            assert_eq!(bytes, b"firstsecondthirdfourth", "{way:?} {number}");
             assert_eq!(to.send(conn, &[number]), Ok(1));
             let mut heard = [0];
             peer.read_exact(&mut heard).unwrap();
             assert_eq!(heard, [number]);
             peers.push((peer, conn));
         }
-        assert!(to.driver.stats().rings > 1 || descriptors == Descriptors::Ordinary);
+        assert!(to.driver.stats().rings > 1 || way != Way::Direct);
         assert_eq!(from.driver.connections(), 0);
         assert_eq!(from.driver.stats().sockets, 0, "every place was given back");
         from.assert_quiet(0);
@@ -94,8 +95,8 @@ fn a_connection_goes_to_another_driver_and_loses_no_byte() {
 
 #[test]
 fn what_comes_while_the_receive_is_taken_back_travels_too() {
-    for descriptors in BOTH {
-        let (mut from, mut to) = (rig(descriptors, 4), rig(descriptors, 4));
+    for way in Way::ALL {
+        let (mut from, mut to) = (rig(way, 4), rig(way, 4));
         for round in 0..30 {
             let (mut peer, conn) = from.pair();
             let size = 40 * round;
@@ -111,7 +112,7 @@ fn what_comes_while_the_receive_is_taken_back_travels_too() {
             moved(&mut from, conn);
             let (conn, mut bytes) = arrived(&mut to);
             bytes.extend(to.received(conn, size - bytes.len()));
-            assert_eq!(bytes, said, "{descriptors:?} {round}");
+            assert_eq!(bytes, said, "{way:?} {round}");
             to.close(conn, CloseHow::Finish);
         }
     }
@@ -119,8 +120,8 @@ fn what_comes_while_the_receive_is_taken_back_travels_too() {
 
 #[test]
 fn a_fin_is_found_where_the_connection_arrives() {
-    for descriptors in BOTH {
-        let (mut from, mut to) = (rig(descriptors, 4), rig(descriptors, 4));
+    for way in Way::ALL {
+        let (mut from, mut to) = (rig(way, 4), rig(way, 4));
         let (mut peer, conn) = from.pair();
         peer.write_all(b"bye").unwrap();
         peer.shutdown(Shutdown::Write).unwrap();
@@ -131,14 +132,14 @@ fn a_fin_is_found_where_the_connection_arrives() {
         let (conn, mut bytes) = arrived(&mut to);
         bytes.extend(to.received(conn, 3 - bytes.len()));
         assert_eq!(bytes, b"bye");
-        assert_eq!(to.ended(conn), heartwheel::base::io::ReceiveEnd::Eof, "{descriptors:?}");
+        assert_eq!(to.ended(conn), heartwheel::base::io::ReceiveEnd::Eof, "{way:?}");
     }
 }
 
 #[test]
 fn who_breaks_before_leaving_stays_and_is_told() {
-    for descriptors in BOTH {
-        let mut from = rig(descriptors, 4);
+    for way in RINGS {
+        let mut from = rig(way, 4);
         let (peer, conn) = from.pair();
         // Closed with unread bytes: the peer's kernel sends RST.
         from.send(conn, b"unread").unwrap();
@@ -156,9 +157,27 @@ fn who_breaks_before_leaving_stays_and_is_told() {
 }
 
 #[test]
+fn where_nothing_is_read_ahead_whoever_breaks_is_found_broken_elsewhere() {
+    let (mut from, mut to) = (rig(Way::Epoll, 4), rig(Way::Epoll, 4));
+    let (peer, conn) = from.pair();
+    from.send(conn, b"unread").unwrap();
+    std::thread::sleep(Duration::from_millis(20));
+    drop(peer);
+    from.driver.wait(Some(PATIENCE.into())).unwrap();
+    go(&mut from, conn, b"said");
+    let parcel = taken(&mut from);
+    to.driver.arrive(parcel);
+    moved(&mut from, conn);
+    let (conn, bytes) = arrived(&mut to);
+    assert_eq!(bytes, b"said");
+    let reset = heartwheel::base::io::ReceiveEnd::Fault(IoFault::Reset);
+    assert_eq!(to.ended(conn), reset);
+}
+
+#[test]
 fn only_so_many_bytes_travel_and_who_sent_more_stays() {
-    for descriptors in BOTH {
-        let mut from = rig(descriptors, 4);
+    for way in RINGS {
+        let mut from = rig(way, 4);
         let (mut peer, conn) = from.pair();
         peer.write_all(b"x").unwrap();
         from.received(conn, 1);
@@ -169,7 +188,7 @@ fn only_so_many_bytes_travel_and_who_sent_more_stays() {
         // It is as it was: it can be listened to, spoken to and closed.
         from.ask(Op::Receive { conn });
         peer.write_all(b"still here").unwrap();
-        assert_eq!(from.received(conn, 10), b"still here", "{descriptors:?}");
+        assert_eq!(from.received(conn, 10), b"still here", "{way:?}");
         assert_eq!(from.send(conn, b"no"), Ok(2));
         from.close(conn, CloseHow::Finish);
         from.assert_quiet(0);
@@ -178,8 +197,8 @@ fn only_so_many_bytes_travel_and_who_sent_more_stays() {
 
 #[test]
 fn a_driver_without_room_says_so_and_the_peer_is_not_left_hanging() {
-    for descriptors in BOTH {
-        let (mut from, mut to) = (rig(descriptors, 4), rig(descriptors, 2));
+    for way in Way::ALL {
+        let (mut from, mut to) = (rig(way, 4), rig(way, 2));
         let inside = [to.pair(), to.pair()];
         let (mut peer, conn) = from.pair();
         go(&mut from, conn, b"");
@@ -197,10 +216,10 @@ fn a_driver_without_room_says_so_and_the_peer_is_not_left_hanging() {
 #[test]
 fn a_crowd_leaves_with_a_few_descriptors_at_a_time() {
     let crowd = u32::try_from(4 * limits::MOVE_DESCRIPTORS_MAX).unwrap();
-    for descriptors in BOTH {
+    for way in Way::ALL {
         let sizes = RingSizes::new(crowd, crowd);
-        let mut from = Rig::new(descriptors, sizes, crowd);
-        let mut to = Rig::new(descriptors, sizes, crowd);
+        let mut from = Rig::new(way, sizes, crowd);
+        let mut to = Rig::new(way, sizes, crowd);
         let pairs: Vec<(TcpStream, ConnId)> = (0..crowd).map(|_| from.pair()).collect();
         for (_, conn) in &pairs {
             go(&mut from, *conn, b"hello");

@@ -94,6 +94,15 @@ impl Driver {
                     self.table.release(conn);
                     each(Completion::Closed { conn });
                 }
+                Due::Moved { conn } => {
+                    self.table.release(conn);
+                    each(Completion::Moved { conn });
+                }
+                Due::Arrived { socket, peer, bytes } => {
+                    self.moves.arriving -= 1;
+                    each(Completion::Arrived { socket, peer, bytes: &bytes });
+                }
+                Due::ArrivalFailed { fault } => each(Completion::ArrivalFailed { fault }),
             }
         }
         count
@@ -219,7 +228,7 @@ impl Driver {
     }
 
     /// Keeps an accepted socket, and hears of it from now on.
-    fn keep(&mut self, file: OwnedFd) -> Result<SocketHandle, Errno> {
+    pub(super) fn keep(&mut self, file: OwnedFd) -> Result<SocketHandle, Errno> {
         let socket = self.sockets.keep(file, Owner::Nobody);
         let added = self.poll.add(self.sockets.file(socket), socket.0);
         added.map(|()| socket).inspect_err(|_| self.sockets.close(socket))

@@ -1,6 +1,7 @@
 //! Answers that need no further news.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 
 use crate::base::ids::ConnId;
 use crate::base::io::{Chunk, IoFault, SocketHandle};
@@ -13,6 +14,9 @@ pub(super) enum Due {
     Sent { conn: ConnId, chunk: Chunk, result: Result<usize, IoFault> },
     Look { conn: ConnId },
     Closed { conn: ConnId },
+    Moved { conn: ConnId },
+    Arrived { socket: SocketHandle, peer: SocketAddr, bytes: Vec<u8> },
+    ArrivalFailed { fault: IoFault },
 }
 
 impl Due {
@@ -25,7 +29,10 @@ impl Due {
             | Self::Connected { .. }
             | Self::ConnectFailed { .. }
             | Self::Look { .. }
-            | Self::Closed { .. } => true,
+            | Self::Closed { .. }
+            | Self::Moved { .. }
+            | Self::Arrived { .. }
+            | Self::ArrivalFailed { .. } => true,
         }
     }
 }

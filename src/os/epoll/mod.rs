@@ -23,6 +23,7 @@
 
 mod answer;
 mod due;
+mod moves;
 mod poll;
 mod sockets;
 mod table;
@@ -41,6 +42,7 @@ use crate::base::limits::RECEIVE_BYTES_AT_ONCE;
 use crate::base::time::Span;
 use crate::os::driver::{DriverKind, DriverStats, Heard};
 use crate::os::epoll::due::{Due, Dues};
+use crate::os::epoll::moves::Moves;
 use crate::os::epoll::poll::{Poll, Waited};
 use crate::os::epoll::sockets::{Owner, Sockets};
 use crate::os::epoll::table::{Operation, Table, Until};
@@ -87,6 +89,7 @@ pub struct Driver {
     accepts: Accepts,
     /// Answers that need no further news.
     due: Dues,
+    moves: Moves,
     /// Connections that wait for their turn to be read, each once.
     ready: VecDeque<ConnId>,
     buffer: Vec<u8>,
@@ -139,6 +142,7 @@ impl Driver {
             table: Table::default(),
             accepts: Accepts { listener, owed: 0, backlog: Backlog::Unknown },
             due: Dues::default(),
+            moves: Moves::default(),
             ready: VecDeque::new(),
             buffer: vec![0; RECEIVE_BYTES_AT_ONCE],
             waker,
@@ -248,6 +252,7 @@ impl Driver {
                 let set = raw::set_tcp_user_timeout(file.as_raw_fd(), timeout.as_millis_u32());
                 self.stats.options_refused += u64::from(set.is_err());
             }
+            Op::Move(departure) => self.begin_move(*departure),
             Op::Close { conn, how } => self.begin_close(conn, how),
         }
     }

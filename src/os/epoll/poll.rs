@@ -84,6 +84,12 @@ impl Poll {
         epoll::add(&self.file, file, EventData::new_u64(token), all)
     }
 
+    /// Hears no more of `file`, which somebody else keeps open.
+    pub(super) fn forget(&self, file: impl AsFd) {
+        // It was added, so it can be taken out; and what is not there is not heard of.
+        let _ = epoll::delete(&self.file, file);
+    }
+
     /// The next of the news that the latest wait brought.
     pub(super) fn next(&mut self) -> Option<News> {
         let event = self.events[..self.count].get(self.taken)?;

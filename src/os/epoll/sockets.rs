@@ -72,10 +72,16 @@ impl Sockets {
 
     /// Closes a socket.
     pub(super) fn close(&mut self, handle: SocketHandle) {
-        assert!(self.owner(handle).is_some(), "a socket is closed once");
+        drop(self.take(handle));
+    }
+
+    /// Gives a socket away.
+    pub(super) fn take(&mut self, handle: SocketHandle) -> OwnedFd {
+        assert!(self.owner(handle).is_some(), "a socket is closed once, or given away");
         let (_, index) = parts_of(handle);
-        self.open[index] = None;
+        let socket = self.open[index].take().expect("it has an owner");
         self.count -= 1;
+        socket.file
     }
 
     /// How many are open.
