@@ -9,7 +9,7 @@ use heartwheel::base::ids::ConnId;
 use heartwheel::base::io::{Chunk, CloseHow, Found, Op, ReceiveEnd};
 use heartwheel::base::limits::{EPOLL_EVENTS_MAX, RECEIVE_BUFFER_BYTES, RECEIVE_BYTES_AT_ONCE};
 use heartwheel::base::time::Span;
-use heartwheel::os::driver::{DriverKind, More};
+use heartwheel::os::driver::{DriverKind, Heard, More};
 use rustix::net::{SendFlags, send};
 
 use crate::rig::{PATIENCE, Rig, Seen, Way};
@@ -200,4 +200,92 @@ fn a_listener_that_nobody_accepts_from_wakes_nobody() {
     let began = Instant::now();
     rig.turn(Duration::from_millis(100));
     assert!(began.elapsed() >= Duration::from_millis(100), "who knocks is news once");
+}
+
+#[test]
+fn a_reap_that_is_not_full_leaves_nothing_of_a_flood() {
+    let mut rig = rig(4);
+    let (mut flooder, flooding) = rig.pair();
+    rig.turn(Duration::ZERO);
+    let flood = 5 * RECEIVE_BYTES_AT_ONCE;
+    flooder.write_all(&vec![1; flood]).unwrap();
+    let mut bytes = 0;
+    let mut reap = |rig: &mut Rig, budget| {
+        let count = rig.driver.reap(budget, |completion| match Seen::of(completion) {
+            Seen::Received(conn, piece) if conn == flooding => bytes += piece.len(),
+            seen => panic!("{seen:?}"),
+        });
+        (count, bytes)
+    };
+    assert_eq!(rig.driver.enter(PATIENCE.into()).unwrap(), Heard::All { after: Span::ZERO });
+    assert_eq!(reap(&mut rig, 3), (3, 3 * RECEIVE_BUFFER_BYTES), "bytes count, too");
+    let (count, bytes) = reap(&mut rig, 1_024);
+    assert!(count < 1_024, "{count}");
+    assert_eq!(bytes, flood);
+}
+
+#[test]
+fn an_enter_that_hears_of_as_many_as_it_can_says_so() {
+    let crowd = EPOLL_EVENTS_MAX * 3 / 2;
+    let mut rig = rig(u32::try_from(crowd).unwrap());
+    let mut pairs: Vec<_> = (0..crowd).map(|_| rig.pair()).collect();
+    rig.turn(Duration::ZERO);
+    for window in [Span::ZERO, PATIENCE.into()] {
+        rig.driver.gather(window);
+        for (peer, _) in &mut pairs {
+            peer.write_all(b"x").unwrap();
+        }
+        let start = Instant::now();
+        for heard in [Heard::Part, Heard::All { after: Span::ZERO }] {
+            assert_eq!(rig.driver.enter(Span::from_secs(1)).unwrap(), heard);
+        }
+        assert!(start.elapsed() < PATIENCE / 2, "{:?}", start.elapsed());
+        let mut bytes = 0;
+        let count = rig.driver.reap(2 * crowd, |_| bytes += 1);
+        assert_eq!((count, bytes), (crowd, crowd));
+    }
+}
+
+#[test]
+fn a_gathering_sleep_goes_on_where_nothing_comes() {
+    let mut rig = rig(4);
+    let _pair = rig.pair();
+    rig.turn(Duration::ZERO);
+    rig.driver.gather(Span::from_millis(5));
+    let before = rig.driver.stats();
+    assert!(before.gathers_without_waking);
+    let sleep = Span::from_millis(100);
+    assert_eq!(rig.driver.enter(sleep).unwrap(), Heard::All { after: sleep });
+    assert_eq!(rig.driver.stats().enters - before.enters, 1);
+}
+
+#[test]
+fn what_comes_while_a_sleep_gathers_is_heard_with_the_first() {
+    let mut rig = rig(16);
+    let mut pairs: Vec<_> = (0..5).map(|_| rig.pair()).collect();
+    rig.turn(Duration::ZERO);
+    rig.driver.gather(Span::from_millis(300));
+    let conns: Vec<ConnId> = pairs.iter().map(|(_, conn)| *conn).collect();
+    let writer = std::thread::spawn(move || {
+        for (peer, _) in &mut pairs {
+            peer.write_all(b"beat").unwrap();
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        pairs
+    });
+    rig.driver.enter(PATIENCE.into()).unwrap();
+    let mut heard = Vec::new();
+    rig.driver.reap(1_024, |completion| heard.push(Seen::of(completion)));
+    let all: Vec<_> = conns.iter().map(|conn| Seen::Received(*conn, b"beat".into())).collect();
+    assert_eq!(heard, all);
+    let _pairs = writer.join().unwrap();
+    // A newcomer who is waited for ends the sleep.
+    rig.ask(Op::Accept { count: 1 });
+    rig.driver.enter(Span::ZERO).unwrap();
+    assert_eq!(rig.driver.reap(1_024, |_| {}), 0);
+    rig.driver.gather(PATIENCE.into());
+    let start = Instant::now();
+    let _newcomer = rig.peer();
+    rig.driver.enter(PATIENCE.into()).unwrap();
+    assert!(start.elapsed() < PATIENCE / 2, "{:?}", start.elapsed());
 }

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use heartwheel::base::config::{GatewayConfig, Rhythm};
-use heartwheel::base::io::{Found, Op};
+use heartwheel::base::io::{Chunk, Found, Op};
 use heartwheel::base::limits;
 use heartwheel::base::time::Span;
 use heartwheel::gateway::{Command, Stats};
@@ -63,6 +63,42 @@ fn a_sleep_to_its_end_heard_all_until_then() {
         peer.write_all(b"early").unwrap();
         let heard = rig.driver.enter(PATIENCE.into()).unwrap();
         assert_eq!(heard, Heard::All { after: Span::ZERO }, "it did not sleep to the end");
+    });
+}
+
+#[test]
+fn a_send_that_is_done_ends_no_sleep() {
+    each_way(|way| {
+        let mut rig = Rig::new(way, sizes(), 16);
+        let (mut peer, conn) = rig.pair();
+        rig.turn(Duration::ZERO);
+        rig.ask(Op::Send { conn, chunk: Chunk::from(vec![7; 8]) });
+        let (start, span) = (Instant::now(), Duration::from_millis(20));
+        rig.driver.enter(span.into()).unwrap();
+        assert!(start.elapsed() >= span, "{:?}", start.elapsed());
+        peer.read_exact(&mut [0; 8]).unwrap();
+        let seen = &mut rig.seen;
+        rig.driver.reap(1_024, |completion| seen.push(Seen::of(completion)));
+        assert_eq!(rig.seen, [Seen::Sent(conn, 8, Ok(8))], "it is told at the next occasion");
+    });
+}
+
+#[test]
+fn who_comes_after_the_enter_is_reaped_only_where_the_driver_says_so() {
+    each_way(|way| {
+        let mut rig = Rig::new(way, sizes(), 16);
+        let (mut peer, conn) = rig.pair();
+        rig.turn(Duration::ZERO);
+        peer.write_all(b"early").unwrap();
+        rig.driver.enter(PATIENCE.into()).unwrap();
+        peer.write_all(b"late").unwrap();
+        let mut bytes = Vec::new();
+        rig.driver.reap(1_024, |completion| match Seen::of(completion) {
+            Seen::Received(of, piece) if of == conn => bytes.extend(piece),
+            seen => panic!("{seen:?}"),
+        });
+        let reaps_latecomers = rig.driver.reaps_latecomers();
+        assert_eq!(bytes, if reaps_latecomers { &b"earlylate"[..] } else { b"early" });
     });
 }
 
