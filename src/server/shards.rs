@@ -76,8 +76,7 @@ pub fn start(
     let mut plans = plans.into_iter();
     let (driver, gateway) = plans.next().expect("there is at least one shard");
     let shard = gateway.shard;
-    let (mut first, asker, reader) = Server::new(driver, gateway, clock)?;
-    first.coalesce(window);
+    let (mut first, asker, reader) = open(driver, gateway, clock, window)?;
     let (mut askers, mut readers) = (vec![asker], vec![reader]);
     let mut wakers = vec![first.driver.waker()];
     let (mut others, mut starts) = (Vec::new(), Vec::new());
@@ -98,6 +97,18 @@ pub fn start(
         }
     }
     Ok((Shards { first, others }, Switchboard { askers, shard }, readers))
+}
+
+/// One of the loops, on the thread that will turn it.
+fn open(
+    driver: DriverConfig,
+    gateway: GatewayConfig,
+    clock: Clock,
+    window: Span,
+) -> Result<(Server, Asker, Reader), RingError> {
+    let (mut server, asker, reader) = Server::new(driver, gateway, clock)?;
+    server.coalesce(window);
+    Ok((server, asker, reader))
 }
 
 /// A shard on a thread of its own, waiting to be connected with the others. It ends when it is
@@ -121,9 +132,8 @@ fn begin(
     let (start, exchange) = sync_channel(1);
     let thread = thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
         // A ring belongs to the thread that makes it.
-        match Server::new(driver, gateway, clock) {
-            Ok((mut server, asker, reader)) => {
-                server.coalesce(window);
+        match open(driver, gateway, clock, window) {
+            Ok((server, asker, reader)) => {
                 let _ = ready_in.send(Ok((asker, reader, server.driver.waker())));
                 live(server, &exchange)
             }
@@ -556,6 +566,15 @@ mod tests {
         let _ended = peer.read_to_end(&mut said);
         assert_eq!(said.first(), Some(&0x07), "it is told to leave");
         assert!(matches!(turn(&mut two), Turn::Over { untold: 0 }));
+    }
+
+    #[test]
+    fn beats_wait_for_each_other_in_every_shard() {
+        let (driver, gateway) = plan(1);
+        let window = Span::from_millis(5);
+        let (mut server, ..) = open(driver, gateway, Clock::new(), window).expect("a ring");
+        let later = server.clock.now() + Span::from_secs(1);
+        assert_eq!(server.pace.window(later, 1_000), window, "a crowd is gathered");
     }
 
     #[test]
