@@ -2,7 +2,6 @@
 
 use crate::base::event::{CloseReason, Rescue};
 use crate::base::ids::ConnId;
-use crate::base::io::Op;
 use crate::base::time::{Moment, Span};
 use crate::gateway::Gateway;
 use crate::gateway::connection::{Look, Preface, State, Watch};
@@ -66,14 +65,14 @@ impl Gateway {
                 return;
             }
         }
-        match connection.outbox.take_to_send() {
-            Some(chunk) => self.ops.push(Op::Send { conn, chunk }),
-            None => self.awaits_send |= !connection.outbox.is_empty(),
-        }
+        let has_to_send = !connection.outbox.is_empty();
         if connection.look == Look::None
             && let Some(deadline) = connection.next_deadline(&self.config)
         {
             self.tracker.touch(conn, deadline);
+        }
+        if has_to_send {
+            self.send_waiting(conn);
         }
     }
 

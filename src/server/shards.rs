@@ -105,7 +105,7 @@ fn open(
     gateway: GatewayConfig,
     clock: Clock,
     window: Span,
-) -> Result<(Server, Asker, Reader), RingError> {
+) -> Result<(Server, Asker, Reader), DriverError> {
     let (mut server, asker, reader) = Server::new(driver, gateway, clock)?;
     server.coalesce(window);
     Ok((server, asker, reader))

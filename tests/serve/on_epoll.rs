@@ -3,6 +3,7 @@
 use crate as serve;
 use crate::gate::on_epoll;
 use crate::policies;
+use crate::shards;
 
 macro_rules! again {
     ($($home:ident::$test:ident),+ $(,)?) => {
@@ -34,4 +35,9 @@ again!(
     policies::a_class_that_rejects_keeps_the_older_login,
     policies::a_silent_client_is_asked_before_the_verdict_and_not_after_its_timeout,
     policies::transport_events_are_a_stream_of_their_own,
+    shards::silence_is_noticed_in_time_wherever_the_connection_came_in,
+    shards::a_second_login_takes_over_whichever_shard_takes_the_call,
+    shards::a_lost_session_is_resumed_whichever_shard_takes_the_call,
+    shards::no_byte_is_lost_on_the_way_however_the_first_ones_are_cut,
+    shards::sigterm_in_a_storm_ends_all_shards_in_time,
 );

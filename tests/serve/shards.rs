@@ -147,7 +147,7 @@ fn clients_of_all_shards_each_end_as_they_do_and_make_one_ledger() {
 }
 
 #[test]
-fn silence_is_noticed_in_time_wherever_the_connection_came_in() {
+pub(crate) fn silence_is_noticed_in_time_wherever_the_connection_came_in() {
     let mut arguments = QUICK.to_vec();
     arguments.extend(["--shards", "4"]);
     let gate = Gate::start(&arguments);
@@ -176,7 +176,7 @@ fn silence_is_noticed_in_time_wherever_the_connection_came_in() {
 }
 
 #[test]
-fn a_second_login_takes_over_whichever_shard_takes_the_call() {
+pub(crate) fn a_second_login_takes_over_whichever_shard_takes_the_call() {
     let mut gate = Gate::start(&["--shards", "2"]);
     let mut reading = Reading::default();
     for number in 0..60 {
@@ -198,7 +198,7 @@ fn a_second_login_takes_over_whichever_shard_takes_the_call() {
 }
 
 #[test]
-fn a_lost_session_is_resumed_whichever_shard_takes_the_call() {
+pub(crate) fn a_lost_session_is_resumed_whichever_shard_takes_the_call() {
     let mut gate = Gate::start(&["--shards", "2", "--grace", "20s"]);
     let mut reading = Reading::default();
     let crowd = 40;
@@ -219,7 +219,7 @@ fn a_lost_session_is_resumed_whichever_shard_takes_the_call() {
 }
 
 #[test]
-fn no_byte_is_lost_on_the_way_however_the_first_ones_are_cut() {
+pub(crate) fn no_byte_is_lost_on_the_way_however_the_first_ones_are_cut() {
     let gate = Gate::start(&["--shards", "2"]);
     let mut whole = Vec::new();
     for number in 0..6_u8 {
@@ -268,7 +268,7 @@ fn all_shards_together_hold_what_one_would() {
 }
 
 #[test]
-fn sigterm_in_a_storm_ends_all_shards_in_time() {
+pub(crate) fn sigterm_in_a_storm_ends_all_shards_in_time() {
     for round in 0..3 {
         let mut gate = Gate::start(&["--shards", "4", "--drain-timeout", "1s"]);
         let address = gate.address;
