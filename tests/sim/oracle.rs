@@ -119,6 +119,7 @@ pub(crate) struct Oracle {
     pub(crate) tcp_seen: Option<TcpFacts>,
     /// Verdicts of silence, for the summary.
     pub(crate) verdicts: u64,
+    /// How often time passed. A turn that leaves something unread lasts until then.
     pub(crate) turns: u64,
     pub(crate) stalls: u64,
     /// Connections that ended.

@@ -280,7 +280,6 @@ impl World {
     /// One turn of the loop: all input, then the time.
     fn turn(&mut self) {
         self.turns += 1;
-        self.oracle.turns = self.turns;
         tell_turn(self.turns);
         let before = self.steps;
         self.live_upto_now();
@@ -293,6 +292,7 @@ impl World {
         // The loop reads the clock before it drains, and perhaps again.
         let at = if self.rng.bool() { begun_at } else { self.now };
         self.oracle.on_told(at);
+        self.oracle.turns += 1;
         self.oracle.on_time(at);
         self.gateway.on_time(at);
         self.steps += 1;
