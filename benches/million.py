@@ -36,14 +36,14 @@ def options():
     words.add_argument("--clients", type=int, default=1_000_000)
     words.add_argument("--silent", type=int, default=10_000, help="how many die silently")
     words.add_argument("--interval", type=float, default=30, help="between two beats, seconds")
-    words.add_argument("--timeout", type=float, default=0, help="default: 2 intervals and 10 s")
+    words.add_argument("--timeout", type=float, default=0, help="default: an interval and 5 s")
     words.add_argument("--connect-rate", type=int, default=10_000, help="all fleets, a second")
     words.add_argument("--fleets", type=int, default=0, help="processes (default: by clients)")
     words.add_argument("--serve", default="", help="further words for `heartwheel serve`")
     words.add_argument("--program", default=str(FOLDER / "target/release/heartwheel"))
     words.add_argument("--json", help="file for the figures")
     said = words.parse_args()
-    said.timeout = said.timeout or 2 * said.interval + 10
+    said.timeout = said.timeout or said.interval + 5
     said.fleets = said.fleets or max(1, -(-said.clients // CLIENTS_PER_FLEET))
     if not pathlib.Path(said.program).exists():
         sys.exit(f"{said.program} is not there; build it: cargo build --release")
@@ -110,17 +110,17 @@ class Server:
         self.watcher.join()
         self.child.send_signal(signal.SIGTERM)
         try:
-            return self.child.wait(120)
+            self.child.wait(120)
         except subprocess.TimeoutExpired:
             self.child.kill()
-            return self.child.wait()
+            self.child.wait()
 
 
 def sail(said, address, folder):
     """Starts the fleets; each has its share of everything."""
     connect_s = said.clients / said.connect_rate
     # The kernel may take longer than asked for; then whoever dies needs its beats and its timeout.
-    run_s = 1.5 * connect_s + 2.5 * said.interval + said.timeout + 3
+    run_s = 1.1 * connect_s + 2 * said.interval + said.timeout + 3
     fleets = []
     for number in range(said.fleets):
         share = lambda whole: whole // said.fleets + (number < whole % said.fleets)
@@ -137,11 +137,14 @@ def sail(said, address, folder):
 
 
 def await_fleets(fleets, server, run_s):
-    begin = time.monotonic()
+    begin, told = time.monotonic(), 0
     while any(child.poll() is None for child, _ in fleets):
-        time.sleep(5)
+        time.sleep(1)
         now = server.look()
         past = time.monotonic() - begin
+        if past < told + 5:
+            continue
+        told = past
         slab_kib, = memory_kib("Slab")
         print(
             f"{past:5.0f} s of {run_s:.0f} s: server {now['rss_kib'] / 1024:.0f} MiB, "
@@ -156,21 +159,22 @@ def await_fleets(fleets, server, run_s):
     return [json.loads(report.read_text()) for report in ended_well]
 
 
-def steady_cpu(samples, said):
-    """Share of a processor while all are connected and beat: the middle of what is past connecting."""
-    settled = [s for s in samples if s["rss_kib"] >= 0.98 * max(t["rss_kib"] for t in samples)]
+def steady_cpu(samples, said, run_s):
+    """Share of a processor while all are connected and beat: what lies between the connecting and
+    the end of the fleets."""
+    begin = samples[0]["at"] + 1.2 * said.clients / said.connect_rate + 5
+    settled = [s for s in samples if begin <= s["at"] <= samples[0]["at"] + run_s - 5]
     if len(settled) < 10:
         return None
-    settled = settled[2:-6]
     seconds = settled[-1]["at"] - settled[0]["at"]
-    return (settled[-1]["cpu_s"] - settled[0]["cpu_s"]) / seconds if seconds > 0 else None
+    return (settled[-1]["cpu_s"] - settled[0]["cpu_s"]) / seconds
 
 
-def figures(said, server, reports, before, exit_code):
+def figures(said, server, reports, before, run_s):
     total = lambda name: sum(report[name] for report in reports)
     rss = [sample["rss_kib"] for sample in server.samples]
     connected = total("connected")
-    share = steady_cpu(server.samples, said)
+    share = steady_cpu(server.samples, said, run_s)
     beats_per_s = connected / said.interval
     silent = total("fell_silent")
     return {
@@ -203,7 +207,7 @@ def figures(said, server, reports, before, exit_code):
         "server_cpu_s": server.samples[-1]["cpu_s"],
         "server_cpu_steady": share,
         "server_us_per_beat": share / beats_per_s * 1e6 if share else None,
-        "server_exit": exit_code,
+        "server_exit": server.child.returncode,
         "machine": reports[0]["machine"],
         "version": reports[0]["version"],
     }
@@ -232,11 +236,11 @@ def main():
             peak.start()
             reports = await_fleets(fleets, server, run_s)
         finally:
-            exit_code = server.stop()
+            server.stop()
         if len(reports) < said.fleets:
             logs = [(folder / f"fleet-{n}.log").read_text()[-500:] for n in range(said.fleets)]
             sys.exit("a fleet failed:\n" + "\n".join(logs))
-        found = figures(said, server, reports, before, exit_code)
+        found = figures(said, server, reports, before, run_s)
     for name, value in found.items():
         print(f"{name:28} {value:,.3f}" if isinstance(value, float) else f"{name:28} {value}")
     if said.json:
