@@ -211,6 +211,10 @@ pub struct Class {
     pub duplicate: Duplicate,
 }
 
+/// A class by its place among those that a configuration knows; small, for every session has one.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
+pub struct ClassId(u8);
+
 /// Whether transport events are told beside the ledger.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum TransportEvents {
@@ -348,9 +352,33 @@ impl GatewayConfig {
     /// The policies of a class: its own, or those of everybody at the rhythm of a preset of that
     /// name, or those of everybody.
     pub fn class(&self, name: &str) -> Class {
-        let own = self.classes.iter().find(|(own, _)| own == name);
+        self.class_named(self.class_id(name))
+    }
+
+    /// The class of this name. Those that are not configured and no presets are all the same one.
+    pub fn class_id(&self, name: &str) -> ClassId {
+        let place = self.class_names().position(|own| own == name).map(|place| place + 1);
+        ClassId(place.and_then(|place| u8::try_from(place).ok()).unwrap_or(0))
+    }
+
+    /// The name of a class; empty where it has none.
+    pub fn class_name(&self, id: ClassId) -> &str {
+        let place = usize::from(id.0).checked_sub(1);
+        place.and_then(|place| self.class_names().nth(place)).unwrap_or_default()
+    }
+
+    /// Every class that has a name.
+    pub fn class_names(&self) -> impl Iterator<Item = &str> {
+        let own = self.classes.iter().map(|(name, _)| name.as_str());
+        own.chain(Preset::ALL.iter().map(|preset| preset.word()))
+    }
+
+    /// The policies of the class with this id.
+    pub fn class_named(&self, id: ClassId) -> Class {
+        let place = usize::from(id.0).checked_sub(1);
+        let own = place.and_then(|place| self.classes.get(place));
         own.map(|(_, class)| *class).unwrap_or_else(|| Class {
-            rhythm: Preset::from_word(name).map_or(self.rhythm, Preset::rhythm),
+            rhythm: Preset::from_word(self.class_name(id)).map_or(self.rhythm, Preset::rhythm),
             probe: self.probe,
             grace: self.grace,
             duplicate: self.duplicate,
@@ -406,6 +434,21 @@ mod tests {
         ] {
             assert_eq!(policy.span(preset.rhythm()), span, "{name}");
         }
+    }
+
+    #[test]
+    fn classes_have_ids_and_ids_have_names() {
+        let own = GatewayConfig::default().class("lock");
+        let classes = vec![("lock".to_owned(), own), ("mobile".to_owned(), own)];
+        let config = GatewayConfig { classes, ..GatewayConfig::default() };
+        for name in ["lock", "mobile", "typical", "demanding"] {
+            let id = config.class_id(name);
+            assert_eq!(config.class_name(id), name);
+            assert_eq!(config.class_named(id), config.class(name), "{name}");
+        }
+        assert_eq!(config.class("mobile").rhythm, own.rhythm, "the configured one goes before");
+        assert_eq!(config.class_id("unheard of"), ClassId::default());
+        assert_eq!(config.class_name(ClassId::default()), "");
     }
 
     #[test]

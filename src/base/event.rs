@@ -294,6 +294,17 @@ pub enum Event {
         /// How many tried lately.
         count: u32,
     },
+    /// A client was given another rhythm while it is here.
+    Rhythm {
+        /// Who.
+        client: ClientId,
+        /// Its session.
+        epoch: u64,
+        /// How often it is to beat from its next beat on.
+        interval: Span,
+        /// After how much silence it is judged dead.
+        timeout: Span,
+    },
     /// A client is gone.
     Offline {
         /// Who.
@@ -366,6 +377,7 @@ impl Event {
             Self::Online { .. } => "online",
             Self::Resumed { .. } => "resumed",
             Self::Contested { .. } => "contested",
+            Self::Rhythm { .. } => "rhythm",
             Self::Offline { .. } => "offline",
             Self::Stalled { .. } => "stalled",
             Self::Stopped => "stopped",

@@ -342,6 +342,7 @@ const _: () = {
         JOURNAL_SEGMENT_BYTES_DEFAULT as u64 * JOURNAL_RETAIN_SEGMENTS_MIN
             <= JOURNAL_RETAIN_BYTES_DEFAULT
     );
+    assert!(CLASSES_MAX < 128); // with the presets, one byte of a session
     assert!(EVENTS_TAKEN_MAX < EVENTS_UNWRITTEN_MAX / 2);
     assert!(LOAD_CLIENTS_MAX / LOAD_CLIENTS_PER_SOURCE < 255); // one byte of 127.x.y.z
     assert!((LOAD_CONNECTS_MAX as i32) < BACKLOG_MAX);

@@ -20,7 +20,7 @@ pub struct Moment(
 pub struct Span(u64);
 
 /// A length of time in whole milliseconds, up to 49 days, in four bytes: as the wire carries it.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Millis(u32);
 
 impl Moment {

@@ -114,6 +114,9 @@ impl Board {
             Event::Contested { client, count, .. } => {
                 Some(format!("{at}  contested  {client} by {count} logins"))
             }
+            Event::Rhythm { client, interval, timeout, .. } => {
+                Some(format!("{at}  rhythm   {client}  every {interval}, dead after {timeout}"))
+            }
             Event::Stalled { gap } => Some(format!("{at}  stalled  for {gap}")),
             Event::Started { .. } | Event::Stopped => None,
         }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Serialize, Serializer};
 
 use crate::base::event::{Event, Record};
+use crate::base::io::TcpFacts;
 use crate::base::limits;
 use crate::base::time::WallAnchor;
 
@@ -248,6 +249,12 @@ enum Detail<'a> {
         held_ms: u64,
         tcp: Option<Tcp>,
     },
+    Rhythm {
+        client: &'a str,
+        epoch: u64,
+        interval_ms: u64,
+        timeout_ms: u64,
+    },
     Stalled {
         gap_ms: u64,
     },
@@ -261,6 +268,18 @@ struct Tcp {
     unacked: u32,
     rtt_us: u32,
     retransmits: u8,
+}
+
+impl From<TcpFacts> for Tcp {
+    fn from(tcp: TcpFacts) -> Self {
+        Self {
+            last_data_received_ms: tcp.last_data_received_ms,
+            last_ack_received_ms: tcp.last_ack_received_ms,
+            unacked: tcp.unacked,
+            rtt_us: tcp.rtt_us,
+            retransmits: tcp.retransmits,
+        }
+    }
 }
 
 impl<'a> Line<'a> {
@@ -299,6 +318,12 @@ impl<'a> Line<'a> {
             Event::Contested { client, epoch, remote, count } => {
                 Detail::Contested { client: client.as_str(), epoch: *epoch, remote, count: *count }
             }
+            Event::Rhythm { client, epoch, interval, timeout } => Detail::Rhythm {
+                client: client.as_str(),
+                epoch: *epoch,
+                interval_ms: interval.as_millis(),
+                timeout_ms: timeout.as_millis(),
+            },
             Event::Stalled { gap } => Detail::Stalled { gap_ms: gap.as_millis() },
             Event::Offline { client, epoch, conn, remote, reason, last_beat, evidence } => {
                 Detail::Offline {
@@ -315,13 +340,7 @@ impl<'a> Line<'a> {
                     stalled_ms: evidence.stalled.as_millis(),
                     probe: evidence.probe.word(),
                     held_ms: evidence.held.as_millis(),
-                    tcp: evidence.tcp.map(|tcp| Tcp {
-                        last_data_received_ms: tcp.last_data_received_ms,
-                        last_ack_received_ms: tcp.last_ack_received_ms,
-                        unacked: tcp.unacked,
-                        rtt_us: tcp.rtt_us,
-                        retransmits: tcp.retransmits,
-                    }),
+                    tcp: evidence.tcp.map(Tcp::from),
                 }
             }
         };
@@ -349,7 +368,6 @@ mod tests {
     use super::*;
     use crate::base::event::{CloseReason, Evidence, FormerBoot, FormerEnd, Probe};
     use crate::base::ids::{ClientId, ConnId};
-    use crate::base::io::TcpFacts;
     use crate::base::time::{Moment, Span};
     use std::sync::mpsc::{Receiver, Sender, channel};
 

@@ -127,7 +127,13 @@ impl FromLoop {
                 // An operator wants to know how verdicts go.
                 Reply::Stats(stats) => self.on_answer(shard, *stats),
                 // Whoever asked has given up.
-                Reply::Done | Reply::NoSuchClient => {}
+                Reply::Done
+                | Reply::NoSuchClient
+                | Reply::OtherSession
+                | Reply::NotConnected
+                | Reply::OutOfBounds { .. }
+                | Reply::Session(_)
+                | Reply::Sessions { .. } => {}
             },
         }
         None

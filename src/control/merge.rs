@@ -69,7 +69,7 @@ impl Merge {
             Event::Online { conn, .. }
             | Event::Resumed { conn, .. }
             | Event::Offline { conn, .. } => *conn = outside(*conn, shard),
-            Event::Contested { .. } | Event::Stalled { .. } => {}
+            Event::Contested { .. } | Event::Rhythm { .. } | Event::Stalled { .. } => {}
         }
         self.seq_last += 1;
         Some(Record { seq: self.seq_last, at, event })
@@ -188,6 +188,7 @@ mod tests {
             Event::Started { .. }
             | Event::Resumed { .. }
             | Event::Contested { .. }
+            | Event::Rhythm { .. }
             | Event::Stalled { .. }
             | Event::Stopped => panic!("neither was told"),
         };

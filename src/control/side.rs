@@ -205,6 +205,9 @@ fn log_record(record: &Record) {
         Event::Contested { client, epoch, remote, count } => {
             tracing::warn!(%client, epoch, %remote, count, "logins fight for a client id");
         }
+        Event::Rhythm { client, epoch, interval, timeout } => {
+            tracing::debug!(seq = record.seq, %client, epoch, %interval, %timeout, "{word}");
+        }
         Event::Stalled { gap } => {
             tracing::warn!(%gap, "the loop stood still; every deadline is put off by as much");
         }

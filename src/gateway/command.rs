@@ -2,9 +2,10 @@
 
 use std::net::SocketAddr;
 
+use crate::base::config::{ClassId, Rhythm};
 use crate::base::event::CloseReason;
 use crate::base::ids::{ClientId, ConnId};
-use crate::base::time::Span;
+use crate::base::time::{Moment, Span};
 use crate::gateway::lateness::Lateness;
 
 /// What an outsider may ask.
@@ -17,12 +18,31 @@ pub enum Command {
         within: Span,
     },
     /// End one client's session.
-    Kick {
-        /// Whose.
+    Kick(Kick),
+    /// Give a client another rhythm, from its next beat on.
+    SetRhythm {
+        /// Whom.
         client: ClientId,
+        /// Which; its interval must be one that the client could wish for.
+        rhythm: Rhythm,
     },
     /// How things are.
     Stats,
+    /// What is known of one client.
+    Session {
+        /// Of whom.
+        client: ClientId,
+    },
+    /// A page of what is known of those who are online.
+    Sessions {
+        /// The first slot to look at: 0, and then what the page before said.
+        from_slot: u32,
+        /// How many slots are looked at, at most
+        /// [`CLIENTS_PAGE_MAX`](crate::base::limits::CLIENTS_PAGE_MAX).
+        limit: u32,
+        /// Whom to leave out.
+        filter: Filter,
+    },
     /// A page of who is online.
     Clients {
         /// The first slot to look at: 0, and then what the page before said.
@@ -33,6 +53,36 @@ pub enum Command {
     },
 }
 
+/// The end of one client's session by an outsider's will.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Kick {
+    /// Whose.
+    pub client: ClientId,
+    /// Only this session, if it is still here; `None`: whichever is here.
+    pub epoch: Option<u64>,
+    /// The number that the client hears: that of [`CloseReason::Kicked`], or one of the
+    /// application's own. The ledger says `kicked` in any case.
+    pub code: u16,
+    /// What the client hears, for people; empty: the reason's word.
+    pub text: Box<str>,
+}
+
+impl Kick {
+    /// Ends whatever session `client` has, without a text.
+    pub fn of(client: ClientId) -> Self {
+        Self { client, epoch: None, code: CloseReason::Kicked.code(), text: Box::default() }
+    }
+}
+
+/// Whom a page of sessions is about.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Filter {
+    /// Client ids that begin with this.
+    pub prefix: Box<str>,
+    /// Clients of this class; `None`: of any.
+    pub class: Option<ClassId>,
+}
+
 /// What an outsider is told.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Reply {
@@ -40,6 +90,26 @@ pub enum Reply {
     Done,
     /// Nobody of that name is online.
     NoSuchClient,
+    /// The client is online, but with another session than the one that was meant.
+    OtherSession,
+    /// The client's session is held: it has no connection by which it could be told anything.
+    NotConnected,
+    /// The interval is not one that this client may be given.
+    OutOfBounds {
+        /// The shortest one it may.
+        shortest: Span,
+        /// The longest one it may.
+        longest: Span,
+    },
+    /// What is known of a client.
+    Session(Box<SessionView>),
+    /// A page of what is known of those who are online.
+    Sessions {
+        /// Those in the slots that were looked at whom the filter let through, by slot.
+        sessions: Vec<SessionView>,
+        /// Where the next page begins; `None` when this was the last one.
+        next_slot: Option<u32>,
+    },
     /// How things are.
     Stats(Box<Stats>),
     /// A page of who is online.
@@ -70,6 +140,49 @@ pub struct Presence {
     pub timeout: Span,
 }
 
+/// What is known of a client that is online.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct SessionView {
+    /// Who, and by which connection.
+    pub presence: Presence,
+    /// The class it named.
+    pub class: ClassId,
+    /// How it is.
+    pub mood: Mood,
+    /// When the session began, to the second.
+    pub since: Moment,
+    /// When something complete was last heard from it.
+    pub last_beat: Moment,
+    /// For how long the session is held when its connection is lost.
+    pub grace: Span,
+    /// Bytes that wait to be sent to it, or are on their way.
+    pub outbox_bytes: usize,
+    /// Bytes of a frame that it has begun and not completed.
+    pub partial_bytes: usize,
+}
+
+/// How a session is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Mood {
+    /// Heard from in time.
+    Live,
+    /// Silent for so long that it was asked, or is looked at before a verdict.
+    Suspect,
+    /// Its connection is lost, and the session waits for the client to come back.
+    Held,
+}
+
+impl Mood {
+    /// The word for it in the API.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Suspect => "suspect",
+            Self::Held => "held",
+        }
+    }
+}
+
 /// How things are: counts since the start, unless said otherwise.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Stats {
@@ -77,6 +190,11 @@ pub struct Stats {
     pub connections: usize,
     /// Clients online right now.
     pub online: usize,
+    /// Whether newcomers are let in: not while a drain is under way, nor while the machine is short
+    /// of something.
+    pub accepting: bool,
+    /// Whether a drain is under way, or over.
+    pub draining: bool,
     /// Events that the side thread has not taken yet.
     pub events_waiting: usize,
     /// Number of the latest event.
@@ -149,6 +267,8 @@ impl Stats {
         let Self {
             connections,
             online,
+            accepting,
+            draining,
             events_waiting,
             seq_last,
             accepted,
@@ -203,6 +323,9 @@ impl Stats {
         ] {
             *sum += count;
         }
+        // Whoever is let in anywhere is let in.
+        self.accepting |= accepting;
+        self.draining |= draining;
         self.stalled = self.stalled + *stalled;
         self.lateness.add(lateness);
         for (sum, more) in self.endings.iter_mut().zip(endings) {

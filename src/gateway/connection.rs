@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::base::config::{Class, Duplicate, GatewayConfig, Rhythm};
+use crate::base::config::{Class, ClassId, Duplicate, GatewayConfig, Rhythm};
 use crate::base::event::{CloseReason, Evidence};
 use crate::base::io::{Chunk, CloseHow};
 use crate::base::limits;
@@ -93,13 +93,19 @@ pub(crate) enum Socket {
 #[derive(Clone)]
 pub(crate) struct Session {
     pub(crate) epoch: u64,
+    /// Which class it named.
+    pub(crate) class: ClassId,
+    /// When it began, to the second: a small field, and people ask for no more.
+    pub(crate) since_s: u32,
     /// When the last complete frame was received.
     pub(crate) last_beat: Moment,
     pub(crate) watch: Watch,
     interval: Millis,
     timeout: Millis,
-    ping_after: Option<Millis>,
-    grace: Millis,
+    /// The timeout before the rhythm was moved; it counts until the client is heard again.
+    former_timeout: Millis,
+    /// Zero: never.
+    ping_after: Millis,
     /// What becomes of somebody who wants its name.
     pub(crate) duplicate: Duplicate,
 }
@@ -247,18 +253,26 @@ impl Connection {
 }
 
 impl Session {
-    /// A session that begins now, under the terms of a class. `ping_after`: after how much silence
-    /// the client is sent a PING, if at all.
-    pub(crate) fn new(epoch: u64, class: Class, ping_after: Option<Span>, now: Moment) -> Self {
+    /// A session that begins now, in the class `id` and under its `terms`. `ping_after`: after how
+    /// much silence the client is sent a PING, if at all.
+    pub(crate) fn new(
+        epoch: u64,
+        id: ClassId,
+        terms: Class,
+        ping_after: Option<Span>,
+        now: Moment,
+    ) -> Self {
         Self {
             epoch,
+            class: id,
+            since_s: u32::try_from(now.as_millis() / 1_000).unwrap_or(u32::MAX),
             last_beat: now,
             watch: Watch::Calm,
-            interval: Millis::at_least(class.rhythm.interval),
-            timeout: Millis::at_least(class.rhythm.timeout),
-            ping_after: ping_after.map(Millis::at_least),
-            grace: Millis::at_least(class.grace),
-            duplicate: class.duplicate,
+            interval: Millis::at_least(terms.rhythm.interval),
+            timeout: Millis::at_least(terms.rhythm.timeout),
+            former_timeout: Millis::default(),
+            ping_after: Millis::at_least(ping_after.unwrap_or_default()),
+            duplicate: terms.duplicate,
         }
     }
 
@@ -268,17 +282,31 @@ impl Session {
 
     /// After how much silence it is sent a PING, if at all.
     pub(crate) fn ping_after(&self) -> Option<Span> {
-        self.ping_after.map(Millis::span)
+        (self.ping_after > Millis::default()).then(|| self.ping_after.span())
     }
 
     /// For how long it is held when its connection is lost.
-    pub(crate) fn grace(&self) -> Span {
-        self.grace.span()
+    pub(crate) fn grace(&self, config: &GatewayConfig) -> Span {
+        config.class_named(self.class).grace
     }
 
-    /// Last beat + timeout.
+    /// Moves it to another rhythm. Until the client is heard again it may not know of it.
+    pub(crate) fn change_rhythm(&mut self, rhythm: Rhythm, ping_after: Option<Span>) {
+        self.former_timeout = self.former_timeout.max(self.timeout);
+        self.interval = Millis::at_least(rhythm.interval);
+        self.timeout = Millis::at_least(rhythm.timeout);
+        self.ping_after = Millis::at_least(ping_after.unwrap_or_default());
+    }
+
+    /// Notes that the client said something complete.
+    pub(crate) fn on_heard(&mut self, now: Moment) {
+        self.last_beat = now;
+        self.former_timeout = Millis::default();
+    }
+
+    /// Last beat + timeout; the longer of two where the client may not know the newer one yet.
     pub(crate) fn dead_at(&self) -> Moment {
-        self.last_beat + self.timeout.span()
+        self.last_beat + self.timeout.max(self.former_timeout).span()
     }
 
     /// When something has to be done about this client if nothing more is heard of it.
@@ -293,7 +321,7 @@ impl Session {
     /// Whether it is time to ping this client.
     pub(crate) fn is_to_be_pinged(&self, now: Moment) -> bool {
         match self.watch {
-            Watch::Calm => self.ping_after.is_some() && self.deadline() <= now,
+            Watch::Calm => self.ping_after().is_some() && self.deadline() <= now,
             Watch::Pinged { .. } => false,
         }
     }

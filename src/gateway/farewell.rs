@@ -9,6 +9,13 @@ use crate::gateway::{Gateway, reason_of};
 use crate::wire::message::Message;
 use crate::wire::native;
 
+/// What a peer hears at the end: a number, and a text for people.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Word<'a> {
+    pub(crate) code: u16,
+    pub(crate) text: &'a str,
+}
+
 impl Gateway {
     /// Ends a connection, and the session on it if there is one, for `reason`: the ledger is told,
     /// the client id is free at once, and the peer hears why where that makes sense.
@@ -27,6 +34,19 @@ impl Gateway {
         &mut self,
         conn: ConnId,
         reason: CloseReason,
+        window: (Span, Span),
+        now: Moment,
+    ) {
+        let word = Word { code: reason.code(), text: reason.word() };
+        self.end_saying(conn, reason, word, window, now);
+    }
+
+    /// The same, and where the peer hears why it hears `word`.
+    pub(crate) fn end_saying(
+        &mut self,
+        conn: ConnId,
+        reason: CloseReason,
+        word: Word<'_>,
         window: (Span, Span),
         now: Moment,
     ) {
@@ -49,16 +69,16 @@ impl Gateway {
         match Farewell::for_reason(reason) {
             Farewell::Silent(how) => self.close(conn, how),
             Farewell::Error(how) => {
-                let error = Message::Error { code: reason.code(), text: reason.word() };
+                let error = Message::Error { code: word.code, text: word.text };
                 self.leave(conn, &error, WaitsFor::Sent(how), now);
             }
             Farewell::Goaway => {
                 let goaway = Message::Goaway {
-                    code: reason.code(),
+                    code: word.code,
                     reconnect_min_ms: window.0.as_millis_u32(),
                     reconnect_max_ms: window.1.as_millis_u32(),
                     address: "",
-                    text: reason.word(),
+                    text: word.text,
                 };
                 self.leave(conn, &goaway, WaitsFor::Peer, now);
             }

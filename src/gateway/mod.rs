@@ -20,6 +20,7 @@
 //! assert!(matches!(ops[0], Op::Accept { .. }), "first of all it wants connections");
 //! ```
 
+mod answers;
 mod command;
 mod connection;
 mod events;
@@ -48,15 +49,19 @@ use crate::base::io::{
 };
 use crate::base::limits;
 use crate::base::time::{Moment, Span, WallAnchor};
+use crate::gateway::answers::session_of;
 use crate::gateway::connection::{ChunkPool, Connection, Look, Receive, Socket, State, WaitsFor};
 use crate::gateway::events::Ledger;
+use crate::gateway::farewell::Word;
 use crate::gateway::lived::LivedTime;
 use crate::gateway::recent::RecentClients;
 use crate::gateway::sessions::HeldSessions;
 use crate::gateway::transport::TransportQueue;
 use crate::tracker::{Progress, Tracker, TrackerConfig};
 
-pub use crate::gateway::command::{Command, Endings, Presence, Reply, Stats};
+pub use crate::gateway::command::{
+    Command, Endings, Filter, Kick, Mood, Presence, Reply, SessionView, Stats,
+};
 pub use crate::gateway::lateness::{LATENESS_BOUNDS, Lateness};
 pub use crate::gateway::moves::owner;
 
@@ -201,13 +206,12 @@ impl Gateway {
                 self.begin_drain(within, now);
                 Reply::Done
             }
-            Command::Kick { client } => match self.tracker.find(client.as_str()) {
-                Some(conn) => {
-                    self.end(conn, CloseReason::Kicked, now);
-                    Reply::Done
-                }
-                None => Reply::NoSuchClient,
-            },
+            Command::Kick(kick) => self.kick(&kick, now),
+            Command::SetRhythm { client, rhythm } => self.set_rhythm(client, rhythm, now),
+            Command::Session { client } => self.session(&client),
+            Command::Sessions { from_slot, limit, filter } => {
+                self.sessions(from_slot, limit, &filter)
+            }
             Command::Stats => Reply::Stats(Box::new(self.stats())),
             Command::Clients { from_slot, limit } => self.clients(from_slot, limit),
         }
@@ -254,6 +258,8 @@ impl Gateway {
             connections: self.tracker.len(),
             online: self.tracker.named() - self.held.count(),
             held: self.held.count(),
+            accepting: self.draining.is_none() && self.accepting.paused_until.is_none(),
+            draining: self.draining.is_some(),
             events_waiting: self.ledger.waiting(),
             seq_last: self.ledger.seq_last(),
             ..self.stats.clone()
@@ -267,12 +273,7 @@ impl Gateway {
         let upto = from_slot.saturating_add(limit).min(slots_end);
         let present = |slot| {
             let (conn, connection) = self.tracker.slot(slot)?;
-            // Whoever is held is online as far as the ledger goes.
-            let session = match &connection.state {
-                State::Live(session) => session,
-                State::Held(held) => &held.session,
-                State::Greeting { .. } | State::Leaving { .. } | State::Closing => return None,
-            };
+            let session = session_of(connection)?;
             Some(Presence {
                 client: self.tracker.client(conn)?.clone(),
                 epoch: session.epoch,

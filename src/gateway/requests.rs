@@ -91,7 +91,7 @@ impl Gateway {
                 true
             }
             State::Live(session) => {
-                session.last_beat = now;
+                session.on_heard(now);
                 if session.watch != Watch::Calm {
                     session.watch = Watch::Calm;
                     self.stats.pings_answered += 1;

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::base::config::{Class, Duplicate, Rhythm, UserTimeout};
+use crate::base::config::{Class, ClassId, Duplicate, Rhythm, UserTimeout};
 use crate::base::event::{CloseReason, Event, Evidence, Probe};
 use crate::base::ids::{ClientId, ConnId};
 use crate::base::io::Op;
@@ -33,7 +33,7 @@ pub(crate) struct Wish<'a> {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Entry {
     New,
-    Resumed { epoch: u64, away: Span },
+    Resumed { epoch: u64, since_s: u32, away: Span },
 }
 
 impl Gateway {
@@ -48,7 +48,8 @@ impl Gateway {
         let Ok(client) = ClientId::new(wish.client_id) else {
             return self.refuse(conn, CloseReason::BadClientId, now);
         };
-        let class = self.config.class(wish.class);
+        let class_id = self.config.class_id(wish.class);
+        let class = self.config.class_named(class_id);
         let mut entry = Entry::New;
         if let Some(owner) = self.tracker.find(client.as_str()) {
             if self.is_own(owner, &client, wish.resume) {
@@ -61,17 +62,19 @@ impl Gateway {
             return self.refuse(conn, CloseReason::ServerError, now);
         }
         self.note_return(&client, wish, class.rhythm, now);
-        self.begin_session(conn, client, self.grant(class, wish.interval), entry, now)
+        let class = (class_id, self.grant(class, wish.interval));
+        self.begin_session(conn, client, class, entry, now)
     }
 
     fn begin_session(
         &mut self,
         conn: ConnId,
         client: ClientId,
-        class: Class,
+        class: (ClassId, Class),
         entry: Entry,
         now: Moment,
     ) -> Next {
+        let (class_id, class) = class;
         let epoch = match entry {
             Entry::New => self.epoch_next,
             Entry::Resumed { epoch, .. } => epoch,
@@ -80,7 +83,10 @@ impl Gateway {
             // The epochs between are those of the other shards.
             self.epoch_next += u64::from(self.config.shard.count);
         }
-        let session = Session::new(epoch, class, self.ping_after(class), now);
+        let mut session = Session::new(epoch, class_id, class, self.ping_after(class), now);
+        if let Entry::Resumed { since_s, .. } = entry {
+            session.since_s = since_s;
+        }
         let rhythm = session.rhythm();
         let Some(connection) = self.tracker.get_mut(conn) else { return Next::Ended };
         debug_assert_eq!(connection.receive, Receive::Armed);
@@ -127,7 +133,7 @@ impl Gateway {
 
     /// After how much silence a client is pinged: an interval where the server pings, and otherwise
     /// when it becomes suspect.
-    fn ping_after(&self, class: Class) -> Option<Span> {
+    pub(crate) fn ping_after(&self, class: Class) -> Option<Span> {
         let rhythm = class.rhythm;
         if self.config.mode.server_pings() {
             return Some(rhythm.interval);
@@ -176,7 +182,7 @@ impl Gateway {
     fn is_own(&self, owner: ConnId, client: &ClientId, token: &[u8]) -> bool {
         let Some(connection) = self.tracker.get(owner) else { return false };
         let epoch = match &connection.state {
-            State::Live(session) if session.grace() > Span::ZERO => session.epoch,
+            State::Live(session) if session.grace(&self.config) > Span::ZERO => session.epoch,
             State::Held(held) => held.session.epoch,
             State::Live(_) | State::Greeting { .. } | State::Leaving { .. } | State::Closing => {
                 return false;
@@ -197,7 +203,7 @@ impl Gateway {
         let peer = connection.peer();
         match &connection.state {
             State::Live(session) => {
-                let epoch = session.epoch;
+                let (epoch, since_s) = (session.epoch, session.since_s);
                 self.stats.count_ending(CloseReason::Replaced, peer);
                 let replaced = CloseReason::Replaced;
                 let goaway = Message::Goaway {
@@ -208,12 +214,13 @@ impl Gateway {
                     text: replaced.word(),
                 };
                 self.leave(owner, &goaway, WaitsFor::Peer, now);
-                Entry::Resumed { epoch, away: Span::ZERO }
+                Entry::Resumed { epoch, since_s, away: Span::ZERO }
             }
             State::Held(held) => {
-                let (epoch, away) = (held.session.epoch, now.since(held.lost_at));
+                let (epoch, since_s) = (held.session.epoch, held.session.since_s);
+                let away = now.since(held.lost_at);
                 self.release_held(owner);
-                Entry::Resumed { epoch, away }
+                Entry::Resumed { epoch, since_s, away }
             }
             State::Greeting { .. } | State::Leaving { .. } | State::Closing => Entry::New,
         }
@@ -303,8 +310,9 @@ impl Gateway {
             tcp: self.tcp_seen.take(),
             held: Span::ZERO,
         };
-        if session.grace() > Span::ZERO && reason.is_loss() && self.draining.is_none() {
-            let until = now + session.grace();
+        let grace = session.grace(&self.config);
+        if grace > Span::ZERO && reason.is_loss() && self.draining.is_none() {
+            let until = now + grace;
             let session = session.clone();
             let held = Held { session, reason, evidence, lost_at: now, socket: Socket::Closing };
             connection.state = State::Held(Box::new(held));

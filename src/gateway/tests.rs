@@ -13,10 +13,11 @@ use crate::base::io::{
 };
 use crate::base::limits;
 use crate::base::time::{Moment, Span};
-use crate::gateway::{Command, Gateway, Reply, resume};
+use crate::gateway::{Command, Gateway, Kick, Reply, resume};
 use crate::wire::message::{Before, Message, Reply as PingReply};
 use crate::wire::native::{self, Deframer, Inbound};
 
+mod answers;
 mod edges;
 mod moves;
 mod sessions;
@@ -239,6 +240,9 @@ impl Stage {
                 format!("resumed {client} {epoch} {away}")
             }
             Event::Contested { client, count, .. } => format!("contested {client} {count}"),
+            Event::Rhythm { client, epoch, interval, timeout } => {
+                format!("rhythm {client} {epoch} {interval} {timeout}")
+            }
             Event::Stalled { gap } => format!("stalled {gap}"),
             Event::Started { .. } | Event::Stopped => record.event.word().to_owned(),
         });
@@ -699,7 +703,7 @@ fn an_operator_can_end_a_session() {
     let mut stage = Stage::new(config());
     let conn = stage.login("anna");
     let anna = ClientId::new("anna").expect("a client id");
-    let kick = Command::Kick { client: anna };
+    let kick = Command::Kick(Kick::of(anna));
     assert_eq!(stage.gateway.on_command(kick.clone(), stage.now), Reply::Done);
     stage.settle();
     assert_eq!(stage.events()[2], "offline anna 1 kicked");

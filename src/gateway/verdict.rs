@@ -75,7 +75,7 @@ impl Gateway {
     }
 
     /// Sets the deadline that holds if nothing more is heard.
-    fn rearm(&mut self, conn: ConnId) {
+    pub(crate) fn rearm(&mut self, conn: ConnId) {
         let Some(connection) = self.tracker.get(conn) else { return };
         if let Some(deadline) = connection.next_deadline(&self.config) {
             self.tracker.touch(conn, deadline);

@@ -15,7 +15,7 @@ use std::thread::{self, JoinHandle};
 use crate::base::config::{GatewayConfig, Shard};
 use crate::base::limits;
 use crate::base::time::Span;
-use crate::gateway::{Command, Stats, owner};
+use crate::gateway::{Command, Kick, Stats, owner};
 use crate::os::clock::Clock;
 use crate::os::driver::{DriverConfig, DriverError};
 use crate::os::parcel::Parcel;
@@ -225,17 +225,28 @@ impl Switchboard {
         let count = self.askers.len();
         let (index, command) = match command {
             Command::Drain { .. } | Command::Stats => return self.ask_all(&command),
-            Command::Kick { client } => {
-                (usize::from(owner(self.shard, client.as_str())), Command::Kick { client })
+            Command::Kick(Kick { ref client, .. })
+            | Command::SetRhythm { ref client, .. }
+            | Command::Session { ref client } => {
+                (usize::from(owner(self.shard, client.as_str())), command)
+            }
+            Command::Sessions { from_slot, limit, filter } => {
+                let (index, from_slot) = self.slot_inside(from_slot);
+                (index, Command::Sessions { from_slot, limit, filter })
             }
             Command::Clients { from_slot, limit } => {
-                let index = ((from_slot >> SLOT_BITS) as usize).min(count - 1);
-                let from_slot = from_slot & ((1 << SLOT_BITS) - 1);
+                let (index, from_slot) = self.slot_inside(from_slot);
                 (index, Command::Clients { from_slot, limit })
             }
         };
         let ticket = self.askers[index].ask(command)?;
         Ok(ticket_outside(ticket, index, count))
+    }
+
+    /// Which shard a slot is in, and which one it is there.
+    fn slot_inside(&self, slot: u32) -> (usize, u32) {
+        let shard = (slot >> SLOT_BITS) as usize;
+        (shard.min(self.askers.len() - 1), slot & ((1 << SLOT_BITS) - 1))
     }
 
     fn ask_all(&mut self, command: &Command) -> Result<Ticket, Busy> {
@@ -595,7 +606,7 @@ mod tests {
             .find(|name| owner(shard(0), name) == 1)
             .and_then(|name| crate::base::ids::ClientId::new(&name).ok())
             .expect("a hash spreads");
-        let kick = switchboard.ask(Command::Kick { client }).expect("there is room");
+        let kick = switchboard.ask(Command::Kick(Kick::of(client))).expect("there is room");
         let from_slot = slot_outside(0, 1);
         let page = switchboard.ask(Command::Clients { from_slot, limit: 5 }).expect("the same");
         let stats = switchboard.ask(Command::Stats).expect("the same");

@@ -305,7 +305,11 @@ fn line(record: &Record) -> Option<Line> {
             Some((client.to_string(), *epoch, Some(*reason)))
         }
         Event::Contested { .. } => None,
-        Event::Started { .. } | Event::Stopped | Event::Stalled { .. } | Event::Resumed { .. } => {
+        Event::Started { .. }
+        | Event::Stopped
+        | Event::Stalled { .. }
+        | Event::Resumed { .. }
+        | Event::Rhythm { .. } => {
             panic!("nobody asked for {record:?}")
         }
     }

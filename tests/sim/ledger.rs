@@ -29,6 +29,7 @@ impl Oracle {
                 Event::Online { .. } => self.on_online(&record.event),
                 Event::Resumed { .. } => self.on_resumed(&record.event),
                 Event::Contested { .. } => self.on_contested(&record.event),
+                Event::Rhythm { .. } => panic!("nobody asked for {record:?}"),
                 Event::Offline { conn, reason, .. } => {
                     self.foresee(*conn, *reason, now, &is_stuck);
                     self.on_offline(&record.event);
@@ -53,7 +54,9 @@ impl Oracle {
     fn read_as_a_consumer(&mut self, event: &Event) {
         match event {
             Event::Started { .. } | Event::Stalled { .. } => {}
-            Event::Resumed { client, epoch, .. } | Event::Contested { client, epoch, .. } => {
+            Event::Resumed { client, epoch, .. }
+            | Event::Contested { client, epoch, .. }
+            | Event::Rhythm { client, epoch, .. } => {
                 let known = self.ledger_view.get(client.as_str());
                 assert_eq!(known, Some(epoch), "P5: {client} is not online with this session");
             }

@@ -14,7 +14,7 @@ use heartwheel::base::ids::{ClientId, ConnId};
 use heartwheel::base::io::{Completion, IoFault, Op};
 use heartwheel::base::limits;
 use heartwheel::base::time::{Moment, Span};
-use heartwheel::gateway::{Command, Gateway, Reply};
+use heartwheel::gateway::{Command, Gateway, Kick, Reply};
 
 use crate::clients::{Clients, Patience};
 use crate::faults::{Fault, Faults, happens, part_of, span_upto, stream};
@@ -678,12 +678,13 @@ impl World {
     fn kick(&mut self) {
         self.oracle.on_told(self.now);
         let online = self.oracle.online();
-        let absent = Command::Kick { client: ClientId::new("nobody").expect("a client id") };
+        let absent = Command::Kick(Kick::of(ClientId::new("nobody").expect("a client id")));
         assert_eq!(self.gateway.on_command(absent, self.now), Reply::NoSuchClient);
         if !online.is_empty() {
             let device = online[self.rng.usize(0..online.len())];
             let client = ClientId::new(&client_id(device)).expect("a client id");
-            assert_eq!(self.gateway.on_command(Command::Kick { client }, self.now), Reply::Done);
+            let kick = Command::Kick(Kick::of(client));
+            assert_eq!(self.gateway.on_command(kick, self.now), Reply::Done);
             self.oracle.on_kick(device, self.now);
         }
         self.read_ledger(self.now);

@@ -113,6 +113,12 @@ impl Fold {
                 };
                 self.by_epoch.insert(*epoch, presence);
             }
+            // Whoever is not known yet comes with a page, which knows it.
+            Event::Rhythm { epoch, interval, timeout, .. } => {
+                if let Some(presence) = self.by_epoch.get_mut(epoch) {
+                    (presence.interval, presence.timeout) = (*interval, *timeout);
+                }
+            }
             Event::Offline { epoch, .. } => {
                 self.by_epoch.remove(epoch);
             }
@@ -176,6 +182,13 @@ mod tests {
             self.seq += 1;
             let place = &mut self.present[slot as usize];
             let event = match place.take() {
+                Some(mut here) if self.rng.u8(..4) == 0 => {
+                    here.interval = Span::from_secs(self.seq);
+                    let (client, epoch) = (here.client.clone(), here.epoch);
+                    let (interval, timeout) = (here.interval, here.timeout);
+                    *place = Some(here);
+                    Event::Rhythm { client, epoch, interval, timeout }
+                }
                 Some(gone) => Event::Offline {
                     client: gone.client,
                     epoch: gone.epoch,

@@ -72,6 +72,17 @@ pub enum Change {
         /// Which session.
         epoch: u64,
     },
+    /// Somebody's session has another rhythm.
+    Rhythm {
+        /// Who.
+        client: String,
+        /// Which session.
+        epoch: u64,
+        /// How often it is to beat.
+        interval_ms: u64,
+        /// After how much silence it is judged dead.
+        timeout_ms: u64,
+    },
     /// None.
     Nothing,
 }
@@ -394,6 +405,12 @@ impl Snapshot {
                     self.clients.remove(client);
                 }
             }
+            Change::Rhythm { client, epoch, interval_ms, timeout_ms } => {
+                let present = self.clients.get_mut(client);
+                if let Some(present) = present.filter(|present| present.epoch == *epoch) {
+                    (present.interval_ms, present.timeout_ms) = (*interval_ms, *timeout_ms);
+                }
+            }
             Change::Nothing => {}
         }
         true
@@ -406,6 +423,9 @@ fn change_of(news: RecordNews) -> Change {
         RecordNews::Stopped => Change::Stopped,
         RecordNews::Online(present) => Change::Online(present),
         RecordNews::Offline { client, epoch } => Change::Offline { client, epoch },
+        RecordNews::Rhythm { client, epoch, interval_ms, timeout_ms } => {
+            Change::Rhythm { client, epoch, interval_ms, timeout_ms }
+        }
         RecordNews::Other => Change::Nothing,
     }
 }

@@ -151,7 +151,13 @@ fn look_at_former(folder: &Path, newest: SegmentName) -> Result<(FormerBoot, u64
     let seq = if is_there { reader.position().seq } else { newest.start().seq };
     let (ended, sessions_lost) = match last_change(folder, newest)? {
         Some(Change::Stopped) => (FormerEnd::Stopped, None),
-        Some(Change::Started | Change::Online(_) | Change::Offline { .. } | Change::Nothing)
+        Some(
+            Change::Started
+            | Change::Online(_)
+            | Change::Offline { .. }
+            | Change::Rhythm { .. }
+            | Change::Nothing,
+        )
         | None => (FormerEnd::Lost, open),
     };
     Ok((FormerBoot { boot: newest.boot, seq, ended, sessions_lost }, damaged))

@@ -173,6 +173,12 @@ pub(crate) enum RecordNews {
         client: String,
         epoch: u64,
     },
+    Rhythm {
+        client: String,
+        epoch: u64,
+        interval_ms: u64,
+        timeout_ms: u64,
+    },
     Stopped,
     /// Nothing, as far as this version knows.
     Other,
@@ -191,6 +197,8 @@ struct Fields {
     former_seq: Option<u64>,
     client: Option<String>,
     epoch: Option<u64>,
+    interval_ms: Option<u64>,
+    timeout_ms: Option<u64>,
 }
 
 /// Understands the JSON of a line. `None`: it is not what a journal says, whatever its checksum.
@@ -223,6 +231,14 @@ pub(crate) fn understand(json: &str) -> Option<Said> {
         ("offline", Some(seq)) => {
             let (client, epoch) = (fields.client?, fields.epoch?);
             Said::Record { seq, news: RecordNews::Offline { client, epoch } }
+        }
+        ("rhythm", Some(seq)) => {
+            let (client, epoch) = (fields.client?, fields.epoch?);
+            let (interval_ms, timeout_ms) = (fields.interval_ms?, fields.timeout_ms?);
+            Said::Record {
+                seq,
+                news: RecordNews::Rhythm { client, epoch, interval_ms, timeout_ms },
+            }
         }
         ("stopped", Some(seq)) => Said::Record { seq, news: RecordNews::Stopped },
         (_, Some(seq)) => Said::Record { seq, news: RecordNews::Other },

@@ -7,8 +7,8 @@ use crate::base::ids::ClientId;
 use crate::base::io::{Completion, Found, IoFault, Op, ReceiveEnd, TcpFacts};
 use crate::base::limits;
 use crate::base::time::{Moment, Span};
-use crate::gateway::Command;
 use crate::gateway::tests::{Stage, config};
+use crate::gateway::{Command, Kick};
 use crate::wire::message::{Before, EndedBy, Message};
 use crate::wire::native::kind;
 
@@ -190,7 +190,7 @@ fn who_was_leaving_before_a_drain_leaves_with_it() {
     let mut stage = Stage::new(config());
     let deaf = stage.login("anna");
     let client = ClientId::new("anna").expect("a client id");
-    stage.gateway.on_command(Command::Kick { client }, stage.now);
+    stage.gateway.on_command(Command::Kick(Kick::of(client)), stage.now);
     drain(&mut stage, Span::from_millis(500));
     stage.pass(Span::from_millis(490));
     assert!(stage.closes(deaf).is_none());

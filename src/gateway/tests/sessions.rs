@@ -7,7 +7,7 @@ use crate::base::io::{CloseHow, Completion, IoFault, ReceiveEnd};
 use crate::base::limits;
 use crate::base::time::Span;
 use crate::gateway::tests::{Stage, config};
-use crate::gateway::{Command, Reply, resume};
+use crate::gateway::{Command, Kick, Reply, resume};
 use crate::wire::message::{Before, EndedBy, Message};
 
 fn config_with_grace() -> GatewayConfig {
@@ -104,7 +104,7 @@ fn the_held_end_with_a_drain_and_with_a_kick() {
     stage.is_lost(anna);
     stage.is_lost(bert);
     let client = ClientId::new("anna").expect("a client id");
-    assert_eq!(stage.gateway.on_command(Command::Kick { client }, stage.now), Reply::Done);
+    assert_eq!(stage.gateway.on_command(Command::Kick(Kick::of(client)), stage.now), Reply::Done);
     stage.settle();
     stage.gateway.on_command(Command::Drain { within: Span::from_secs(5) }, stage.now);
     stage.settle();

@@ -526,6 +526,7 @@ impl Town {
                         self.assert_was_silent(before.map_or(0, |(_, index)| index));
                     }
                 }
+                Event::Rhythm { client, .. } => panic!("nobody moved {client}"),
                 Event::Started { .. }
                 | Event::Contested { .. }
                 | Event::Stalled { .. }
