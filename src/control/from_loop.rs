@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::base::event::{CloseReason, Record};
+use crate::base::event::{CloseReason, Record, TransportRecord};
 use crate::base::time::{Moment, Span, WallAnchor};
 use crate::control::journal::Page;
 use crate::control::merge::Merge;
@@ -11,12 +11,14 @@ use crate::control::summary;
 use crate::control::transport::TransportFeed;
 use crate::gateway::{Reply, Stats};
 use crate::os::clock::Clock;
-use crate::server::mailbox::{self, Heard, News, Reader};
+use crate::server::mailbox::{self, Heard, News, Reader, Ticket};
 
 /// Hears from the loop, or from all of them when there are several shards: records are passed on as
 /// one ledger, and how things are goes to the log.
 pub struct FromLoop {
     ears: Vec<Ear>,
+    /// What was taken from a queue just now.
+    heard: Vec<News>,
     merge: Merge,
     /// Whom to listen to first.
     first: usize,
@@ -32,8 +34,8 @@ pub struct FromLoop {
 /// What is heard from one shard.
 struct Ear {
     reader: Reader,
-    /// Taken from the queue and not dealt with yet.
-    news: VecDeque<News>,
+    /// Events that were taken from the queue and not dealt with yet.
+    events: VecDeque<News>,
     has_ended: bool,
     /// How things were by its last report.
     stats: Stats,
@@ -55,7 +57,7 @@ impl FromLoop {
     pub fn new(readers: Vec<Reader>, clock: Clock) -> Self {
         let ears = readers.into_iter().map(|reader| Ear {
             reader,
-            news: VecDeque::new(),
+            events: VecDeque::new(),
             has_ended: false,
             stats: Stats::default(),
             has_reported: false,
@@ -65,6 +67,7 @@ impl FromLoop {
         Self {
             merge: Merge::new(ears.len()),
             ears,
+            heard: Vec::new(),
             first: 0,
             clock,
             wall: clock.wall(),
@@ -81,7 +84,27 @@ impl FromLoop {
         self
     }
 
-    /// Deals with what was heard from one shard, until `into` has `end` records or a page is in the
+    /// Takes what one shard told: all its answers and reports, and events only when those taken
+    /// before are dealt with. Says whether it told anything.
+    fn listen_to(&mut self, shard: usize, room: usize) -> bool {
+        let mut heard = std::mem::take(&mut self.heard);
+        let ear = &mut self.ears[shard];
+        let room = if ear.events.is_empty() { room } else { 0 };
+        ear.has_ended = ear.reader.take(room, &mut heard) == Heard::Ended;
+        let has_told = !heard.is_empty();
+        for news in heard.drain(..) {
+            match news {
+                News::Event(_) | News::Transport(_) => self.ears[shard].events.push_back(news),
+                News::Wall(wall) => self.wall = wall,
+                News::Stats(stats) => self.on_report(shard, *stats),
+                News::Reply { ticket, reply } => self.on_reply(shard, ticket, reply),
+            }
+        }
+        self.heard = heard;
+        has_told
+    }
+
+    /// Deals with the events that were heard from one shard, until `into` has `end` records or a page is in the
     /// way: it belongs before the records that are taken with it, so it waits for the next call
     /// unless there are none.
     fn work_off(
@@ -102,41 +125,38 @@ impl FromLoop {
             if into.len() >= end {
                 return Course::Goes;
             }
-            let Some(news) = self.ears[shard].news.pop_front() else { return Course::Goes };
-            into.extend(self.hear(shard, news));
+            match self.ears[shard].events.pop_front() {
+                Some(News::Event(record)) => into.extend(self.merge.take(shard, record)),
+                Some(News::Transport(record)) => self.on_transport(shard, record),
+                Some(_) | None => return Course::Goes,
+            }
         }
     }
 
-    /// Hears a piece of news, and says what it adds to the ledger.
-    fn hear(&mut self, shard: usize, news: News) -> Option<Record> {
-        match news {
-            News::Event(record) => return self.merge.take(shard, record),
-            News::Wall(wall) => self.wall = wall,
-            News::Stats(stats) => self.on_report(shard, *stats),
-            News::Transport(record) => {
-                let record = self.merge.take_transport(shard, record);
-                if let Some(transport) = &self.transport {
-                    transport.write(record, self.wall);
-                }
-            }
-            News::Reply { ticket, reply } => match reply {
-                // Pages are for the journal.
-                Reply::Clients { seq, clients, next_slot } => {
-                    self.merge.hold(shard, Page { ticket, seq, clients, next_slot });
-                }
-                // An operator wants to know how verdicts go.
-                Reply::Stats(stats) => self.on_answer(shard, *stats),
-                // Whoever asked has given up.
-                Reply::Done
-                | Reply::NoSuchClient
-                | Reply::OtherSession
-                | Reply::NotConnected
-                | Reply::OutOfBounds { .. }
-                | Reply::Session(_)
-                | Reply::Sessions { .. } => {}
-            },
+    fn on_transport(&mut self, shard: usize, record: TransportRecord) {
+        let record = self.merge.take_transport(shard, record);
+        if let Some(transport) = &self.transport {
+            transport.write(record, self.wall);
         }
-        None
+    }
+
+    fn on_reply(&mut self, shard: usize, ticket: Ticket, reply: Reply) {
+        match reply {
+            // Pages are for the journal.
+            Reply::Clients { seq, clients, next_slot } => {
+                self.merge.hold(shard, Page { ticket, seq, clients, next_slot });
+            }
+            // An operator wants to know how verdicts go.
+            Reply::Stats(stats) => self.on_answer(shard, *stats),
+            // Whoever asked has given up.
+            Reply::Done
+            | Reply::NoSuchClient
+            | Reply::OtherSession
+            | Reply::NotConnected
+            | Reply::OutOfBounds { .. }
+            | Reply::Session(_)
+            | Reply::Sessions { .. } => {}
+        }
     }
 
     /// Logs what has changed when everybody has reported, or somebody has twice: about once a
@@ -184,7 +204,7 @@ impl FromLoop {
         (0..self.ears.len()).any(|shard| {
             let ear = &self.ears[shard];
             let ends = ear.reader.has_ended() && !ear.has_ended;
-            !ear.news.is_empty()
+            !ear.events.is_empty()
                 || !ear.reader.is_silent()
                 || ends
                 || self.merge.has_due_page(shard)
@@ -215,18 +235,12 @@ impl Source for FromLoop {
             for step in 0..count {
                 let shard = (self.first + step) % count;
                 let room = end - into.len();
-                let ear = &mut self.ears[shard];
-                if ear.news.is_empty() {
-                    let heard = ear.reader.take(room, &mut ear.news);
-                    ear.has_ended = heard == Heard::Ended;
-                }
-                if room > 0 {
-                    was_silent &= ear.news.is_empty();
-                    if self.work_off(shard, begin, end, into) == Course::AtPage {
-                        // Its page is the first thing of the next call.
-                        self.first = shard;
-                        return self.supply();
-                    }
+                was_silent &= !self.listen_to(shard, room);
+                was_silent &= room == 0 || self.ears[shard].events.is_empty();
+                if self.work_off(shard, begin, end, into) == Course::AtPage {
+                    // Its page is the first thing of the next call.
+                    self.first = shard;
+                    return self.supply();
                 }
             }
             self.first = (self.first + 1) % count;
@@ -324,7 +338,6 @@ mod tests {
     use super::*;
     use crate::base::event::Event;
     use crate::os::wake::Waker;
-    use crate::server::mailbox::Ticket;
 
     #[test]
     fn other_news_is_not_taken_for_the_end_of_the_records() {

@@ -1,7 +1,8 @@
 //! The one door between the loop and every other thread: questions go in, news comes out.
 //!
-//! Both queues are bounded and lock-free. The loop never waits: what the queue of news cannot take
-//! stays in the gateway's ledger, which has a bound of its own.
+//! All queues are bounded and lock-free. The loop never waits: what the queue of news cannot take
+//! stays in the gateway's ledger, which has a bound of its own. Answers have a queue of their own,
+//! so that they pass by events that nobody takes.
 
 use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
@@ -54,6 +55,7 @@ pub enum Heard {
 pub(crate) struct Inside {
     questions: rtrb::Consumer<(Ticket, Command)>,
     news: rtrb::Producer<News>,
+    answers: rtrb::Producer<News>,
     reader: Arc<OnceLock<Thread>>,
 }
 
@@ -67,6 +69,7 @@ pub struct Asker {
 /// Hears from the loop. For one thread.
 pub struct Reader {
     news: rtrb::Consumer<News>,
+    answers: rtrb::Consumer<News>,
     reader: Arc<OnceLock<Thread>>,
 }
 
@@ -74,10 +77,16 @@ pub struct Reader {
 pub(crate) fn open(waker: Waker) -> (Inside, Asker, Reader) {
     let (questions_in, questions_out) = rtrb::RingBuffer::new(limits::COMMAND_QUEUE_MAX);
     let (news_in, news_out) = rtrb::RingBuffer::new(limits::EVENT_QUEUE_MAX);
+    let (answers_in, answers_out) = rtrb::RingBuffer::new(limits::COMMAND_QUEUE_MAX);
     let reader = Arc::new(OnceLock::new());
-    let inside = Inside { questions: questions_out, news: news_in, reader: Arc::clone(&reader) };
+    let inside = Inside {
+        questions: questions_out,
+        news: news_in,
+        answers: answers_in,
+        reader: Arc::clone(&reader),
+    };
     let asker = Asker { questions: questions_in, waker, ticket_next: 1 };
-    (inside, asker, Reader { news: news_out, reader })
+    (inside, asker, Reader { news: news_out, answers: answers_out, reader })
 }
 
 impl Inside {
@@ -86,14 +95,22 @@ impl Inside {
         self.questions.pop().ok()
     }
 
-    /// For how many pieces of news there is room.
+    /// For how many events there is room.
     pub(crate) fn room(&self) -> usize {
         self.news.slots()
     }
 
+    /// For how many answers and reports there is room.
+    pub(crate) fn room_for_answers(&self) -> usize {
+        self.answers.slots()
+    }
+
     /// Tells; there must be [room](Self::room). News that nobody will read is dropped.
     pub(crate) fn tell(&mut self, news: News) {
-        let _ = self.news.push(news);
+        let _ = match news {
+            News::Event(_) | News::Transport(_) => self.news.push(news),
+            News::Wall(_) | News::Stats(_) | News::Reply { .. } => self.answers.push(news),
+        };
     }
 
     /// Wakes the reader if it sleeps.
@@ -132,18 +149,23 @@ impl Asker {
 }
 
 impl Reader {
-    /// Moves at most `limit` pieces of news to the end of `out`, in order.
+    /// Moves all answers and reports to the end of `out`, and then at most `limit` events, each in
+    /// order. An answer never comes after an event that happened later than it was given.
     pub fn take(&mut self, limit: usize, out: &mut impl Extend<News>) -> Heard {
         // Looked at first: what was told before the end is still in the queue afterwards.
         let has_ended = self.news.is_abandoned();
+        // Counted before answers are taken: what is counted happened before any answer that would
+        // be missed now.
         let count = self.news.slots().min(limit);
+        let answers = self.answers.slots();
+        out.extend((0..answers).filter_map(|_| self.answers.pop().ok()));
         out.extend((0..count).filter_map(|_| self.news.pop().ok()));
         if has_ended { Heard::Ended } else { Heard::Open }
     }
 
     /// Whether nothing can be taken now.
     pub fn is_silent(&self) -> bool {
-        self.news.is_empty()
+        self.news.is_empty() && self.answers.is_empty()
     }
 
     /// From now on this thread is woken by news and by the end. Always the same thread.
@@ -159,7 +181,7 @@ impl Reader {
     /// Sleeps until there may be news, at most so long. Always from the same thread.
     pub fn wait(&self, longest: Span) {
         self.reader.get_or_init(std::thread::current);
-        if self.news.is_empty() && !self.news.is_abandoned() {
+        if self.news.is_empty() && self.answers.is_empty() && !self.news.is_abandoned() {
             std::thread::park_timeout(longest.into());
         }
     }
@@ -202,6 +224,24 @@ mod tests {
         assert_eq!(asker.ask(Command::Stats), Err(Busy));
         assert_eq!(inside.next_question(), Some((Ticket(1), Command::Stats)));
         assert!(asker.ask(Command::Stats).is_ok(), "room again");
+    }
+
+    #[test]
+    fn answers_pass_by_events_that_nobody_takes() {
+        let (mut inside, _asker, mut reader) = door();
+        while inside.room() > 0 {
+            inside.tell(event(1));
+        }
+        for number in 1..=3 {
+            assert!(inside.room_for_answers() > 0);
+            inside.tell(News::Reply { ticket: Ticket(number), reply: Reply::Done });
+        }
+        let mut news = Vec::new();
+        reader.take(0, &mut news);
+        let tickets: Vec<_> = news.iter().map(|news| matches!(news, News::Reply { .. })).collect();
+        assert_eq!(tickets, [true; 3]);
+        reader.take(2, &mut news);
+        assert_eq!(news.len(), 5);
     }
 
     #[test]

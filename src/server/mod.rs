@@ -232,7 +232,7 @@ impl Server {
     fn report(&mut self) {
         let wall = self.clock.wall();
         self.gateway.set_wall(wall);
-        if self.mailbox.room() >= 2 {
+        if self.mailbox.room_for_answers() >= 2 {
             self.mailbox.tell(News::Wall(wall));
             self.mailbox.tell(News::Stats(Box::new(self.gateway.stats())));
             self.mailbox.wake_reader();
@@ -245,15 +245,18 @@ impl Server {
             self.report();
             self.report_due = now + limits::SLEEP_MAX;
         }
-        while self.mailbox.room() > 0
+        let has_reader = self.mailbox.has_reader();
+        while (self.mailbox.room_for_answers() > 0 || !has_reader)
             && let Some(reply) = self.replies.pop_front()
         {
             self.mailbox.tell(reply);
             self.mailbox.wake_reader();
         }
-        let room = match self.mailbox.has_reader() {
-            true => self.mailbox.room().min(limits::TURN_EVENTS_MAX),
-            false => limits::TURN_EVENTS_MAX,
+        let room = match (has_reader, self.replies.is_empty()) {
+            (true, true) => self.mailbox.room().min(limits::TURN_EVENTS_MAX),
+            // What happened after an answer is not told before it.
+            (true, false) => 0,
+            (false, _) => limits::TURN_EVENTS_MAX,
         };
         self.gateway.take_events(&mut self.records, room);
         if !self.records.is_empty() {
@@ -275,5 +278,46 @@ impl Server {
             }
             self.mailbox.wake_reader();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::event::Event;
+    use crate::gateway::{Command, Reply};
+    use crate::os::ring::{self, Descriptors, RingSizes};
+
+    #[test]
+    fn what_happened_after_an_answer_is_not_told_before_it() {
+        let driver = ring::DriverConfig {
+            connections_max: 512,
+            descriptors: Descriptors::Ordinary,
+            listener: None,
+            sizes: RingSizes::new(512, 512),
+        };
+        let (mut server, mut asker, mut reader) =
+            Server::new(driver, GatewayConfig::default(), Clock::new()).expect("a ring");
+        let mut turn = || {
+            server.driver.waker().wake();
+            server.turn().expect("a ring")
+        };
+        while asker.ask(Command::Stats).is_ok() {}
+        for _ in 0..limits::COMMAND_QUEUE_MAX.div_ceil(limits::TURN_COMMANDS_MAX) {
+            turn();
+        }
+        asker.ask(Command::Clients { from_slot: 0, limit: 1 }).expect("there is room again");
+        asker.ask(Command::Drain { within: Span::ZERO }).expect("the same");
+        turn();
+        turn();
+        let mut told: Vec<News> = Vec::new();
+        reader.take(100, &mut told);
+        turn();
+        reader.take(100, &mut told);
+        let place = |is_it: fn(&News) -> bool| told.iter().position(is_it);
+        let page =
+            place(|news| matches!(news, News::Reply { reply: Reply::Clients { seq: 1, .. }, .. }));
+        let end = place(|news| matches!(news, News::Event(Record { event: Event::Stopped, .. })));
+        assert!(page.expect("it was asked for") < end.expect("nobody is here"));
     }
 }
