@@ -265,7 +265,7 @@ fn one_journal_has_one_writer() {
     let folder = tempfile::tempdir().expect("a folder");
     let _gate = start(folder.path(), &[]);
     let second = Command::new(env!("CARGO_BIN_EXE_heartwheel"))
-        .args(["serve", "--listen", "127.0.0.1:0", "--journal"])
+        .args(["serve", "--listen", "127.0.0.1:0", "--admin", "off", "--journal"])
         .arg(folder.path())
         .output()
         .expect("the binary starts");

@@ -203,6 +203,61 @@ pub const JOURNAL_FOLLOW_PAUSE: Span = Span::from_millis(100);
 /// Slots looked at for one page of who is online.
 pub const CLIENTS_PAGE_MAX: u32 = 1_024;
 
+// --- the control plane ---------------------------------------------------------------------------
+
+/// Longest that anybody outside waits for the loop's answer.
+pub const ASK_PATIENCE: Span = Span::from_secs(5);
+/// Connections to the admin API at once. Each is a file, and they are within what the machine's
+/// plan leaves to the rest of the process.
+pub const HTTP_CONNECTIONS_MAX: usize = 64;
+/// From the first to the last byte of a request's head, and from one request to the next.
+pub const HTTP_HEAD_PATIENCE: Span = Span::from_secs(5);
+/// For the rest of a request.
+pub const HTTP_BODY_PATIENCE: Span = Span::from_secs(5);
+/// Longest that an answer waits because the other end takes no byte of it.
+pub const HTTP_WRITE_PATIENCE: Span = Span::from_secs(10);
+/// Largest body of a request.
+pub const HTTP_BODY_BYTES_MAX: usize = 16 * 1_024;
+/// Bytes of a request's head, and of an answer that waits to be written.
+pub const HTTP_BUFFER_BYTES: usize = 16 * 1_024;
+/// Most header lines of a request.
+pub const HTTP_HEADERS_MAX: usize = 64;
+/// Bytes of a piece of a long answer.
+pub const HTTP_PIECE_BYTES: usize = 32 * 1_024;
+/// Pieces of a long answer that are ready before they are wanted.
+pub const HTTP_PIECES_WAITING_MAX: usize = 2;
+/// For the last words to whoever follows, at the end of the program.
+pub const HTTP_END_PATIENCE: Span = Span::from_secs(1);
+/// Threads that read the journal for whoever follows from far back.
+pub const HTTP_READERS_MAX: usize = 4;
+
+/// Events kept in memory for whoever follows and was away for a moment.
+pub const FEED_RECENT_MAX: usize = 16 * 1_024;
+/// Transport events kept in memory for whoever follows.
+pub const FEED_TRANSPORT_RECENT_MAX: usize = 4 * 1_024;
+/// Those who follow, at once.
+pub const FEED_FOLLOWERS_MAX: usize = 32;
+/// Events handed to one follower at once.
+pub const FEED_BATCH_MAX: usize = 128;
+/// Silence after which a follower hears that the feed is alive.
+pub const FEED_HEARTBEAT: Span = Span::from_secs(15);
+
+/// Clients in one answer, unless asked for otherwise.
+pub const LIST_CLIENTS_DEFAULT: usize = 100;
+/// Most clients in one answer.
+pub const LIST_CLIENTS_MAX: usize = 1_000;
+/// Questions to the loop for one answer; a filter that lets few through ends early and says where
+/// to go on.
+pub const LIST_QUESTIONS_MAX: usize = 64;
+/// How often a snapshot is begun anew when too much happens meanwhile.
+pub const SNAPSHOT_ATTEMPTS_MAX: usize = 3;
+/// A loop that has said nothing for so long does not turn.
+pub const HEALTH_REPORT_AGE_MAX: Span = Span::from_secs(5);
+/// Shortest token of the admin API: fewer bytes could be guessed.
+pub const ADMIN_TOKEN_BYTES_MIN: usize = 16;
+/// Longest token of the admin API.
+pub const ADMIN_TOKEN_BYTES_MAX: usize = 1_024;
+
 // --- work in one turn ----------------------------------------------------------------------------
 
 /// Completions handled in one turn, and after so many time advances although more has arrived than
@@ -342,6 +397,10 @@ const _: () = {
         JOURNAL_SEGMENT_BYTES_DEFAULT as u64 * JOURNAL_RETAIN_SEGMENTS_MIN
             <= JOURNAL_RETAIN_BYTES_DEFAULT
     );
+    assert!(CLIENTS_PAGE_MAX as usize >= LIST_CLIENTS_MAX);
+    assert!(FEED_RECENT_MAX >= 2 * TURN_EVENTS_MAX); // a turn's events do not push out the last
+    assert!(HTTP_CONNECTIONS_MAX > FEED_FOLLOWERS_MAX); // whoever asks finds room beside them
+    assert!(HTTP_BUFFER_BYTES >= 8_192); // what hyper needs at least
     assert!(CLASSES_MAX < 128); // with the presets, one byte of a session
     assert!(EVENTS_TAKEN_MAX < EVENTS_UNWRITTEN_MAX / 2);
     assert!(LOAD_CLIENTS_MAX / LOAD_CLIENTS_PER_SOURCE < 255); // one byte of 127.x.y.z

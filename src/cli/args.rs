@@ -13,10 +13,11 @@ use clap::{Args, Parser, Subcommand};
 use crate::base::config::{Duplicate, Mode, Preset, ProbePolicy, UserTimeout};
 use crate::base::limits;
 use crate::base::time::Span;
+use crate::cli::admin::AdminArg;
 use crate::cli::classes::{CLASS_DELIMITER, ClassArg, parse_class};
 use crate::cli::values::{
-    DUPLICATES, ShardsArg, choice, parse_address, parse_events, parse_probe, parse_shards,
-    parse_span, parse_user_timeout, parse_window,
+    DUPLICATES, ShardsArg, choice, parse_address, parse_admin, parse_events, parse_probe,
+    parse_shards, parse_span, parse_user_timeout, parse_window,
 };
 use crate::control::events::EventsTarget;
 use crate::control::journal::Position;
@@ -217,6 +218,14 @@ pub struct ServeArgs {
     /// standard output (default: nowhere)
     #[arg(long, value_name = "PATH|-", value_parser = parse_events, help_heading = "Output")]
     pub transport_events: Option<EventsTarget>,
+    /// Where the admin API is, or off; a port that is taken matters only when asked for
+    /// (default: 127.0.0.1:7071)
+    #[arg(long, value_name = "ADDR:PORT|off", value_parser = parse_admin, help_heading = "Admin")]
+    pub admin: Option<AdminArg>,
+    /// File with the token that whoever uses the admin API must know; an address that can be
+    /// reached from elsewhere needs one (default: none)
+    #[arg(long, value_name = "FILE", help_heading = "Admin")]
+    pub admin_token_file: Option<PathBuf>,
     /// How the log on standard error looks (default: human)
     #[arg(long, value_name = "HOW", value_parser = choice(&LOG_FORMATS), help_heading = "Output")]
     pub log_format: Option<LogFormat>,

@@ -9,6 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use crate::base::config::{GatewayConfig, Mode, Preset, Rhythm, TransportEvents, UserTimeout};
 use crate::base::limits;
 use crate::base::time::Span;
+use crate::cli::admin::AdminOptions;
 use crate::cli::args::{DemoArgs, Descriptors, DriverChoice, ServeArgs, Switch};
 use crate::cli::classes;
 use crate::cli::error::CliError;
@@ -47,6 +48,8 @@ pub struct ServeOptions {
     pub events: EventsTarget,
     /// Where events are kept, if they are.
     pub journal: Option<JournalOptions>,
+    /// Where the admin API is, and who may use it.
+    pub admin: AdminOptions,
     /// Where transport events are written.
     pub transport_events: EventsTarget,
     /// How the log looks.
@@ -139,6 +142,7 @@ impl ServeOptions {
             shards: shards(args.shards),
             events: args.events.clone().unwrap_or_default(),
             journal: journal(args)?,
+            admin: AdminOptions::new(args)?,
             transport_events: transport_events(args)?,
             log_format: args.log_format.unwrap_or_default(),
             log_level: args.log_level.unwrap_or_default(),
@@ -461,6 +465,7 @@ mod tests {
         let command = <ServeArgs as clap::Args>::augment_args(clap::Command::new("serve"));
         for (key, shown) in [
             ("listen", LISTEN_DEFAULT.to_string()),
+            ("admin", crate::cli::admin::ADMIN_DEFAULT.to_string()),
             ("tick", brief(tick)),
             ("coalesce", brief(limits::COALESCE_DEFAULT)),
             ("max-connections", connections_max.to_string()),

@@ -448,6 +448,8 @@ mod tests {
             ("journal-segment-bytes", "65536"),
             ("journal-retain-bytes", "0x1_0000_0000"),
             ("transport-events", "\"t\""),
+            ("admin", "\"off\""),
+            ("admin-token-file", "\"t\""),
             ("log-format", "\"json\""),
             ("log-level", "\"off\""),
         ];

@@ -3,6 +3,7 @@
 //! May import: base, wire, tracker, os, gateway, client, server, load, control.
 //! Never here: anything that another program embedding this crate would miss.
 
+pub mod admin;
 pub mod args;
 pub mod board;
 pub mod classes;

@@ -10,12 +10,14 @@ use crate::base::config::{GatewayConfig, Shard};
 use crate::base::event::FormerBoot;
 use crate::base::limits;
 use crate::base::time::Span;
+use crate::cli::admin::{self, Admin};
 use crate::cli::args::Descriptors;
 use crate::cli::config::{ConnectionsFrom, ListenerOptions, ServeOptions};
 use crate::cli::error::CliError;
 use crate::cli::layers;
 use crate::cli::machine;
 use crate::cli::signals::{self, SignalWatch, Wish};
+use crate::control::api::JournalView;
 use crate::control::events::{EventWriter, EventsTarget, Identity};
 use crate::control::from_loop::FromLoop;
 use crate::control::journal::{
@@ -59,6 +61,7 @@ pub fn serve(options: &ServeOptions) -> Result<(), CliError> {
     let plan = look_at_machine(options)?;
     let listener = listen(&options.listener)?;
     let address = listener.local_address();
+    let admin = admin::bind(&options.admin)?;
     let wall = clock.wall();
     let recovered = options.journal.as_ref().map(recover).transpose()?;
     let former = recovered.as_ref().and_then(|recovered| recovered.former);
@@ -76,7 +79,8 @@ pub fn serve(options: &ServeOptions) -> Result<(), CliError> {
         former,
         ..options.gateway.clone()
     };
-    let ready = ready_line(&gateway, &options.events, address);
+    let admin_address = admin.as_ref().map(Admin::address);
+    let ready = ready_line(&gateway, &options.events, address, admin_address);
     let plans = plans_of_shards(&plan, &gateway, listener)?;
     let (shards, asker, readers) = shards::start(plans, clock, options.coalesce)
         .map_err(|error| CliError::machine(error.to_string()))?;
@@ -84,11 +88,14 @@ pub fn serve(options: &ServeOptions) -> Result<(), CliError> {
     let asker = Arc::new(Mutex::new(asker));
     let journal = options.journal.as_ref();
     let journal = journal
-        .map(|options| start_journal(options, identity, clock, Arc::clone(&asker)))
+        .map(|options| start_journal(options, identity.clone(), clock, Arc::clone(&asker)))
         .transpose()?;
     let (door, journal) = journal.unzip();
-    let source = FromLoop::new(readers, clock).with_transport(transport_feed);
+    let (admin, teller) = admin.map(|admin| admin.open(&asker, clock)).unzip();
+    let view = journal_view(options, door.as_ref());
+    let source = FromLoop::new(readers, clock).with_transport(transport_feed).with_door(teller);
     let side = side::spawn(source, writer, door).map_err(no_thread)?;
+    let http = admin.map(|admin| admin.serve(identity, gateway, view)).transpose()?;
     let signals = watch_signals(asker, options.gateway.drain_timeout)?;
     tracing::info!("{ready}");
     let outcome = run_to_the_end(shards);
@@ -99,9 +106,16 @@ pub fn serve(options: &ServeOptions) -> Result<(), CliError> {
     if let Some(transport) = transport {
         transport.finish(TRANSPORT_PATIENCE);
     }
+    admin::finish(http);
     let untold = outcome?;
     events_outcome(&options.events, side, untold)?;
     journal.map_or(Ok(()), journal_outcome)
+}
+
+/// The journal as the admin API sees it.
+fn journal_view(options: &ServeOptions, door: Option<&Door>) -> Option<JournalView> {
+    let folder = options.journal.as_ref()?.folder.clone();
+    Some(JournalView { folder, health: door?.health() })
 }
 
 /// Takes over the journal, and says what was found.
@@ -310,11 +324,18 @@ fn unwritable(target: &EventsTarget, cause: io::Error) -> CliError {
     }
 }
 
-/// The line that says that clients can come. `address` is the one that was bound, with its port.
-fn ready_line(gateway: &GatewayConfig, events: &EventsTarget, address: SocketAddr) -> String {
+/// The line that says that clients can come. The addresses are those that were bound, with their
+/// ports.
+fn ready_line(
+    gateway: &GatewayConfig,
+    events: &EventsTarget,
+    address: SocketAddr,
+    admin: Option<SocketAddr>,
+) -> String {
+    let admin = admin.map_or("off".to_owned(), |address| format!("on {address}"));
     format!(
         "listening on {address} (a beat every {}, dead after {}, at most {} connections, events to \
-         {events})",
+         {events}, admin API {admin})",
         gateway.rhythm.interval, gateway.rhythm.timeout, gateway.connections_max,
     )
 }
@@ -352,10 +373,12 @@ mod tests {
     fn the_ready_line_tells_the_bound_port_and_the_rhythm() {
         let address = SocketAddr::from(([127, 0, 0, 1], 45_678));
         assert_eq!(
-            ready_line(&options().gateway, &options().events, address),
+            ready_line(&options().gateway, &options().events, address, None),
             "listening on 127.0.0.1:45678 (a beat every 15s, dead after 35s, at most 1000000 \
-             connections, events to nowhere)"
+             connections, events to nowhere, admin API off)"
         );
+        let line = ready_line(&options().gateway, &options().events, address, Some(address));
+        assert!(line.ends_with(", admin API on 127.0.0.1:45678)"), "{line}");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use crate::base::config::{Duplicate, ProbePolicy, UserTimeout};
 use crate::base::limits;
 use crate::base::time::Span;
+use crate::cli::admin::AdminArg;
 use crate::control::events::EventsTarget;
 
 /// Why a text is not the value that was asked for. Shown after the flag's or key's name.
@@ -112,6 +113,14 @@ pub fn parse_user_timeout(text: &str) -> Result<UserTimeout, ValueError> {
         "follow" => Ok(UserTimeout::FollowTimeout),
         "off" => Ok(UserTimeout::Off),
         other => parse_span(other).map(UserTimeout::Fixed),
+    }
+}
+
+/// `off`, or an address with a port.
+pub fn parse_admin(text: &str) -> Result<AdminArg, ValueError> {
+    match text {
+        "off" => Ok(AdminArg::Off),
+        other => parse_address(other).map(AdminArg::At),
     }
 }
 

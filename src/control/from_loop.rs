@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use crate::base::event::{CloseReason, Record, TransportRecord};
 use crate::base::time::{Moment, Span, WallAnchor};
+use crate::control::door::{Report, Teller};
 use crate::control::journal::Page;
 use crate::control::merge::Merge;
 use crate::control::side::{Source, Supply};
@@ -11,7 +12,9 @@ use crate::control::summary;
 use crate::control::transport::TransportFeed;
 use crate::gateway::{Reply, Stats};
 use crate::os::clock::Clock;
+use crate::os::driver::DriverStats;
 use crate::server::mailbox::{self, Heard, News, Reader, Ticket};
+use crate::server::shards::ticket_outside;
 
 /// Hears from the loop, or from all of them when there are several shards: records are passed on as
 /// one ledger, and how things are goes to the log.
@@ -29,6 +32,8 @@ pub struct FromLoop {
     pages: Vec<Page>,
     /// `None`: nobody wants transport events.
     transport: Option<TransportFeed>,
+    /// `None`: nobody asks and nobody follows.
+    door: Option<Teller>,
 }
 
 /// What is heard from one shard.
@@ -37,11 +42,14 @@ struct Ear {
     /// Events that were taken from the queue and not dealt with yet.
     events: VecDeque<News>,
     has_ended: bool,
-    /// How things were by its last report.
+    /// How things were by its last report, and when that was heard.
     stats: Stats,
+    driver: DriverStats,
+    reported_at: Option<Moment>,
+    /// Whether it has reported since that was last logged.
     has_reported: bool,
-    /// Answers to an operator who wants to know how verdicts go.
-    answers: VecDeque<Stats>,
+    /// Answers to whoever wants to know how things are.
+    answers: VecDeque<(Ticket, Stats)>,
 }
 
 /// Whether more of a shard can be dealt with in this call.
@@ -60,6 +68,8 @@ impl FromLoop {
             events: VecDeque::new(),
             has_ended: false,
             stats: Stats::default(),
+            driver: DriverStats::default(),
+            reported_at: None,
             has_reported: false,
             answers: VecDeque::new(),
         });
@@ -74,6 +84,7 @@ impl FromLoop {
             stats: Stats::default(),
             pages: Vec::new(),
             transport: None,
+            door: None,
         }
     }
 
@@ -81,6 +92,13 @@ impl FromLoop {
     #[must_use]
     pub fn with_transport(mut self, feed: Option<TransportFeed>) -> Self {
         self.transport = feed;
+        self
+    }
+
+    /// Puts up at `door` what is heard, and hands out answers there.
+    #[must_use]
+    pub fn with_door(mut self, door: Option<Teller>) -> Self {
+        self.door = door;
         self
     }
 
@@ -97,6 +115,7 @@ impl FromLoop {
                 News::Event(_) | News::Transport(_) => self.ears[shard].events.push_back(news),
                 News::Wall(wall) => self.wall = wall,
                 News::Stats(stats) => self.on_report(shard, *stats),
+                News::Driver(stats) => self.on_driver_report(shard, *stats),
                 News::Reply { ticket, reply } => self.on_reply(shard, ticket, reply),
             }
         }
@@ -104,9 +123,9 @@ impl FromLoop {
         has_told
     }
 
-    /// Deals with the events that were heard from one shard, until `into` has `end` records or a page is in the
-    /// way: it belongs before the records that are taken with it, so it waits for the next call
-    /// unless there are none.
+    /// Deals with the events that were heard from one shard, until `into` has `end` records or a
+    /// page is in the way: it belongs before the records that are taken with it, so it waits for
+    /// the next call unless there are none.
     fn work_off(
         &mut self,
         shard: usize,
@@ -119,22 +138,34 @@ impl FromLoop {
                 if into.len() > begin {
                     return Course::AtPage;
                 }
-                self.pages.extend(self.merge.take_due_page(shard));
+                self.give_out_page(shard);
                 continue;
             }
             if into.len() >= end {
                 return Course::Goes;
             }
             match self.ears[shard].events.pop_front() {
-                Some(News::Event(record)) => into.extend(self.merge.take(shard, record)),
+                Some(News::Event(record)) => into.extend(self.on_event(shard, record)),
                 Some(News::Transport(record)) => self.on_transport(shard, record),
                 Some(_) | None => return Course::Goes,
             }
         }
     }
 
+    /// Hears an event, and says what it is in the one ledger, if it is there.
+    fn on_event(&mut self, shard: usize, record: Record) -> Option<Record> {
+        let record = self.merge.take(shard, record)?;
+        if let Some(door) = &mut self.door {
+            door.tell(&record, self.wall);
+        }
+        Some(record)
+    }
+
     fn on_transport(&mut self, shard: usize, record: TransportRecord) {
         let record = self.merge.take_transport(shard, record);
+        if let Some(door) = &mut self.door {
+            door.tell_transport(&record, self.wall);
+        }
         if let Some(transport) = &self.transport {
             transport.write(record, self.wall);
         }
@@ -142,20 +173,40 @@ impl FromLoop {
 
     fn on_reply(&mut self, shard: usize, ticket: Ticket, reply: Reply) {
         match reply {
-            // Pages are for the journal.
             Reply::Clients { seq, clients, next_slot } => {
                 self.merge.hold(shard, Page { ticket, seq, clients, next_slot });
             }
-            // An operator wants to know how verdicts go.
-            Reply::Stats(stats) => self.on_answer(shard, *stats),
-            // Whoever asked has given up.
+            Reply::Stats(stats) => self.on_stats(shard, ticket, *stats),
             Reply::Done
             | Reply::NoSuchClient
             | Reply::OtherSession
             | Reply::NotConnected
             | Reply::OutOfBounds { .. }
             | Reply::Session(_)
-            | Reply::Sessions { .. } => {}
+            | Reply::Sessions { .. } => {
+                let ticket = ticket_outside(ticket, shard, self.ears.len());
+                // Whoever is not at the door did not wait for it.
+                self.answer(ticket, self.merge.outside(shard, reply));
+            }
+        }
+    }
+
+    /// Hands an answer to whoever asked at the door. Gives it back when nobody did.
+    fn answer(&mut self, ticket: Ticket, reply: Reply) -> Option<Reply> {
+        match &mut self.door {
+            Some(door) => door.answer(ticket, reply),
+            None => Some(reply),
+        }
+    }
+
+    /// A page is for the door, or else for the journal.
+    fn give_out_page(&mut self, shard: usize) {
+        let Some(Page { ticket, seq, clients, next_slot }) = self.merge.take_due_page(shard) else {
+            return;
+        };
+        let reply = Reply::Clients { seq, clients, next_slot };
+        if let Some(Reply::Clients { seq, clients, next_slot }) = self.answer(ticket, reply) {
+            self.pages.push(Page { ticket, seq, clients, next_slot });
         }
     }
 
@@ -168,35 +219,46 @@ impl FromLoop {
         }
         let ear = &mut self.ears[shard];
         ear.has_reported = true;
+        ear.reported_at = Some(self.clock.now());
         ear.stats = stats;
         if is_round(&self.ears) {
             self.end_round();
         }
     }
 
+    /// A driver's report comes right behind its gateway's. What is put up is as old as the oldest
+    /// of those that it is the sum of.
+    fn on_driver_report(&mut self, shard: usize, stats: DriverStats) {
+        self.ears[shard].driver = stats;
+        let oldest = self.ears.iter().map(|ear| ear.reported_at).min().flatten();
+        let (Some(heard_at), Some(door)) = (oldest, &mut self.door) else { return };
+        let mut driver = self.ears[0].driver;
+        self.ears[1..].iter().for_each(|ear| driver.add(&ear.driver));
+        let stats = self.merge.sum(self.ears.iter().map(|ear| &ear.stats));
+        door.report(Report { heard_at, stats, driver, shards: self.ears.len() });
+    }
+
     fn end_round(&mut self) {
-        let mut sum = Stats::default();
-        for ear in &mut self.ears {
-            ear.has_reported = false;
-            sum.add(&ear.stats);
-        }
+        self.ears.iter_mut().for_each(|ear| ear.has_reported = false);
+        let sum = self.merge.sum(self.ears.iter().map(|ear| &ear.stats));
         log_endings(&self.stats, &sum);
         self.stats = sum;
     }
 
-    /// All are asked or nobody, and each answers in order.
-    fn on_answer(&mut self, shard: usize, stats: Stats) {
-        self.ears[shard].answers.push_back(stats);
+    /// All are asked or nobody, and each answers in order. The question has the first one's ticket.
+    fn on_stats(&mut self, shard: usize, ticket: Ticket, stats: Stats) {
+        let count = self.ears.len();
+        self.ears[shard].answers.push_back((ticket_outside(ticket, shard, count), stats));
         if self.ears.iter().any(|ear| ear.answers.is_empty()) {
             return;
         }
-        let mut sum = Stats::default();
-        for ear in &mut self.ears {
-            if let Some(stats) = ear.answers.pop_front() {
-                sum.add(&stats);
-            }
+        let answers = self.ears.iter_mut().filter_map(|ear| ear.answers.pop_front());
+        let answers: Vec<(Ticket, Stats)> = answers.collect();
+        let sum = self.merge.sum(answers.iter().map(|(_, stats)| stats));
+        // Whoever is not at the door is an operator who wants to know how verdicts go.
+        if let Some(Reply::Stats(sum)) = self.answer(answers[0].0, Reply::Stats(Box::new(sum))) {
+            summary::log(&sum);
         }
-        summary::log(&sum);
     }
 
     /// Whether there is something to deal with before anybody sleeps.
@@ -222,10 +284,8 @@ impl FromLoop {
     fn have_all_ended(&self) -> bool {
         self.ears.iter().all(|ear| ear.reader.has_ended())
     }
-}
 
-impl Source for FromLoop {
-    fn take_records(&mut self, limit: usize, into: &mut Vec<Record>) -> Supply {
+    fn take(&mut self, limit: usize, into: &mut Vec<Record>) -> Supply {
         // Other news takes no room: whoever gets no record may believe that there was none.
         let begin = into.len();
         let end = begin + limit;
@@ -248,6 +308,16 @@ impl Source for FromLoop {
                 return self.supply();
             }
         }
+    }
+}
+
+impl Source for FromLoop {
+    fn take_records(&mut self, limit: usize, into: &mut Vec<Record>) -> Supply {
+        let supply = self.take(limit, into);
+        if let Some(door) = &mut self.door {
+            door.wake();
+        }
+        supply
     }
 
     fn take_pages(&mut self, into: &mut Vec<Page>) {

@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use crate::base::event::{Event, Record, TransportEvent, TransportRecord};
 use crate::base::ids::ConnId;
 use crate::control::journal::Page;
-use crate::gateway::Presence;
+use crate::gateway::{Presence, Reply, SessionView, Stats};
 use crate::server::shards::{next_slot_outside, slot_outside, ticket_outside};
 
 /// Numbers the events of all shards.
@@ -104,6 +104,38 @@ impl Merge {
             *conn = outside(*conn, shard);
         }
         self.lanes[shard].held.push_back(page);
+    }
+
+    /// An answer of a shard, in the words of all.
+    pub(crate) fn outside(&self, shard: usize, mut reply: Reply) -> Reply {
+        match &mut reply {
+            Reply::Session(session) => {
+                session.presence.conn = outside(session.presence.conn, shard)
+            }
+            Reply::Sessions { sessions, next_slot } => {
+                for SessionView { presence, .. } in sessions {
+                    presence.conn = outside(presence.conn, shard);
+                }
+                *next_slot = next_slot_outside(*next_slot, shard, self.lanes.len());
+            }
+            // Pages with a number are held until they are true, and counts are summed up.
+            Reply::Clients { .. } | Reply::Stats(_) => {}
+            Reply::Done
+            | Reply::NoSuchClient
+            | Reply::OtherSession
+            | Reply::NotConnected
+            | Reply::OutOfBounds { .. } => {}
+        }
+        reply
+    }
+
+    /// How things are with all shards together.
+    pub(crate) fn sum<'a>(&self, shards: impl Iterator<Item = &'a Stats>) -> Stats {
+        let mut sum = Stats::default();
+        shards.for_each(|stats| sum.add(stats));
+        // Each ledger has a beginning, and one of them is told.
+        sum.seq_last = sum.seq_last.saturating_sub(self.lanes.len() as u64 - 1);
+        sum
     }
 
     /// Whether a page of this shard is true right now: it is to be given out before the shard's

@@ -3,12 +3,19 @@
 //! May import: base, os, gateway, server.
 //! Never here: truth. It asks the loop and passes on what it hears.
 
+pub mod api;
+pub mod auth;
+pub mod door;
 pub mod events;
+pub mod feed;
 pub mod from_loop;
+pub mod http;
 pub mod journal;
 pub mod limiter;
 pub mod log;
 mod merge;
+pub mod metrics;
+pub mod patient;
 pub mod side;
 pub mod summary;
 pub mod transport;

@@ -134,9 +134,7 @@ impl Writer {
         // Every event has a number, so the ones that are missing are those that were dropped,
         // wherever that was.
         let dropped = record.tseq.saturating_sub(before + 1);
-        let line = Line::new(record, &self.identity, wall, dropped);
-        serde_json::to_writer(&mut self.batch.bytes, &line)
-            .expect("a vector takes every byte, and a line has texts and numbers only");
+        append_json(record, &self.identity, wall, dropped, &mut self.batch.bytes);
         self.batch.bytes.push(b'\n');
         self.batch.ends.push((self.batch.bytes.len(), record.tseq));
     }
@@ -180,6 +178,19 @@ impl Writer {
         }
         self.is_failing = false;
     }
+}
+
+/// Appends a transport event as one JSON object, without a line end; `dropped` are missing before
+/// it.
+pub(crate) fn append_json(
+    record: &TransportRecord,
+    identity: &Identity,
+    wall: WallAnchor,
+    dropped: u64,
+    out: &mut Vec<u8>,
+) {
+    serde_json::to_writer(out, &Line::new(record, identity, wall, dropped))
+        .expect("a vector takes every byte, and a line has texts and numbers only");
 }
 
 /// One line of the feed. The order of the fields is the order in the line.

@@ -134,6 +134,59 @@ pub struct DriverStats {
     pub buffers_with_kernel: Option<usize>,
 }
 
+impl DriverStats {
+    /// Adds what another driver of the same kind says of itself.
+    pub fn add(&mut self, other: &Self) {
+        // Every field is named, so that a new one does not compile until it is added.
+        let Self {
+            kind: _,
+            enters,
+            completions,
+            accepted,
+            received,
+            receives_armed,
+            starved,
+            interrupted,
+            overflows,
+            options_refused,
+            rings,
+            sockets,
+            in_flight,
+            accepts_waiting,
+            gathers,
+            gathers_without_waking,
+            buffers,
+            buffers_with_kernel,
+        } = other;
+        for (sum, count) in [
+            (&mut self.enters, enters),
+            (&mut self.completions, completions),
+            (&mut self.accepted, accepted),
+            (&mut self.received, received),
+            (&mut self.receives_armed, receives_armed),
+            (&mut self.starved, starved),
+            (&mut self.interrupted, interrupted),
+            (&mut self.overflows, overflows),
+            (&mut self.options_refused, options_refused),
+            (&mut self.sockets, sockets),
+        ] {
+            *sum += count;
+        }
+        for (sum, count) in [
+            (&mut self.rings, rings),
+            (&mut self.in_flight, in_flight),
+            (&mut self.accepts_waiting, accepts_waiting),
+            (&mut self.buffers, buffers),
+        ] {
+            *sum += count;
+        }
+        self.gathers |= gathers;
+        self.gathers_without_waking |= gathers_without_waking;
+        let with_kernel = self.buffers_with_kernel.zip(*buffers_with_kernel);
+        self.buffers_with_kernel = with_kernel.map(|(sum, count)| sum + count);
+    }
+}
+
 /// A driver of either kind. Belongs to the thread that made it.
 #[allow(clippy::large_enum_variant, reason = "there is one for each loop, and it stays in place")]
 pub enum Driver {

@@ -11,6 +11,7 @@ use crate::base::event::{Record, TransportRecord};
 use crate::base::limits;
 use crate::base::time::{Span, WallAnchor};
 use crate::gateway::{Command, Reply, Stats};
+use crate::os::driver::DriverStats;
 use crate::os::wake::Waker;
 
 /// What the loop tells.
@@ -24,6 +25,8 @@ pub enum News {
     Wall(WallAnchor),
     /// How things are, about once a second.
     Stats(Box<Stats>),
+    /// How the driver is, after each of those.
+    Driver(Box<DriverStats>),
     /// The answer to a question.
     Reply {
         /// Which question it was.
@@ -109,7 +112,9 @@ impl Inside {
     pub(crate) fn tell(&mut self, news: News) {
         let _ = match news {
             News::Event(_) | News::Transport(_) => self.news.push(news),
-            News::Wall(_) | News::Stats(_) | News::Reply { .. } => self.answers.push(news),
+            News::Wall(_) | News::Stats(_) | News::Driver(_) | News::Reply { .. } => {
+                self.answers.push(news)
+            }
         };
     }
 

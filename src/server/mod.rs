@@ -232,9 +232,10 @@ impl Server {
     fn report(&mut self) {
         let wall = self.clock.wall();
         self.gateway.set_wall(wall);
-        if self.mailbox.room_for_answers() >= 2 {
+        if self.mailbox.room_for_answers() >= 3 {
             self.mailbox.tell(News::Wall(wall));
             self.mailbox.tell(News::Stats(Box::new(self.gateway.stats())));
+            self.mailbox.tell(News::Driver(Box::new(self.driver.stats())));
             self.mailbox.wake_reader();
         }
     }

@@ -96,7 +96,7 @@ pub fn start(
             let _ = start.send(exchange);
         }
     }
-    Ok((Shards { first, others }, Switchboard { askers, shard }, readers))
+    Ok((Shards { first, others }, Switchboard::new(askers, shard), readers))
 }
 
 /// One of the loops, on the thread that will turn it.
@@ -215,6 +215,11 @@ impl Shards {
 // --- asking --------------------------------------------------------------------------------------
 
 impl Switchboard {
+    /// Asks through `askers`, one for each shard in their order. `shard` is any of the shards.
+    pub(crate) fn new(askers: Vec<Asker>, shard: Shard) -> Self {
+        Self { askers, shard }
+    }
+
     /// Puts a question to whom it concerns. The answer comes through the reader of that shard, with
     /// a number of its own; [`ticket_outside`] and [`slot_outside`] turn that into what is known
     /// here. What concerns all is asked of all or of nobody, and the ticket is the first one's.
@@ -619,7 +624,11 @@ mod tests {
             assert_eq!(reader.take(1_000, &mut news), Heard::Ended);
             answers[index].extend(news.into_iter().filter_map(|news| match news {
                 News::Reply { ticket, reply } => Some((ticket_outside(ticket, index, 2), reply)),
-                News::Event(_) | News::Transport(_) | News::Wall(_) | News::Stats(_) => None,
+                News::Event(_)
+                | News::Transport(_)
+                | News::Wall(_)
+                | News::Stats(_)
+                | News::Driver(_) => None,
             }));
         }
         let of = |index: usize, ticket| {

@@ -77,7 +77,7 @@ impl Gate {
     pub(crate) fn start_by(mut command: Command, arguments: &[&str]) -> Self {
         // Many machines begin with a soft limit of 1,024 files; a crowd needs more.
         heartwheel::os::machine::survey();
-        for (flag, value) in [("--listen", "127.0.0.1:0"), ("--events", "-")] {
+        for (flag, value) in [("--listen", "127.0.0.1:0"), ("--events", "-"), ("--admin", "off")] {
             if !arguments.contains(&flag) {
                 command.args([flag, value]);
             }

@@ -19,10 +19,11 @@ mod tests;
 use std::path::PathBuf;
 
 pub use crate::control::journal::fold::Page;
+pub(crate) use crate::control::journal::fold::{Fold, Taken};
 pub use crate::control::journal::reader::{Change, Entry, Kept, ReadError, Reader, Snapshot};
 pub use crate::control::journal::recovery::{Cut, Recovered, RecoveryError, boot_after, recover};
 pub use crate::control::journal::segment::{Position, PositionError};
-pub use crate::control::journal::thread::{Door, JournalOutcome, JournalThread, spawn};
+pub use crate::control::journal::thread::{Door, Health, JournalOutcome, JournalThread, spawn};
 pub use crate::control::journal::words::{Gap, Present};
 pub use crate::control::journal::writer::{Refusal, Step, Writer};
 

@@ -9,7 +9,7 @@
 use std::io;
 use std::mem;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel, sync_channel};
 use std::thread;
 use std::time::Duration;
@@ -71,6 +71,40 @@ struct Shared {
     waiting: AtomicUsize,
     /// Whether the door was dropped.
     ended: AtomicBool,
+    /// Whether the disk refuses what it should take.
+    blocked: AtomicBool,
+    /// Records that were dropped because too many waited, all together.
+    dropped: AtomicU64,
+    /// Times that this began.
+    gaps: AtomicU64,
+}
+
+/// How a journal is, for whoever watches it.
+#[derive(Clone, Debug)]
+pub struct Health {
+    shared: Arc<Shared>,
+}
+
+impl Health {
+    /// Records that wait to be written.
+    pub fn waiting(&self) -> usize {
+        self.shared.waiting.load(Ordering::Acquire)
+    }
+
+    /// Records that were dropped because too many waited.
+    pub fn dropped(&self) -> u64 {
+        self.shared.dropped.load(Ordering::Acquire)
+    }
+
+    /// How often some were.
+    pub fn gaps(&self) -> u64 {
+        self.shared.gaps.load(Ordering::Acquire)
+    }
+
+    /// Whether the disk takes what is written.
+    pub fn is_writable(&self) -> bool {
+        !self.shared.blocked.load(Ordering::Acquire)
+    }
 }
 
 /// Starts the thread of a journal. `ask` puts questions to the loop; the answers are to be handed
@@ -104,6 +138,11 @@ impl JournalThread {
 }
 
 impl Door {
+    /// How the journal is, now and later.
+    pub fn health(&self) -> Health {
+        Health { shared: Arc::clone(&self.shared) }
+    }
+
     /// Hands over records, or drops and counts them when too many wait. Never waits.
     pub fn pass(&mut self, records: Vec<Record>, wall: WallAnchor) {
         let (Some(first), Some(last)) = (records.first(), records.last()) else { return };
@@ -111,6 +150,8 @@ impl Door {
         let room = limits::EVENTS_UNWRITTEN_MAX.saturating_sub(waiting);
         let needed = if self.dropped.is_some() { ROOM_AFTER_DROP } else { 0 };
         if room < needed.max(records.len()) {
+            self.shared.dropped.fetch_add(records.len() as u64, Ordering::AcqRel);
+            self.shared.gaps.fetch_add(u64::from(self.dropped.is_none()), Ordering::AcqRel);
             let gap = Gap { from_seq: first.seq, to_seq: last.seq, at: first.at };
             self.dropped.get_or_insert((gap, wall)).0.to_seq = last.seq;
             return;
@@ -162,6 +203,7 @@ impl Side {
                 self.log_refusal(&refusal, now);
             }
             let is_blocked = self.writer.is_blocked();
+            self.shared.blocked.store(is_blocked, Ordering::Release);
             if mem::replace(&mut was_blocked, is_blocked) && !is_blocked {
                 tracing::info!("the journal is written again");
             }
@@ -247,7 +289,9 @@ mod tests {
             pass(&mut door);
         }
         assert_eq!(messages.try_iter().count(), batches_max);
-        assert_eq!(shared.waiting.load(Ordering::Acquire), limits::EVENTS_UNWRITTEN_MAX);
+        let health = door.health();
+        assert_eq!(health.waiting(), limits::EVENTS_UNWRITTEN_MAX);
+        assert_eq!((health.gaps(), health.dropped()), (1, 2 * limits::EVENTS_TAKEN_MAX as u64));
 
         let taken = limits::EVENTS_TAKEN_MAX;
         shared.waiting.fetch_sub(taken, Ordering::AcqRel);

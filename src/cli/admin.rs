@@ -1,0 +1,171 @@
+//! The admin API of `serve`: where it listens, and who may use it.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use crate::base::config::GatewayConfig;
+use crate::base::limits;
+use crate::cli::args::ServeArgs;
+use crate::cli::error::CliError;
+use crate::control::api::{Api, JournalView};
+use crate::control::auth::{self, Token};
+use crate::control::door::{self, LoopHandle, Teller};
+use crate::control::events::Identity;
+use crate::control::http::{self, Bound, HttpThread};
+use crate::os::clock::Clock;
+use crate::os::random;
+use crate::server::shards::Switchboard;
+
+/// Where the admin API is, unless told otherwise: this machine only.
+pub const ADMIN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7_071);
+
+/// Where the admin API is to be, as typed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum AdminArg {
+    /// Nowhere.
+    Off,
+    /// Here.
+    At(SocketAddr),
+}
+
+/// Where the admin API is to be, and who may use it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct AdminOptions {
+    /// Where; `None`: nowhere.
+    pub address: Option<SocketAddr>,
+    /// Whether somebody asked for this address. If nobody did, a gateway goes without rather than
+    /// not at all.
+    pub asked: bool,
+    /// File of the token.
+    pub token_file: Option<PathBuf>,
+}
+
+impl AdminOptions {
+    /// Checks what was typed.
+    pub fn new(args: &ServeArgs) -> Result<Self, CliError> {
+        let token_file = args.admin_token_file.clone();
+        let address = match args.admin {
+            None => Some(ADMIN_DEFAULT),
+            Some(AdminArg::At(address)) => Some(address),
+            Some(AdminArg::Off) if token_file.is_some() => {
+                return Err(CliError::usage(
+                    "admin-token-file says who may use the admin API, but admin is off; leave one \
+                     of them out",
+                ));
+            }
+            Some(AdminArg::Off) => None,
+        };
+        if let Some(address) = address.filter(|address| !address.ip().is_loopback())
+            && token_file.is_none()
+        {
+            return Err(CliError::usage(format!(
+                "admin {address} can be reached from elsewhere and needs admin-token-file; \
+                 expected a file with a token, or an address such as {ADMIN_DEFAULT}"
+            )));
+        }
+        Ok(Self { address, asked: args.admin.is_some(), token_file })
+    }
+}
+
+/// The admin API before there is a loop.
+pub struct Admin {
+    bound: Bound,
+    token: Option<Token>,
+}
+
+/// Binds the socket and reads the token. `None`: there is no admin API.
+pub fn bind(options: &AdminOptions) -> Result<Option<Admin>, CliError> {
+    let Some(address) = options.address else { return Ok(None) };
+    let secret = options.token_file.as_deref().map(auth::read_token).transpose();
+    let secret = secret.map_err(|error| CliError::machine(error.to_string()))?;
+    let token = secret.map(|secret| Token::new(&secret, random::hash_key()));
+    match Bound::new(address) {
+        Ok(bound) => Ok(Some(Admin { bound, token })),
+        Err(cause) if options.asked => Err(CliError::machine(format!(
+            "cannot serve the admin API on {address}: {cause}; choose another address with admin, \
+             port 0 for any, or off"
+        ))),
+        Err(cause) => {
+            tracing::warn!(%address, %cause, "no admin API; give it another place with --admin");
+            Ok(None)
+        }
+    }
+}
+
+impl Admin {
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.bound.address()
+    }
+
+    /// Opens the door to the loop.
+    pub fn open(self, asker: &Arc<Mutex<Switchboard>>, clock: Clock) -> (OpenAdmin, Teller) {
+        let (handle, teller) = door::open(Arc::clone(asker), clock);
+        (OpenAdmin { admin: self, handle }, teller)
+    }
+}
+
+/// The admin API before it is served.
+pub struct OpenAdmin {
+    admin: Admin,
+    handle: LoopHandle,
+}
+
+impl OpenAdmin {
+    /// Starts to serve.
+    pub fn serve(
+        self,
+        identity: Identity,
+        gateway: GatewayConfig,
+        journal: Option<JournalView>,
+    ) -> Result<HttpThread, CliError> {
+        let Admin { bound, token } = self.admin;
+        let api = Api::new(self.handle, identity, gateway, token, journal);
+        http::spawn(bound, api)
+            .map_err(|cause| CliError::machine(format!("cannot serve the admin API: {cause}")))
+    }
+}
+
+/// Waits until those who follow have heard the end.
+pub fn finish(thread: Option<HttpThread>) {
+    if let Some(thread) = thread {
+        thread.finish(limits::HTTP_END_PATIENCE.times(2));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(admin: Option<&str>, token_file: Option<&str>) -> Result<AdminOptions, String> {
+        let at = |text: &str| match text {
+            "off" => AdminArg::Off,
+            text => AdminArg::At(text.parse().expect("an address")),
+        };
+        let args = ServeArgs {
+            admin: admin.map(at),
+            admin_token_file: token_file.map(PathBuf::from),
+            ..ServeArgs::default()
+        };
+        AdminOptions::new(&args).map_err(|error| error.line())
+    }
+
+    #[test]
+    fn it_is_on_this_machine_unless_told_otherwise() {
+        let default = options(None, None).expect("fine");
+        assert_eq!((default.address, default.asked), (Some(ADMIN_DEFAULT), false));
+        assert_eq!(options(Some("off"), None).expect("fine").address, None);
+        assert!(options(Some("[::1]:0"), None).expect("fine").asked);
+    }
+
+    #[test]
+    fn elsewhere_it_needs_a_token() {
+        for address in ["0.0.0.0:7071", "10.0.0.1:7071", "[::]:7071"] {
+            let line = options(Some(address), None).expect_err("anybody could drain us");
+            assert!(line.contains("needs admin-token-file"), "{line}");
+            assert!(options(Some(address), Some("/some/file")).is_ok());
+        }
+        assert!(options(Some("off"), Some("/some/file")).is_err());
+    }
+}

@@ -1,0 +1,245 @@
+//! The admin API: requests in, commands to the loop, answers out as JSON.
+//!
+//! Every path is one row of [`routes`]; the router, the OpenAPI document and the tests read that
+//! table. Pushing, groups and a dashboard are further rows and further files beside `clients`.
+
+pub(crate) mod clients;
+pub(crate) mod node;
+pub(crate) mod openapi;
+pub(crate) mod problem;
+pub(crate) mod routes;
+pub(crate) mod snapshot;
+
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{RawPathParams, Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodFilter, on};
+use bytes::Bytes;
+use futures_core::Stream;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::timeout;
+
+use crate::base::config::GatewayConfig;
+use crate::base::limits;
+use crate::control::api::problem::{Kind, Problem};
+use crate::control::api::routes::{Access, ROUTES, Route, Verb};
+use crate::control::auth::{self, Token};
+use crate::control::door::LoopHandle;
+use crate::control::events::Identity;
+use crate::control::journal::Health;
+
+/// All that the API needs to know.
+pub struct Api {
+    /// The loop.
+    pub door: LoopHandle,
+    /// Who speaks.
+    pub identity: Identity,
+    /// What the gateway was told at its start: its classes, its bounds.
+    pub gateway: GatewayConfig,
+    /// What whoever asks must know, if anything.
+    pub token: Option<Token>,
+    /// The journal, if there is one.
+    pub journal: Option<JournalView>,
+    /// Places for those who follow a feed.
+    pub(crate) followers: Arc<Semaphore>,
+    /// The place for whoever takes a snapshot: each costs memory for every client.
+    pub(crate) snapshots: Arc<Semaphore>,
+}
+
+/// The journal as the API sees it.
+#[derive(Clone, Debug)]
+pub struct JournalView {
+    /// Where its segments are.
+    pub folder: PathBuf,
+    /// How it is.
+    pub health: Health,
+}
+
+impl Api {
+    /// An API to the loop behind `door`.
+    pub fn new(
+        door: LoopHandle,
+        identity: Identity,
+        gateway: GatewayConfig,
+        token: Option<Token>,
+        journal: Option<JournalView>,
+    ) -> Self {
+        Self {
+            door,
+            identity,
+            gateway,
+            token,
+            journal,
+            followers: Arc::new(Semaphore::new(limits::FEED_FOLLOWERS_MAX)),
+            snapshots: Arc::new(Semaphore::new(1)),
+        }
+    }
+}
+
+/// A request, as handlers see it.
+pub(crate) struct Asked {
+    pub(crate) api: Arc<Api>,
+    /// The parts of the path that are no words of ours, in order.
+    pub(crate) path: Vec<String>,
+    pub(crate) query: Vec<(String, String)>,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+pub(crate) type Answer = Result<Response, Problem>;
+
+impl Asked {
+    /// The part of the path that names a client.
+    pub(crate) fn client(&self) -> &str {
+        self.path.first().map(String::as_str).unwrap_or_default()
+    }
+
+    pub(crate) fn parameter(&self, name: &str) -> Option<&str> {
+        self.query.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The body as JSON; an empty one says nothing.
+    pub(crate) fn json<T: Default + DeserializeOwned>(&self) -> Result<T, Problem> {
+        if self.body.is_empty() {
+            return Ok(T::default());
+        }
+        serde_json::from_slice(&self.body)
+            .map_err(|error| Problem::bad(format!("the body is not as expected: {error}")))
+    }
+}
+
+/// The router of all routes.
+pub(crate) fn router(api: Arc<Api>) -> Router {
+    let mut router = Router::new();
+    for route in ROUTES {
+        let filter = match route.verb {
+            Verb::Get => MethodFilter::GET,
+            Verb::Post => MethodFilter::POST,
+        };
+        let handler = move |state, path, request| serve(route, state, path, request);
+        router = router.route(route.path, on(filter, handler));
+    }
+    router
+        .fallback(|state, request| nothing_here(state, request, Kind::NoSuchPath))
+        .method_not_allowed_fallback(|state, request| {
+            nothing_here(state, request, Kind::WrongMethod)
+        })
+        .with_state(api)
+}
+
+async fn serve(
+    route: &'static Route,
+    State(api): State<Arc<Api>>,
+    path: RawPathParams,
+    request: Request,
+) -> Response {
+    let answer = answer(route, api, &path, request).await;
+    dressed(answer.unwrap_or_else(IntoResponse::into_response))
+}
+
+async fn answer(
+    route: &'static Route,
+    api: Arc<Api>,
+    path: &RawPathParams,
+    request: Request,
+) -> Answer {
+    let (head, body) = request.into_parts();
+    if route.access == Access::Guarded {
+        auth::check(api.token.as_ref(), &head.headers)?;
+    }
+    let query: Vec<(String, String)> =
+        form_urlencoded::parse(head.uri.query().unwrap_or_default().as_bytes())
+            .into_owned()
+            .collect();
+    for (at, (name, _)) in query.iter().enumerate() {
+        if !route.query.iter().any(|parameter| parameter.name == name) {
+            return Err(Problem::bad(format!("there is no parameter {name:?} here")));
+        }
+        if query[..at].iter().any(|(other, _)| other == name) {
+            return Err(Problem::bad(format!("parameter {name:?} stands twice")));
+        }
+    }
+    let path = path.iter().map(|(_, value)| value.to_owned()).collect();
+    let body = read(body).await?;
+    (route.run)(Asked { api, path, query, headers: head.headers, body }).await
+}
+
+/// The whole body, if it is short enough and comes in time.
+async fn read(body: Body) -> Result<Bytes, Problem> {
+    let whole = Limited::new(body, limits::HTTP_BODY_BYTES_MAX).collect();
+    match timeout(limits::HTTP_BODY_PATIENCE.into(), whole).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            let detail = format!("a body has at most {} bytes", limits::HTTP_BODY_BYTES_MAX);
+            Err(Problem::new(Kind::TooLarge, detail))
+        }
+        Ok(Err(_)) => Err(Problem::bad("the body ended early")),
+        Err(_) => {
+            let detail = format!("the body did not come within {}", limits::HTTP_BODY_PATIENCE);
+            Err(Problem::new(Kind::TooSlow, detail))
+        }
+    }
+}
+
+async fn nothing_here(State(api): State<Arc<Api>>, request: Request, kind: Kind) -> Response {
+    let problem = match auth::check(api.token.as_ref(), request.headers()) {
+        Ok(()) => {
+            let (method, path) = (request.method(), request.uri().path());
+            Problem::new(kind, format!("{method} {path}; see /openapi.json"))
+        }
+        Err(problem) => problem,
+    };
+    dressed(problem.into_response())
+}
+
+/// What every answer says to whoever would keep or interpret it.
+fn dressed(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+// --- answers -------------------------------------------------------------------------------------
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// A short answer in JSON.
+pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Answer {
+    let bytes = serde_json::to_vec(value).expect("texts and numbers");
+    Ok(with_type(status, JSON, Body::from(bytes)))
+}
+
+pub(crate) fn with_type(status: StatusCode, content_type: HeaderValue, body: Body) -> Response {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    response
+}
+
+/// A long answer, piece by piece as they are put into the other end. Whoever puts them in waits
+/// for whoever reads.
+pub(crate) fn pieces() -> (mpsc::Sender<Bytes>, Body) {
+    let (sender, pieces) = mpsc::channel(limits::HTTP_PIECES_WAITING_MAX);
+    (sender, Body::from_stream(Pieces(pieces)))
+}
+
+struct Pieces(mpsc::Receiver<Bytes>);
+
+impl Stream for Pieces {
+    type Item = Result<Bytes, std::convert::Infallible>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.poll_recv(context).map(|piece| piece.map(Ok))
+    }
+}

@@ -1,0 +1,258 @@
+//! The description of the API for machines, made from the table of routes.
+
+use axum::http::StatusCode;
+use serde_json::{Map, Value, json};
+
+use crate::base::limits;
+use crate::control::api::problem::{Kind, TYPE_PREFIX};
+use crate::control::api::routes::{
+    Access, PROBLEMS_ANYWHERE, PROBLEMS_ASKING, PROBLEMS_GUARDED, ROUTES, Route, Verb,
+};
+use crate::control::api::{Answer, Asked, json as answer};
+
+/// `GET /openapi.json`
+pub(crate) async fn serve(_asked: Asked) -> Answer {
+    answer(StatusCode::OK, &document())
+}
+
+fn document() -> Value {
+    let mut paths = Map::new();
+    for route in ROUTES {
+        let path = paths.entry(route.path).or_insert_with(|| json!({}));
+        let verb = match route.verb {
+            Verb::Get => "get",
+            Verb::Post => "post",
+        };
+        path[verb] = operation(route);
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "heartwheel",
+            "summary": "The admin API of a heartwheel gateway",
+            "version": env!("CARGO_PKG_VERSION"),
+            "license": { "name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0" },
+        },
+        "paths": paths,
+        "components": {
+            "schemas": schemas(),
+            "securitySchemes": { "token": { "type": "http", "scheme": "bearer" } },
+        },
+    })
+}
+
+fn operation(route: &Route) -> Value {
+    let mut parameters: Vec<Value> = path_parameters(route.path)
+        .map(|name| {
+            json!({ "name": name, "in": "path", "required": true,
+                    "schema": { "type": "string" } })
+        })
+        .collect();
+    parameters.extend(route.query.iter().map(|parameter| {
+        json!({ "name": parameter.name, "in": "query", "description": parameter.about,
+                "schema": { "type": parameter.kind } })
+    }));
+    let content = match route.success.schema {
+        Some(name) => json!({ route.success.content_type: { "schema": reference(name) } }),
+        None => json!({ route.success.content_type: {} }),
+    };
+    let mut responses = Map::new();
+    let success = json!({ "description": route.success.about, "content": content });
+    responses.insert(route.success.status.to_string(), success);
+    for (status, kinds) in problems_by_status(route) {
+        let words: Vec<_> = kinds.iter().map(|kind| kind.word()).collect();
+        let response = json!({
+            "description": words.join(", "),
+            "content": { "application/problem+json": { "schema": reference("Problem") } },
+        });
+        responses.insert(status, response);
+    }
+    let mut operation = json!({
+        "operationId": route.id,
+        "summary": route.about,
+        "parameters": parameters,
+        "responses": responses,
+    });
+    if route.access == Access::Guarded {
+        operation["security"] = json!([{ "token": [] }, {}]);
+    }
+    if let Some(name) = route.body {
+        operation["requestBody"] =
+            json!({ "content": { "application/json": { "schema": reference(name) } } });
+    }
+    operation
+}
+
+/// The variable parts of a path.
+fn path_parameters(path: &str) -> impl Iterator<Item = &str> {
+    path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
+}
+
+fn problems_by_status(route: &Route) -> Vec<(String, Vec<Kind>)> {
+    let guarded: [&[Kind]; 2] = match route.access {
+        Access::Guarded => [PROBLEMS_GUARDED, PROBLEMS_ASKING],
+        Access::Open => [&[], &[]],
+    };
+    let mut by_status: Vec<(String, Vec<Kind>)> = Vec::new();
+    let all = [route.problems, PROBLEMS_ANYWHERE].into_iter().chain(guarded).flatten();
+    for kind in all {
+        let status = kind.status().as_u16().to_string();
+        match by_status.iter_mut().find(|(other, _)| *other == status) {
+            Some((_, kinds)) if kinds.contains(kind) => {}
+            Some((_, kinds)) => kinds.push(*kind),
+            None => by_status.push((status, vec![*kind])),
+        }
+    }
+    by_status
+}
+
+fn reference(name: &str) -> Value {
+    json!({ "$ref": format!("#/components/schemas/{name}") })
+}
+
+fn schemas() -> Value {
+    let mut all = answer_schemas();
+    for (name, schema) in body_schemas() {
+        all[name] = schema;
+    }
+    all
+}
+
+/// What requests say.
+fn body_schemas() -> [(&'static str, Value); 3] {
+    let kick = json!({
+        "type": "object",
+        "additionalProperties": false,
+        "properties": {
+            "epoch": { "type": "integer", "description": "Only this session" },
+            "code": { "type": "integer", "description": "What it hears: 300, or from 1000 on" },
+            "text": { "type": "string", "maxLength": limits::TEXT_BYTES_MAX },
+        },
+    });
+    let rhythm = json!({
+        "type": "object",
+        "additionalProperties": false,
+        "required": ["interval_ms", "timeout_ms"],
+        "properties": {
+            "interval_ms": { "type": "integer", "minimum": limits::INTERVAL_MIN.as_millis() },
+            "timeout_ms": { "type": "integer", "minimum": limits::TIMEOUT_MIN.as_millis() },
+        },
+    });
+    let drain = json!({
+        "type": "object",
+        "additionalProperties": false,
+        "properties": { "within_ms": { "type": "integer" } },
+    });
+    [("Kick", kick), ("Rhythm", rhythm), ("Drain", drain)]
+}
+
+/// What every client that is online has.
+const PRESENT: [(&str, &str); 6] = [
+    ("client", "string"),
+    ("epoch", "integer"),
+    ("conn", "string"),
+    ("remote", "string"),
+    ("interval_ms", "integer"),
+    ("timeout_ms", "integer"),
+];
+
+/// What answers say.
+fn answer_schemas() -> Value {
+    let kinds: Vec<String> =
+        Kind::ALL.iter().map(|kind| format!("{TYPE_PREFIX}{}", kind.word())).collect();
+    let client = [
+        ("state", "string"),
+        ("class", "string"),
+        ("grace_ms", "integer"),
+        ("since_unix_ms", "integer"),
+        ("last_beat_unix_ms", "integer"),
+        ("silence_ms", "integer"),
+        ("outbox_bytes", "integer"),
+        ("partial_bytes", "integer"),
+    ];
+    let mut client = object(PRESENT.into_iter().chain(client));
+    client["properties"]["state"]["enum"] = json!(["live", "suspect", "held"]);
+    json!({
+        "Problem": {
+            "type": "object",
+            "required": ["type", "title", "status", "detail"],
+            "properties": {
+                "type": { "type": "string", "enum": kinds },
+                "title": { "type": "string" },
+                "status": { "type": "integer" },
+                "detail": { "type": "string" },
+            },
+        },
+        "Done": object([("done", "boolean")]),
+        "Client": client,
+        "Present": object(PRESENT),
+        "ClientPage": {
+            "type": "object",
+            "required": ["clients"],
+            "properties": {
+                "clients": { "type": "array", "items": reference("Client") },
+                "next": { "type": "string" },
+            },
+        },
+        "Snapshot": {
+            "type": "object",
+            "required": ["node", "boot", "seq", "position", "online", "clients"],
+            "properties": {
+                "node": { "type": "string" },
+                "boot": { "type": "integer" },
+                "seq": { "type": "integer" },
+                "position": { "type": "string" },
+                "online": { "type": "integer" },
+                "clients": { "type": "array", "items": reference("Present") },
+            },
+        },
+        "Draining": object([("draining", "boolean"), ("within_ms", "integer")]),
+        "Stats": {
+            "type": "object",
+            "description": "Counts by name; `ended` has one for each reason that happened",
+            "properties": {
+                "node": { "type": "string" },
+                "boot": { "type": "integer" },
+                "version": { "type": "string" },
+                "ended": { "type": "object", "additionalProperties": { "type": "integer" } },
+            },
+            "additionalProperties": { "type": ["number", "boolean"] },
+        },
+    })
+}
+
+/// An object that has all of these.
+fn object(fields: impl IntoIterator<Item = (&'static str, &'static str)>) -> Value {
+    let (mut properties, mut required) = (Map::new(), Vec::new());
+    for (name, kind) in fields {
+        properties.insert(name.to_owned(), json!({ "type": kind }));
+        required.push(name);
+    }
+    json!({ "type": "object", "required": required, "properties": properties })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn every_schema_that_is_named_is_there_and_the_other_way_round() {
+        let document = document();
+        let text = document.to_string();
+        let named: HashSet<&str> = text
+            .split("#/components/schemas/")
+            .skip(1)
+            .map(|rest| rest.split('"').next().unwrap_or_default())
+            .collect();
+        let schemas = document["components"]["schemas"].as_object().expect("an object");
+        let there: HashSet<&str> = schemas.keys().map(String::as_str).collect();
+        assert_eq!(named, there);
+    }
+
+    #[test]
+    fn every_route_has_a_name_of_its_own() {
+        let ids: HashSet<_> = ROUTES.iter().map(|route| route.id).collect();
+        assert_eq!(ids.len(), ROUTES.len());
+    }
+}

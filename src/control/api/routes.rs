@@ -1,0 +1,261 @@
+//! The table of all paths. Whatever is served is a row here, and is described by it.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use crate::control::api::problem::Kind;
+use crate::control::api::{Answer, Asked, clients, node, openapi, snapshot};
+use crate::control::{feed, metrics};
+
+/// One path with one method.
+pub(crate) struct Route {
+    pub(crate) verb: Verb,
+    /// With its variable parts in braces.
+    pub(crate) path: &'static str,
+    /// Its name in the OpenAPI document.
+    pub(crate) id: &'static str,
+    pub(crate) about: &'static str,
+    pub(crate) access: Access,
+    pub(crate) query: &'static [Parameter],
+    /// Name of the schema of its body, if it takes one.
+    pub(crate) body: Option<&'static str>,
+    pub(crate) success: Success,
+    /// What can go wrong, beside what can everywhere.
+    pub(crate) problems: &'static [Kind],
+    pub(crate) run: fn(Asked) -> Running,
+}
+
+type Running = Pin<Box<dyn Future<Output = Answer> + Send>>;
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Verb {
+    Get,
+    Post,
+}
+
+/// Who may use it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Access {
+    /// Anybody who can connect: it says nothing but yes or no.
+    Open,
+    /// Whoever has the token.
+    Guarded,
+}
+
+/// What can stand behind the question mark.
+pub(crate) struct Parameter {
+    pub(crate) name: &'static str,
+    /// Its type in JSON's words.
+    pub(crate) kind: &'static str,
+    pub(crate) about: &'static str,
+}
+
+/// What is answered when all is well.
+pub(crate) struct Success {
+    pub(crate) status: u16,
+    pub(crate) content_type: &'static str,
+    /// Name of its schema, where it is JSON.
+    pub(crate) schema: Option<&'static str>,
+    pub(crate) about: &'static str,
+}
+
+const fn parameter(name: &'static str, kind: &'static str, about: &'static str) -> Parameter {
+    Parameter { name, kind, about }
+}
+
+const fn success(status: u16, schema: &'static str, about: &'static str) -> Success {
+    Success { status, content_type: "application/json", schema: Some(schema), about }
+}
+
+const fn text(content_type: &'static str, about: &'static str) -> Success {
+    Success { status: 200, content_type, schema: None, about }
+}
+
+const EVENT_STREAM: &str = "text/event-stream";
+
+const AFTER: Parameter = parameter(
+    "after",
+    "string",
+    "Begin right after this event, BOOT:SEQ; Last-Event-ID goes before it (default: with what \
+     comes from now on)",
+);
+const FOLLOW: Parameter =
+    parameter("follow", "boolean", "false: end when all that is there was sent (default: true)");
+
+/// Every path that is served.
+pub(crate) static ROUTES: &[Route] = &[
+    Route {
+        verb: Verb::Get,
+        path: "/v1/clients",
+        id: "listClients",
+        about: "Who is online, page by page",
+        access: Access::Guarded,
+        query: &[
+            parameter("cursor", "string", "Where to go on: `next` of the page before"),
+            parameter("limit", "integer", "Most clients on the page, 1 to 1000 (default: 100)"),
+            parameter("prefix", "string", "Only client ids that begin with this"),
+            parameter("class", "string", "Only clients of this class; empty: of none"),
+        ],
+        body: None,
+        success: success(200, "ClientPage", "A page; the last one has no `next`"),
+        problems: &[Kind::BadRequest],
+        run: |asked| Box::pin(clients::list(asked)),
+    },
+    Route {
+        verb: Verb::Get,
+        path: "/v1/clients/{id}",
+        id: "showClient",
+        about: "What is known of one client",
+        access: Access::Guarded,
+        query: &[],
+        body: None,
+        success: success(200, "Client", "The client"),
+        problems: &[Kind::NoSuchClient],
+        run: |asked| Box::pin(clients::show(asked)),
+    },
+    Route {
+        verb: Verb::Post,
+        path: "/v1/clients/{id}/kick",
+        id: "kickClient",
+        about: "End a client's session; it hears why, and the ledger says kicked",
+        access: Access::Guarded,
+        query: &[],
+        body: Some("Kick"),
+        success: success(200, "Done", "The session has ended"),
+        problems: &[Kind::BadRequest, Kind::NoSuchClient, Kind::OtherSession, Kind::OutOfBounds],
+        run: |asked| Box::pin(clients::kick(asked)),
+    },
+    Route {
+        verb: Verb::Post,
+        path: "/v1/clients/{id}/rhythm",
+        id: "setRhythm",
+        about: "Give a client another rhythm, from its next beat on",
+        access: Access::Guarded,
+        query: &[],
+        body: Some("Rhythm"),
+        success: success(200, "Done", "The client was told, and so was the ledger"),
+        problems: &[Kind::BadRequest, Kind::NoSuchClient, Kind::NotConnected, Kind::OutOfBounds],
+        run: |asked| Box::pin(clients::set_rhythm(asked)),
+    },
+    Route {
+        verb: Verb::Post,
+        path: "/v1/drain",
+        id: "drain",
+        about: "Ask everybody to leave, and end",
+        access: Access::Guarded,
+        query: &[],
+        body: Some("Drain"),
+        success: success(202, "Draining", "It has begun"),
+        problems: &[Kind::BadRequest, Kind::OutOfBounds],
+        run: |asked| Box::pin(node::drain(asked)),
+    },
+    Route {
+        verb: Verb::Get,
+        path: "/v1/snapshot",
+        id: "takeSnapshot",
+        about: "Who is online, all of them, exactly true at the position it names",
+        access: Access::Guarded,
+        query: &[],
+        body: None,
+        success: success(200, "Snapshot", "Go on with /v1/events?after= its position"),
+        problems: &[Kind::Busy],
+        run: |asked| Box::pin(snapshot::take(asked)),
+    },
+    Route {
+        verb: Verb::Get,
+        path: "/v1/stats",
+        id: "showStats",
+        about: "How things are: counts since the start, unless said otherwise",
+        access: Access::Guarded,
+        query: &[],
+        body: None,
+        success: success(200, "Stats", "The counts"),
+        problems: &[],
+        run: |asked| Box::pin(node::stats(asked)),
+    },
+    Route {
+        verb: Verb::Get,
+        path: "/v1/events",
+        id: "followEvents",
+        about: "The ledger as server-sent events, from any position that is kept",
+        access: Access::Guarded,
+        query: &[AFTER, FOLLOW],
+        body: None,
+        success: text(EVENT_STREAM, "One event each, with its position as id"),
+        problems: &[Kind::BadRequest, Kind::Gone, Kind::Busy],
+        run: |asked| Box::pin(feed::events(asked)),
+    },
+    Route {
+        verb: Verb::Get,
+        path: "/v1/transport",
+        id: "followTransport",
+        about: "Comings and goings of connections as server-sent events, best effort",
+        access: Access::Guarded,
+        query: &[AFTER, FOLLOW],
+        body: None,
+        success: text(EVENT_STREAM, "One event each, with its boot and tseq as id"),
+        problems: &[Kind::BadRequest, Kind::Untold, Kind::Gone, Kind::Busy],
+        run: |asked| Box::pin(feed::transport(asked)),
+    },
+    Route {
+        verb: Verb::Get,
+        path: "/metrics",
+        id: "metrics",
+        about: "How things are, for Prometheus",
+        access: Access::Guarded,
+        query: &[],
+        body: None,
+        success: text(metrics::CONTENT_TYPE, "Every metric"),
+        problems: &[],
+        run: |asked| Box::pin(node::metrics(asked)),
+    },
+    Route {
+        verb: Verb::Get,
+        path: "/healthz",
+        id: "health",
+        about: "Whether the loop turns",
+        access: Access::Open,
+        query: &[],
+        body: None,
+        success: success(200, "Done", "It does"),
+        problems: &[Kind::NotReady],
+        run: |asked| Box::pin(node::health(asked)),
+    },
+    Route {
+        verb: Verb::Get,
+        path: "/readyz",
+        id: "readiness",
+        about: "Whether clients can come: it turns, lets in, is not drained, and the journal is \
+                written",
+        access: Access::Open,
+        query: &[],
+        body: None,
+        success: success(200, "Done", "They can"),
+        problems: &[Kind::NotReady],
+        run: |asked| Box::pin(node::readiness(asked)),
+    },
+    Route {
+        verb: Verb::Get,
+        path: "/openapi.json",
+        id: "openapi",
+        about: "This document",
+        access: Access::Guarded,
+        query: &[],
+        body: None,
+        success: Success {
+            status: 200,
+            content_type: "application/json",
+            schema: None,
+            about: "OpenAPI 3.1",
+        },
+        problems: &[],
+        run: |asked| Box::pin(openapi::serve(asked)),
+    },
+];
+
+/// What can go wrong everywhere.
+pub(crate) const PROBLEMS_ANYWHERE: &[Kind] = &[Kind::BadRequest, Kind::TooLarge, Kind::TooSlow];
+/// What can go wrong wherever the token is asked for.
+pub(crate) const PROBLEMS_GUARDED: &[Kind] = &[Kind::Unauthorized, Kind::Foreign];
+/// What can go wrong wherever the loop is asked.
+pub(crate) const PROBLEMS_ASKING: &[Kind] = &[Kind::Busy, Kind::NoAnswer];

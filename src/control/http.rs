@@ -1,0 +1,146 @@
+//! The thread that serves the admin API over HTTP/1.1.
+//!
+//! It is one thread with one reactor, beside everything else: if it stands still, or dies, nobody
+//! notices but whoever asks. Everything it gives to a connection is bounded, and whoever is slow
+//! costs only a place among [`HTTP_CONNECTIONS_MAX`](limits::HTTP_CONNECTIONS_MAX).
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpStream;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{sleep, timeout};
+
+use crate::base::limits;
+use crate::base::time::Span;
+use crate::control::api::{Api, router};
+use crate::control::door::LoopHandle;
+use crate::control::patient::Patient;
+
+/// Before accepting again after the machine refused a descriptor.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A socket that is bound and not served yet.
+#[derive(Debug)]
+pub struct Bound {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Bound {
+    /// Binds `address`; port 0 lets the machine choose one.
+    ///
+    /// # Errors
+    /// When the address cannot be had.
+    pub fn new(address: SocketAddr) -> io::Result<Self> {
+        let listener = TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
+        let address = listener.local_addr()?;
+        Ok(Self { listener, address })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+/// The running thread.
+#[derive(Debug)]
+pub struct HttpThread {
+    /// Nothing comes out of it but its end.
+    ended: Receiver<()>,
+}
+
+/// Serves `api` at `bound`, until the loop has ended and those who follow have heard it.
+///
+/// # Errors
+/// When the machine gives no further thread or descriptor.
+pub fn spawn(bound: Bound, api: Api) -> io::Result<HttpThread> {
+    let runtime = Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .max_blocking_threads(limits::HTTP_READERS_MAX)
+        .thread_name("reader")
+        .build()?;
+    let (end, ended) = sync_channel(1);
+    thread::Builder::new().name("http".to_owned()).spawn(move || {
+        serve(&runtime, bound.listener, api);
+        // Readers of a journal on a dead disk are not waited for.
+        runtime.shutdown_background();
+        drop(end);
+    })?;
+    Ok(HttpThread { ended })
+}
+
+impl HttpThread {
+    /// Waits until it has ended, at most for `patience`.
+    pub fn finish(self, patience: Span) {
+        let _ = self.ended.recv_timeout(patience.into());
+    }
+}
+
+fn serve(runtime: &Runtime, listener: TcpListener, api: Api) {
+    runtime.block_on(async move {
+        let door = api.door.clone();
+        let followers = Arc::clone(&api.followers);
+        let router = router(Arc::new(api));
+        tokio::select! {
+            refused = accept(listener, router) => {
+                if let Err(error) = refused {
+                    tracing::error!(%error, "the admin API cannot be served");
+                }
+            }
+            () = loop_ends(door) => {
+                // Those who follow hear the end before it is one.
+                let all = u32::try_from(limits::FEED_FOLLOWERS_MAX).unwrap_or(u32::MAX);
+                let gone = followers.acquire_many(all);
+                let _ = timeout(limits::HTTP_END_PATIENCE.into(), gone).await;
+            }
+        }
+    });
+}
+
+async fn loop_ends(door: LoopHandle) {
+    let mut newest = door.subscribe();
+    while newest.changed().await.is_ok() {}
+}
+
+async fn accept(listener: TcpListener, router: Router) -> io::Result<()> {
+    let listener = tokio::net::TcpListener::from_std(listener)?;
+    let places = Arc::new(Semaphore::new(limits::HTTP_CONNECTIONS_MAX));
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            sleep(ACCEPT_PAUSE).await;
+            continue;
+        };
+        // Whoever comes when all places are taken is sent away by the closing of its socket.
+        if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
+            tokio::spawn(converse(stream, router.clone(), place));
+        }
+    }
+}
+
+async fn converse(stream: TcpStream, router: Router, place: OwnedSemaphorePermit) {
+    // Events are small, and whoever follows wants each at once.
+    let _ = stream.set_nodelay(true);
+    let stream = Patient::new(stream, limits::HTTP_WRITE_PATIENCE.into());
+    let conversation = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(Duration::from(limits::HTTP_HEAD_PATIENCE))
+        .max_buf_size(limits::HTTP_BUFFER_BYTES)
+        .max_headers(limits::HTTP_HEADERS_MAX)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    // Why a conversation broke off is the other end's concern.
+    let _ = conversation.await;
+    drop(place);
+}

@@ -1,0 +1,303 @@
+//! How things are, for Prometheus. The numbers are those of the loop's latest report: a scrape asks
+//! nobody, and the loop knows nothing of it.
+
+use std::fmt;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, prometheus_text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::exemplar::Exemplar;
+use prometheus_client::registry::Registry;
+
+use crate::base::event::CloseReason;
+use crate::base::limits;
+use crate::control::api::Api;
+use crate::gateway::{LATENESS_BOUNDS, Stats};
+use crate::os::driver::DriverStats;
+use crate::os::process;
+
+/// What the exposition is.
+pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// The whole exposition.
+pub(crate) fn exposition(api: &Api) -> Result<String, fmt::Error> {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Scrape::of(api)));
+    let mut text = String::new();
+    prometheus_text::encode(&mut text, &registry)?;
+    Ok(text)
+}
+
+/// All that a scrape looks at.
+#[derive(Debug)]
+struct Scrape {
+    node: String,
+    stats: Stats,
+    driver: DriverStats,
+    shards: usize,
+    /// `None`: the loop has said nothing yet.
+    report_age_s: Option<f64>,
+    journal: Option<JournalScrape>,
+    followers: usize,
+    resident_bytes: Option<u64>,
+    cpu_s: f64,
+}
+
+#[derive(Debug)]
+struct JournalScrape {
+    waiting: usize,
+    dropped: u64,
+    gaps: u64,
+    is_writable: bool,
+}
+
+impl Scrape {
+    fn of(api: &Api) -> Self {
+        let report = api.door.report();
+        let now = api.door.clock().now();
+        let journal = api.journal.as_ref().map(|journal| JournalScrape {
+            waiting: journal.health.waiting(),
+            dropped: journal.health.dropped(),
+            gaps: journal.health.gaps(),
+            is_writable: journal.health.is_writable(),
+        });
+        let report_age_s = report.as_ref().map(|report| now.since(report.heard_at).as_secs_f64());
+        let (stats, driver, shards) =
+            report.map(|report| (report.stats, report.driver, report.shards)).unwrap_or_default();
+        Self {
+            node: api.identity.node.clone(),
+            stats,
+            driver,
+            shards,
+            report_age_s,
+            journal,
+            followers: limits::FEED_FOLLOWERS_MAX - api.followers.available_permits(),
+            resident_bytes: process::own_rss_bytes(),
+            cpu_s: process::own_cpu().as_secs_f64(),
+        }
+    }
+}
+
+/// One metric. A counter's name has no `_total` here: the encoder appends it.
+pub(crate) struct Metric {
+    pub(crate) name: &'static str,
+    pub(crate) help: &'static str,
+    read: fn(&Scrape) -> Option<Reading>,
+}
+
+/// What a metric is at the moment.
+enum Reading {
+    Counter(u64),
+    /// A counter of something that can be divided.
+    Amount(f64),
+    Gauge(u64),
+    /// A gauge of something that can be divided.
+    Level(f64),
+    /// A gauge that is always 1, for its labels.
+    Info(Vec<(&'static str, String)>),
+    /// Counters told apart by a label.
+    Counters(&'static str, Vec<(&'static str, u64)>),
+    /// Gauges told apart by a label.
+    Gauges(&'static str, Vec<(&'static str, u64)>),
+    /// Seconds all together, how many, and how many in each bucket up to its bound.
+    Histogram(f64, u64, Vec<(f64, u64)>),
+}
+
+impl Reading {
+    const fn kind(&self) -> MetricType {
+        match self {
+            Self::Counter(_) | Self::Amount(_) | Self::Counters(..) => MetricType::Counter,
+            Self::Gauge(_) | Self::Level(_) | Self::Info(_) | Self::Gauges(..) => MetricType::Gauge,
+            Self::Histogram(..) => MetricType::Histogram,
+        }
+    }
+
+    fn encode(&self, mut encoder: MetricEncoder<'_>) -> fmt::Result {
+        const NOTHING: Option<&Exemplar<NoLabelSet, f64>> = None;
+        match self {
+            Self::Counter(value) => encoder.encode_counter(value, NOTHING),
+            Self::Amount(value) => encoder.encode_counter(value, NOTHING),
+            Self::Gauge(value) => encoder.encode_gauge(value),
+            Self::Level(value) => encoder.encode_gauge(value),
+            Self::Info(labels) => encoder.encode_family(labels)?.encode_gauge(&1_u64),
+            Self::Counters(label, values) => values.iter().try_for_each(|(name, value)| {
+                encoder.encode_family(&[(*label, *name)])?.encode_counter(value, NOTHING)
+            }),
+            Self::Gauges(label, values) => values.iter().try_for_each(|(name, value)| {
+                encoder.encode_family(&[(*label, *name)])?.encode_gauge(value)
+            }),
+            Self::Histogram(sum, count, buckets) => {
+                encoder.encode_histogram::<NoLabelSet>(*sum, *count, buckets, None)
+            }
+        }
+    }
+}
+
+impl Collector for Scrape {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        METRICS.iter().try_for_each(|metric| {
+            let Some(reading) = (metric.read)(self) else { return Ok(()) };
+            let kind = reading.kind();
+            reading.encode(encoder.encode_descriptor(metric.name, metric.help, None, kind)?)
+        })
+    }
+}
+
+const fn metric(
+    name: &'static str,
+    help: &'static str,
+    read: fn(&Scrape) -> Option<Reading>,
+) -> Metric {
+    Metric { name, help, read }
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "some metrics are not there at times")]
+fn count(value: u64) -> Option<Reading> {
+    Some(Reading::Counter(value))
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "some metrics are not there at times")]
+fn gauge(value: usize) -> Option<Reading> {
+    Some(Reading::Gauge(value as u64))
+}
+
+fn lateness(scrape: &Scrape) -> Option<Reading> {
+    let lateness = &scrape.stats.lateness;
+    let bounds = LATENESS_BOUNDS.iter().map(|bound| bound.as_secs_f64()).chain([f64::INFINITY]);
+    let buckets = bounds.zip(lateness.buckets).collect();
+    Some(Reading::Histogram(lateness.sum.as_secs_f64(), lateness.count, buckets))
+}
+
+fn connections(scrape: &Scrape) -> Option<Reading> {
+    let Stats { connections, online, held, .. } = scrape.stats;
+    // Those that are neither have not said their name yet, or are on their way out.
+    let nameless = connections.saturating_sub(online + held);
+    let states = [("online", online), ("held", held), ("nameless", nameless)];
+    let states = states.map(|(state, count)| (state, count as u64));
+    Some(Reading::Gauges("state", states.into()))
+}
+
+fn ended(scrape: &Scrape) -> Option<Reading> {
+    let reasons = CloseReason::ALL.into_iter();
+    let counts = reasons.map(|reason| (reason.word(), scrape.stats.ended(reason)));
+    Some(Reading::Counters("reason", counts.collect()))
+}
+
+/// Every metric, in the order of the exposition.
+pub(crate) static METRICS: &[Metric] = &[
+    metric("heartwheel_node_info", "The node and its version; always 1", |s| {
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        Some(Reading::Info(vec![("node", s.node.clone()), ("version", version)]))
+    }),
+    metric("heartwheel_driver_info", "By what the kernel is asked; always 1", |s| {
+        let driver = s.report_age_s.map(|_| s.driver.kind.word().to_owned());
+        driver.map(|driver| Reading::Info(vec![("driver", driver)]))
+    }),
+    metric("heartwheel_shards", "Loops", |s| gauge(s.shards)),
+    metric("heartwheel_report_age_seconds", "Since the loop said how things are", |s| {
+        s.report_age_s.map(Reading::Level)
+    }),
+    metric("heartwheel_accepting", "1 while newcomers are let in", |s| {
+        gauge(usize::from(s.stats.accepting))
+    }),
+    metric("heartwheel_draining", "1 while a drain is under way", |s| {
+        gauge(usize::from(s.stats.draining))
+    }),
+    metric("heartwheel_connections", "Connections and held sessions, by state", connections),
+    metric("heartwheel_connections_accepted", "Connections accepted", |s| count(s.stats.accepted)),
+    metric(
+        "heartwheel_accept_faults",
+        "Accepts that failed for want of descriptors or memory",
+        |s| count(s.stats.accept_faults),
+    ),
+    metric("heartwheel_connections_ended", "Connections ended, by reason", ended),
+    metric("heartwheel_frames_received", "Complete frames received; each is a beat", |s| {
+        count(s.stats.frames_received)
+    }),
+    metric("heartwheel_frames_sent", "Frames sent", |s| count(s.stats.frames_sent)),
+    metric("heartwheel_data_received", "DATA frames received", |s| count(s.stats.data_received)),
+    metric("heartwheel_received_bytes", "Bytes received", |s| count(s.stats.bytes_received)),
+    metric("heartwheel_sessions_resumed", "Sessions that went on by another connection", |s| {
+        count(s.stats.resumed)
+    }),
+    metric("heartwheel_events", "Events of the ledger", |s| count(s.stats.seq_last)),
+    metric("heartwheel_events_waiting", "Events that the side thread has not taken", |s| {
+        gauge(s.stats.events_waiting)
+    }),
+    metric("heartwheel_probes_sent", "Silent clients that were asked", |s| {
+        count(s.stats.pings_sent)
+    }),
+    metric("heartwheel_probes_answered", "Those that then said something", |s| {
+        count(s.stats.pings_answered)
+    }),
+    metric("heartwheel_rescued", "Clients found alive by the last look", |s| {
+        count(s.stats.rescued)
+    }),
+    metric("heartwheel_verdict_lateness_seconds", "How late verdicts of silence came", lateness),
+    metric("heartwheel_returned", "Clients that came back after they were judged dead", |s| {
+        count(s.stats.returned)
+    }),
+    metric("heartwheel_false_offline", "Those that show that they were alive", |s| {
+        count(s.stats.false_offline)
+    }),
+    metric("heartwheel_stalls", "Times that the loop stood still", |s| count(s.stats.stalls)),
+    metric("heartwheel_stalled_seconds", "For how long, all together", |s| {
+        Some(Reading::Amount(s.stats.stalled.as_secs_f64()))
+    }),
+    metric("heartwheel_stale_completions", "Completions for connections that are gone", |s| {
+        count(s.stats.stale)
+    }),
+    metric("heartwheel_journal_writable", "1 while the disk takes the journal", |s| {
+        s.journal.as_ref().and_then(|journal| gauge(usize::from(journal.is_writable)))
+    }),
+    metric("heartwheel_journal_waiting", "Events that wait to be written", |s| {
+        s.journal.as_ref().and_then(|journal| gauge(journal.waiting))
+    }),
+    metric("heartwheel_journal_dropped", "Events that are missing in the journal", |s| {
+        s.journal.as_ref().and_then(|journal| count(journal.dropped))
+    }),
+    metric("heartwheel_journal_gaps", "Gaps in the journal", |s| {
+        s.journal.as_ref().and_then(|journal| count(journal.gaps))
+    }),
+    metric("heartwheel_driver_enters", "Times the kernel was entered", |s| count(s.driver.enters)),
+    metric("heartwheel_driver_completions", "Completions taken", |s| count(s.driver.completions)),
+    metric("heartwheel_driver_receives_armed", "Receives armed, first times included", |s| {
+        count(s.driver.receives_armed)
+    }),
+    metric("heartwheel_driver_receives_rearmed", "Receives that had to be armed again", |s| {
+        count(s.stats.receives_rearmed)
+    }),
+    metric("heartwheel_driver_starved", "Receives that ended for want of a buffer", |s| {
+        count(s.driver.starved)
+    }),
+    metric("heartwheel_driver_interrupted", "Receives that the kernel ended otherwise", |s| {
+        count(s.driver.interrupted)
+    }),
+    metric("heartwheel_driver_overflows", "Drains that found the completion queue full", |s| {
+        count(s.driver.overflows)
+    }),
+    metric("heartwheel_driver_options_refused", "Socket options that could not be set", |s| {
+        count(s.driver.options_refused)
+    }),
+    metric("heartwheel_rings", "Rings", |s| gauge(s.driver.rings)),
+    metric("heartwheel_driver_sockets", "Sockets in use", |s| {
+        Some(Reading::Gauge(s.driver.sockets))
+    }),
+    metric("heartwheel_driver_operations", "Operations of connections under way", |s| {
+        gauge(s.driver.in_flight)
+    }),
+    metric("heartwheel_driver_accepts_waiting", "Accepts waiting in the kernel", |s| {
+        gauge(s.driver.accepts_waiting)
+    }),
+    metric("heartwheel_driver_buffers", "Receive buffers", |s| gauge(s.driver.buffers)),
+    metric("heartwheel_driver_buffers_free", "Receive buffers that the kernel has", |s| {
+        s.driver.buffers_with_kernel.and_then(gauge)
+    }),
+    metric("heartwheel_feed_followers", "Those who follow a feed of the API", |s| {
+        gauge(s.followers)
+    }),
+    metric("process_resident_memory_bytes", "Memory in use", |s| {
+        s.resident_bytes.map(Reading::Gauge)
+    }),
+    metric("process_cpu_seconds", "Processor time used", |s| Some(Reading::Amount(s.cpu_s))),
+];
