@@ -161,6 +161,9 @@ pub const EVENTS_TAKEN_MAX: usize = 1_024;
 /// Longest that an event waits in the side thread while more keep coming, and how long it waits
 /// before it tries again to write what was refused.
 pub const EVENTS_FLUSH: Span = Span::from_millis(100);
+/// Longest that the side thread waits for a reader of events who does not take them, before it
+/// looks after whatever else came.
+pub const EVENTS_OUTLET_PATIENCE: Span = Span::from_millis(5);
 /// Lines of the log that wait to be written. Further ones are counted and dropped: the log must not
 /// hold up the loop.
 pub const LOG_LINES_WAITING_MAX: usize = 8 * 1_024;

@@ -12,6 +12,7 @@ use crate::base::event::{Event, Record};
 use crate::base::io::TcpFacts;
 use crate::base::limits;
 use crate::base::time::WallAnchor;
+use crate::os::writable::{Outlet, PIPE_BYTES_AT_ONCE};
 
 /// Where events are written.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -51,12 +52,23 @@ pub struct Identity {
 pub struct EventWriter {
     /// `None`: nobody wants to know.
     output: Option<Box<dyn Write + Send>>,
+    /// Where the output has a reader, who may sleep.
+    outlet: Option<Outlet>,
     identity: Identity,
     /// Whole lines, of which the first `written` bytes are out already.
     waiting: Vec<u8>,
     written: usize,
     /// Lines in `waiting` whose last byte is not out yet.
     lines_waiting: usize,
+}
+
+/// Whether a reader who sleeps is waited for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Haste {
+    /// He is not: there is more to do.
+    Some,
+    /// He is: there is nothing else to do.
+    None,
 }
 
 /// Capacity that is kept for the next lines once all is written.
@@ -68,11 +80,15 @@ impl EventWriter {
     /// Opens `target`. Fails when a file cannot be opened for appending, or standard output is
     /// closed.
     pub fn new(target: &EventsTarget, identity: Identity) -> io::Result<Self> {
-        Ok(Self::to_output(open(target)?, identity))
+        let file = open(target)?;
+        let outlet = file.as_ref().map(Outlet::of).transpose()?.flatten();
+        let output = file.map(|file| -> Box<dyn Write + Send> { Box::new(file) });
+        Ok(Self { outlet, ..Self::to_output(output, identity) })
     }
 
     fn to_output(output: Option<Box<dyn Write + Send>>, identity: Identity) -> Self {
-        Self { output, identity, waiting: Vec::new(), written: 0, lines_waiting: 0 }
+        let outlet = None;
+        Self { output, outlet, identity, waiting: Vec::new(), written: 0, lines_waiting: 0 }
     }
 
     /// Takes a record, to be written with the next flush.
@@ -85,11 +101,30 @@ impl EventWriter {
         self.lines_waiting += 1;
     }
 
-    /// Writes what is waiting. On error the rest goes on waiting, and the next flush continues.
+    /// Writes what is waiting. On error the rest goes on waiting, and the next flush continues. A
+    /// reader who does not take it is waited for only a moment: that is
+    /// [`WouldBlock`](io::ErrorKind::WouldBlock).
     pub fn flush(&mut self) -> io::Result<()> {
+        self.write_out(Haste::Some)
+    }
+
+    /// The same, and a reader is waited for however long it takes.
+    pub fn flush_whole(&mut self) -> io::Result<()> {
+        self.write_out(Haste::None)
+    }
+
+    fn write_out(&mut self, haste: Haste) -> io::Result<()> {
         let Some(output) = &mut self.output else { return Ok(()) };
         while self.written < self.waiting.len() {
-            match output.write(&self.waiting[self.written..]) {
+            let mut piece = &self.waiting[self.written..];
+            if let (Some(outlet), Haste::Some) = (&self.outlet, haste) {
+                if !outlet.is_ready(limits::EVENTS_OUTLET_PATIENCE) {
+                    self.forget_written();
+                    return Err(io::ErrorKind::WouldBlock.into());
+                }
+                piece = &piece[..piece.len().min(PIPE_BYTES_AT_ONCE)];
+            }
+            match output.write(piece) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) => {
                     let out = &self.waiting[self.written..self.written + count];
@@ -142,14 +177,12 @@ pub(crate) fn append_json(
 }
 
 /// Opens a target; `None` when nobody wants to know.
-pub(crate) fn open(target: &EventsTarget) -> io::Result<Option<Box<dyn Write + Send>>> {
+pub(crate) fn open(target: &EventsTarget) -> io::Result<Option<File>> {
     Ok(match target {
         EventsTarget::Nowhere => None,
         // A descriptor of its own: `io::stdout` would keep a torn line in a buffer of its own.
-        EventsTarget::Stdout => {
-            Some(Box::new(File::from(io::stdout().as_fd().try_clone_to_owned()?)))
-        }
-        EventsTarget::File(path) => Some(Box::new(open_to_append(path)?)),
+        EventsTarget::Stdout => Some(File::from(io::stdout().as_fd().try_clone_to_owned()?)),
+        EventsTarget::File(path) => Some(open_to_append(path)?),
     })
 }
 

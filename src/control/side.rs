@@ -82,6 +82,7 @@ pub fn run(
         limiter: Limiter::default(),
         flushed_at: source.now(),
         refused: None,
+        is_stuck: false,
     };
     let mut records = Vec::new();
     loop {
@@ -96,7 +97,7 @@ pub fn run(
 
         side.flush(source.now(), if drained { Flush::Now } else { Flush::WhenOverdue });
         if side.writer.room() == 0 {
-            source.pause(limits::EVENTS_FLUSH);
+            source.pause(side.patience());
         } else if drained {
             source.wait(side.patience());
         }
@@ -110,6 +111,8 @@ struct Side<'a> {
     flushed_at: Moment,
     /// Why the last flush failed, if it did.
     refused: Option<io::ErrorKind>,
+    /// Whether whoever reads the events did not take them at the last flush.
+    is_stuck: bool,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -143,11 +146,17 @@ impl Side<'_> {
     /// Writes what is waiting, but does not try more often than it makes sense to.
     fn flush(&mut self, now: Moment, when: Flush) {
         let overdue = now.since(self.flushed_at) >= limits::EVENTS_FLUSH;
-        if !overdue && (when == Flush::WhenOverdue || self.refused.is_some()) {
+        let may_wait = when == Flush::WhenOverdue || self.refused.is_some();
+        if !overdue && !self.is_stuck && may_wait {
             return;
         }
         self.flushed_at = now;
-        match self.writer.flush() {
+        let outcome = self.writer.flush();
+        let would_wait = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
+        self.is_stuck = outcome.as_ref().is_err_and(would_wait);
+        match outcome {
+            // A slow reader is no fault, and takes them when he wakes.
+            Err(_) if self.is_stuck => {}
             Ok(()) => {
                 if self.refused.take().is_some() {
                     tracing::info!("events are written again, and none was lost");
@@ -174,7 +183,12 @@ impl Side<'_> {
 
     /// How long to sleep when the queue is empty.
     fn patience(&self) -> Span {
-        if self.writer.unwritten() > 0 { limits::EVENTS_FLUSH } else { limits::SLEEP_MAX }
+        match self.writer.unwritten() {
+            0 => limits::SLEEP_MAX,
+            // It was waited for in the flush, and will be in the next.
+            _ if self.is_stuck => Span::from_millis(1),
+            _ => limits::EVENTS_FLUSH,
+        }
     }
 
     /// Takes what the loop left behind, which is no more than the queue holds, and writes it.
@@ -186,7 +200,7 @@ impl Side<'_> {
             }
             self.write(&mut records, source.wall());
         }
-        match self.writer.flush() {
+        match self.writer.flush_whole() {
             Ok(()) => Outcome::Complete,
             Err(cause) => Outcome::Unwritten { records: self.writer.unwritten(), cause },
         }
@@ -396,6 +410,7 @@ mod tests {
             limiter: Limiter::default(),
             flushed_at: Moment::ZERO,
             refused: None,
+            is_stuck: false,
         };
         let record = Record { seq: 1, at: Moment::ZERO, event: Event::Started { former: None } };
         side.write(&mut vec![record], WallAnchor::default());

@@ -34,7 +34,7 @@ pub fn open(
     identity: Identity,
 ) -> io::Result<Option<(TransportFeed, TransportThread)>> {
     match events::open(target)? {
-        Some(output) => start(output, identity).map(Some),
+        Some(file) => start(Box::new(file), identity).map(Some),
         None => Ok(None),
     }
 }

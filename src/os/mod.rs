@@ -18,3 +18,4 @@ pub mod random;
 pub mod ring;
 pub mod socket;
 pub mod wake;
+pub mod writable;
