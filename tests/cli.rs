@@ -54,6 +54,8 @@ fn help_is_a_page_with_examples() {
         ("serve --help", &["--grace", "--class", "[class.lock]", "--transport-events", "SIGUSR1"]),
         ("serve --help", &["--listen", "127.0.0.1:7070", "--preset", "Examples:", "HEARTWHEEL_"]),
         ("demo --help", &["--clients", "falls silent", "quit"]),
+        ("serve --help", &["--admin", "127.0.0.1:7071", "--admin-token-file"]),
+        ("ctl --help", &["clients", "kick", "rhythm", "--json", "--token-file", "Examples:"]),
         ("events --help", &["--journal", "--after", "BOOT:SEQ", "--snapshot", "Examples:"]),
         ("load --help", &["--target", "--silent", "--slow-readers", "--json", "Examples:"]),
     ] {

@@ -15,6 +15,7 @@ use crate::base::limits;
 use crate::base::time::Span;
 use crate::cli::admin::AdminArg;
 use crate::cli::classes::{CLASS_DELIMITER, ClassArg, parse_class};
+use crate::cli::ctl::Form;
 use crate::cli::values::{
     DUPLICATES, ShardsArg, choice, parse_address, parse_admin, parse_events, parse_probe,
     parse_shards, parse_span, parse_user_timeout, parse_window,
@@ -61,6 +62,8 @@ pub enum Command {
     Events(EventsArgs),
     /// Say what this machine allows, and what to change
     Doctor(DoctorArgs),
+    /// Ask a running gateway, and tell it what to do: clients, kick, rhythm, drain, events
+    Ctl(Box<CtlArgs>),
     /// Print the completions of a shell
     Completions(CompletionsArgs),
     /// Print a man page
@@ -394,6 +397,127 @@ pub struct DoctorArgs {
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
+}
+
+/// `ctl` as typed.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = "\
+Examples:
+  heartwheel ctl clients --prefix till-
+  heartwheel ctl show till-12
+  heartwheel ctl kick till-12 --text 'replaced by till-13'
+  heartwheel ctl rhythm till-12 --interval 5s --timeout 12s
+  heartwheel ctl events --follow --json | jq
+  heartwheel ctl drain --within 30s")]
+pub struct CtlArgs {
+    /// The gateway's admin API (default: 127.0.0.1:7071)
+    #[arg(long, value_name = "ADDR:PORT", value_parser = parse_address, global = true)]
+    pub admin: Option<SocketAddr>,
+    /// File with its token (default: none)
+    #[arg(long, value_name = "FILE", global = true)]
+    pub token_file: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to ask or tell.
+    #[command(subcommand)]
+    pub command: CtlCommand,
+}
+
+impl CtlArgs {
+    /// How answers are printed.
+    pub fn form(&self) -> Form {
+        if self.json { Form::Json } else { Form::Human }
+    }
+}
+
+/// What can be asked of a running gateway.
+#[derive(Clone, Debug, Subcommand)]
+pub enum CtlCommand {
+    /// Print who is online
+    Clients(CtlClientsArgs),
+    /// Print what is known of one client
+    Show {
+        /// Its client id
+        client: String,
+    },
+    /// End a client's session
+    Kick(CtlKickArgs),
+    /// Give a client another rhythm, from its next beat on
+    Rhythm(CtlRhythmArgs),
+    /// Print events as they come
+    Events(CtlEventsArgs),
+    /// Ask everybody to leave, and end the gateway
+    Drain(CtlDrainArgs),
+    /// Print who is online, exactly true at one position of the ledger
+    Snapshot,
+    /// Print how things are
+    Stats,
+}
+
+/// `ctl clients` as typed.
+#[derive(Args, Clone, Debug)]
+pub struct CtlClientsArgs {
+    /// Only client ids that begin with this
+    #[arg(long, value_name = "TEXT")]
+    pub prefix: Option<String>,
+    /// Only clients of this class
+    #[arg(long, value_name = "NAME")]
+    pub class: Option<String>,
+    /// At most so many (default: all)
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+}
+
+/// `ctl kick` as typed.
+#[derive(Args, Clone, Debug)]
+pub struct CtlKickArgs {
+    /// Its client id
+    pub client: String,
+    /// Only this session
+    #[arg(long, value_name = "N")]
+    pub epoch: Option<u64>,
+    /// What the client hears: 300, which keeps it away, or a number of your own from 1000 on
+    #[arg(long, value_name = "N")]
+    pub code: Option<u16>,
+    /// What it hears, for people
+    #[arg(long, value_name = "TEXT")]
+    pub text: Option<String>,
+}
+
+/// `ctl rhythm` as typed.
+#[derive(Args, Clone, Debug)]
+pub struct CtlRhythmArgs {
+    /// Its client id
+    pub client: String,
+    /// Between two beats
+    #[arg(long, value_name = "D", value_parser = parse_span)]
+    pub interval: Span,
+    /// Silence after which it is dead
+    #[arg(long, value_name = "D", value_parser = parse_span)]
+    pub timeout: Span,
+}
+
+/// `ctl events` as typed.
+#[derive(Args, Clone, Debug)]
+pub struct CtlEventsArgs {
+    /// Begin right after this event (default: with what comes from now on)
+    #[arg(long, value_name = "BOOT:SEQ")]
+    pub after: Option<Position>,
+    /// Go on with events as they come
+    #[arg(long)]
+    pub follow: bool,
+    /// Comings and goings of connections instead of the ledger
+    #[arg(long)]
+    pub transport: bool,
+}
+
+/// `ctl drain` as typed.
+#[derive(Args, Clone, Debug)]
+pub struct CtlDrainArgs {
+    /// How long clients have (default: as the gateway was told)
+    #[arg(long, value_name = "D", value_parser = parse_span)]
+    pub within: Option<Span>,
 }
 
 /// `completions` as typed.

@@ -9,6 +9,7 @@ pub mod board;
 pub mod classes;
 pub mod completions;
 pub mod config;
+pub mod ctl;
 pub mod demo;
 pub mod doctor;
 pub mod error;
@@ -58,6 +59,7 @@ fn run(typed: Typed) -> Result<(), CliError> {
         Typed::Command { command: Command::Load(args), .. } => load::run(&args),
         Typed::Command { command: Command::Events(args), .. } => events::run(&args),
         Typed::Command { command: Command::Doctor(args), .. } => doctor::run(&args),
+        Typed::Command { command: Command::Ctl(args), .. } => ctl::run(&args),
         Typed::Command { command: Command::Completions(args), .. } => {
             write_stdout(&completions::script(args.shell))
         }

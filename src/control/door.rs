@@ -351,6 +351,31 @@ mod tests {
         assert!(handle.put(Command::Stats).is_ok(), "room again");
     }
 
+    /// The thread that serves the API may die at any point, with a lock in its hand even.
+    #[test]
+    fn a_dead_api_does_not_stop_the_side_thread() {
+        let (handle, mut teller, mut inside) = rig();
+        drop(handle.put(Command::Stats).expect("there is room"));
+        let shared = Arc::clone(&handle.shared);
+        let died = std::thread::spawn(move || {
+            let _events = lock(&shared.events);
+            let _awaited = lock(&shared.awaited);
+            panic!("as if serving had");
+        });
+        assert!(died.join().is_err());
+        drop(handle);
+        let (ticket, _) = inside.next_question().expect("it was asked");
+        assert_eq!(teller.answer(ticket, Reply::Done), None);
+        teller.tell(&record(1), WallAnchor::default());
+        teller.report(Report {
+            heard_at: Moment::ZERO,
+            stats: Stats::default(),
+            driver: DriverStats::default(),
+            shards: 1,
+        });
+        teller.wake();
+    }
+
     #[test]
     fn what_was_lately_is_kept_and_what_is_gone_is_said() {
         let (handle, mut teller, _inside) = rig();

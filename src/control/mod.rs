@@ -5,6 +5,7 @@
 
 pub mod api;
 pub mod auth;
+pub mod caller;
 pub mod door;
 pub mod events;
 pub mod feed;

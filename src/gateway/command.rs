@@ -323,7 +323,6 @@ impl Stats {
         ] {
             *sum += count;
         }
-        // Whoever is let in anywhere is let in.
         self.accepting |= accepting;
         self.draining |= draining;
         self.stalled = self.stalled + *stalled;

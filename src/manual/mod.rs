@@ -15,6 +15,9 @@ pub mod glossary {}
 #[doc = include_str!("operating.md")]
 pub mod operating {}
 
+#[doc = include_str!("api.md")]
+pub mod api {}
+
 #[doc = include_str!("benchmarks.md")]
 pub mod benchmarks {}
 

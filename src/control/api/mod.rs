@@ -1,6 +1,6 @@
 //! The admin API: requests in, commands to the loop, answers out as JSON.
 //!
-//! Every path is one row of [`routes`]; the router, the OpenAPI document and the tests read that
+//! Every path is one row of `routes`; the router, the OpenAPI document and the tests read that
 //! table. Pushing, groups and a dashboard are further rows and further files beside `clients`.
 
 pub(crate) mod clients;

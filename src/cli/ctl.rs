@@ -1,0 +1,383 @@
+//! `ctl`: asks a running gateway, and tells it what to do.
+
+use std::io::{self, BufWriter, Write};
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::{Map, Value, json};
+
+use crate::cli::admin::ADMIN_DEFAULT;
+use crate::cli::args::{
+    CtlArgs, CtlClientsArgs, CtlCommand, CtlDrainArgs, CtlEventsArgs, CtlKickArgs, CtlRhythmArgs,
+};
+use crate::cli::error::CliError;
+use crate::control::auth;
+use crate::control::caller::{CallError, Caller};
+
+/// What stands for itself in a path.
+const IN_A_PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+/// Clients asked for at once.
+const PAGE: usize = 1_000;
+/// Longest line of a feed.
+const LINE_BYTES_MAX: usize = 64 * 1_024;
+/// A day, in milliseconds.
+const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
+
+/// Runs `ctl`.
+pub fn run(args: &CtlArgs) -> Result<(), CliError> {
+    let token = args.token_file.as_deref().map(auth::read_token).transpose();
+    let token = token.map_err(|error| CliError::machine(error.to_string()))?;
+    let address = args.admin.unwrap_or(ADMIN_DEFAULT);
+    let caller = Caller::new(address, token)
+        .map_err(|cause| CliError::machine(format!("cannot wait for an answer: {cause}")))?;
+    let mut desk = Desk { caller, form: args.form(), out: BufWriter::new(io::stdout().lock()) };
+    match &args.command {
+        CtlCommand::Clients(args) => desk.clients(args)?,
+        CtlCommand::Show { client } => desk.show(&client_path(client, ""))?,
+        CtlCommand::Kick(args) => desk.kick(args)?,
+        CtlCommand::Rhythm(args) => desk.rhythm(args)?,
+        CtlCommand::Events(args) => desk.events(args)?,
+        CtlCommand::Drain(args) => desk.drain(args)?,
+        CtlCommand::Snapshot => desk.snapshot()?,
+        CtlCommand::Stats => desk.show("/v1/stats")?,
+    }
+    desk.flush()
+}
+
+/// How answers are printed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Form {
+    /// For people.
+    Human,
+    /// For programs: as they came, or a line each.
+    Json,
+}
+
+struct Desk<'a> {
+    caller: Caller,
+    form: Form,
+    out: BufWriter<io::StdoutLock<'a>>,
+}
+
+impl From<CallError> for CliError {
+    fn from(error: CallError) -> Self {
+        Self::machine(error.to_string())
+    }
+}
+
+fn client_path(client: &str, action: &str) -> String {
+    format!("/v1/clients/{}{action}", utf8_percent_encode(client, IN_A_PATH))
+}
+
+fn understood(bytes: &[u8]) -> Result<Value, CliError> {
+    serde_json::from_slice(bytes)
+        .map_err(|error| CliError::machine(format!("the answer is no JSON: {error}")))
+}
+
+/// A text as a terminal can be shown it: whatever would steer it, or turn its direction, is
+/// escaped.
+fn shown(text: &str) -> String {
+    let turns = ['\u{200e}'..='\u{200f}', '\u{2028}'..='\u{202e}', '\u{2066}'..='\u{2069}'];
+    let steers = |c: char| c.is_control() || turns.iter().any(|turn| turn.contains(&c));
+    let mut out = String::new();
+    for c in text.chars() {
+        match steers(c) {
+            true => out.extend(c.escape_unicode()),
+            false => out.push(c),
+        }
+    }
+    out
+}
+
+fn shown_value(value: &Value) -> String {
+    match value {
+        Value::String(text) => shown(text),
+        Value::Null | Value::Bool(_) | Value::Number(_) => value.to_string(),
+        Value::Array(_) | Value::Object(_) => shown(&value.to_string()),
+    }
+}
+
+/// The time of the day, UTC.
+fn time_of_day(unix_ms: u64) -> String {
+    let ms = unix_ms % DAY_MS;
+    let (hours, minutes, seconds) = (ms / 3_600_000, ms / 60_000 % 60, ms / 1_000 % 60);
+    format!("{hours:02}:{minutes:02}:{seconds:02}.{:03}", ms % 1_000)
+}
+
+impl Desk<'_> {
+    fn line(&mut self, line: &str) -> Result<(), CliError> {
+        writeln!(self.out, "{line}").map_err(|cause| CliError::Stdout { cause })
+    }
+
+    fn raw(&mut self, bytes: &[u8]) -> Result<(), CliError> {
+        self.out.write_all(bytes).map_err(|cause| CliError::Stdout { cause })
+    }
+
+    fn flush(&mut self) -> Result<(), CliError> {
+        self.out.flush().map_err(|cause| CliError::Stdout { cause })
+    }
+
+    fn clients(&mut self, args: &CtlClientsArgs) -> Result<(), CliError> {
+        let mut left = args.limit.unwrap_or(usize::MAX);
+        let mut cursor: Option<String> = None;
+        if self.form == Form::Human {
+            self.client_line(["CLIENT", "STATE", "CLASS", "REMOTE", "EVERY", "SILENT"])?;
+        }
+        while left > 0 {
+            let mut query = form_urlencoded::Serializer::new(String::new());
+            query.append_pair("limit", &left.min(PAGE).to_string());
+            for (name, value) in
+                [("prefix", &args.prefix), ("class", &args.class), ("cursor", &cursor)]
+            {
+                if let Some(value) = value {
+                    query.append_pair(name, value);
+                }
+            }
+            let page = self.caller.get(&format!("/v1/clients?{}", query.finish()))?;
+            let page = understood(&page)?;
+            for client in page["clients"].as_array().into_iter().flatten() {
+                self.client(client)?;
+                left -= 1;
+            }
+            match page["next"].as_str() {
+                Some(next) => cursor = Some(next.to_owned()),
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    fn client(&mut self, client: &Value) -> Result<(), CliError> {
+        if self.form == Form::Json {
+            return self.line(&client.to_string());
+        }
+        let text = |key: &str| shown_value(&client[key]);
+        let millis = |key: &str| format!("{}ms", shown_value(&client[key]));
+        let (name, state, class) = (text("client"), text("state"), text("class"));
+        let (remote, every, silent) = (text("remote"), millis("interval_ms"), millis("silence_ms"));
+        self.client_line([&name, &state, &class, &remote, &every, &silent])
+    }
+
+    fn client_line(&mut self, columns: [&str; 6]) -> Result<(), CliError> {
+        let [name, state, class, remote, every, silent] = columns;
+        self.line(&format!(
+            "{name:<24}  {state:<8} {class:<10} {remote:<22} {every:>10} {silent:>10}"
+        ))
+    }
+
+    /// One object, a line for each of its fields.
+    fn show(&mut self, path: &str) -> Result<(), CliError> {
+        let answer = understood(&self.caller.get(path)?)?;
+        if self.form == Form::Json {
+            return self.line(&answer.to_string());
+        }
+        self.fields("", answer.as_object().unwrap_or(&Map::new()))
+    }
+
+    fn fields(&mut self, before: &str, fields: &Map<String, Value>) -> Result<(), CliError> {
+        for (name, value) in fields {
+            if let Value::Object(inner) = value {
+                self.fields(&format!("{before}{name}."), inner)?;
+                continue;
+            }
+            let name = shown(&format!("{before}{name}"));
+            self.line(&format!("{name:<24} {}", shown_value(value)))?;
+        }
+        Ok(())
+    }
+
+    fn tell(&mut self, path: &str, body: &Value) -> Result<(), CliError> {
+        let answer = self.caller.post(path, body.to_string())?;
+        match self.form {
+            Form::Json => self.line(&understood(&answer)?.to_string()),
+            Form::Human => self.line("done"),
+        }
+    }
+
+    fn kick(&mut self, args: &CtlKickArgs) -> Result<(), CliError> {
+        let mut body = json!({});
+        if let Some(epoch) = args.epoch {
+            body["epoch"] = epoch.into();
+        }
+        if let Some(code) = args.code {
+            body["code"] = code.into();
+        }
+        if let Some(text) = &args.text {
+            body["text"] = text.as_str().into();
+        }
+        self.tell(&client_path(&args.client, "/kick"), &body)
+    }
+
+    fn rhythm(&mut self, args: &CtlRhythmArgs) -> Result<(), CliError> {
+        let body = json!({
+            "interval_ms": args.interval.as_millis(),
+            "timeout_ms": args.timeout.as_millis(),
+        });
+        self.tell(&client_path(&args.client, "/rhythm"), &body)
+    }
+
+    fn drain(&mut self, args: &CtlDrainArgs) -> Result<(), CliError> {
+        let body = args.within.map(|within| json!({ "within_ms": within.as_millis() }));
+        self.tell("/v1/drain", &body.unwrap_or_else(|| json!({})))
+    }
+
+    fn snapshot(&mut self) -> Result<(), CliError> {
+        let snapshot = self.caller.get("/v1/snapshot")?;
+        if self.form == Form::Json {
+            self.raw(&snapshot)?;
+            return self.line("");
+        }
+        let snapshot = understood(&snapshot)?;
+        let (position, online) = (&snapshot["position"], &snapshot["online"]);
+        self.line(&format!("{online} online at {}", shown_value(position)))?;
+        for client in snapshot["clients"].as_array().into_iter().flatten() {
+            let text = |key: &str| shown_value(&client[key]);
+            self.line(&format!("{}  {}  {}", text("client"), text("epoch"), text("remote")))?;
+        }
+        Ok(())
+    }
+
+    /// Prints events, and takes the feed up again where it was cut off.
+    fn events(&mut self, args: &CtlEventsArgs) -> Result<(), CliError> {
+        let stream = if args.transport { "transport" } else { "events" };
+        let path = format!("/v1/{stream}?follow={}", args.follow);
+        let mut last_id = args.after.map(|position| position.to_string());
+        loop {
+            let mut feed = Feed { last_id: last_id.clone(), ..Feed::default() };
+            let outcome = {
+                let Self { caller, form, out } = &mut *self;
+                caller.follow(&path, last_id.as_deref(), |piece| {
+                    feed.take(piece, |event| print_event(out, *form, event))?;
+                    out.flush().map_err(|cause| CliError::Stdout { cause })
+                })
+            };
+            if let Some(reset) = feed.reset {
+                return Err(CliError::machine(shown(&reset)));
+            }
+            // Cut off: whatever was heard by then counts, and the rest is asked for again.
+            if feed.has_stopped || !args.follow || feed.last_id == last_id {
+                return outcome;
+            }
+            last_id = feed.last_id;
+        }
+    }
+}
+
+fn print_event(out: &mut impl Write, form: Form, json: &str) -> Result<(), CliError> {
+    let line = match form {
+        Form::Json => json.to_owned(),
+        Form::Human => human_event(&understood(json.as_bytes())?),
+    };
+    writeln!(out, "{line}").map_err(|cause| CliError::Stdout { cause })
+}
+
+fn human_event(event: &Value) -> String {
+    let at = event["at_unix_ms"].as_u64().map(time_of_day).unwrap_or_default();
+    let mut line = format!("{at}  {:<12}", shown_value(&event["event"]));
+    if let Some(client) = event.get("client") {
+        line.push_str(&format!(" {}", shown_value(client)));
+    }
+    for (name, value) in event.as_object().into_iter().flatten() {
+        match name.as_str() {
+            "event" | "at_unix_ms" | "node" | "boot" | "client" => {}
+            name => line.push_str(&format!(" {}={}", shown(name), shown_value(value))),
+        }
+    }
+    line
+}
+
+/// What was read of a feed of server-sent events.
+#[derive(Default)]
+struct Feed {
+    /// Bytes of a line that has not ended.
+    unread: Vec<u8>,
+    last_id: Option<String>,
+    kind: String,
+    /// Why the feed cannot be taken up again.
+    reset: Option<String>,
+    has_stopped: bool,
+}
+
+impl Feed {
+    fn take(
+        &mut self,
+        piece: &[u8],
+        mut print: impl FnMut(&str) -> Result<(), CliError>,
+    ) -> Result<(), CliError> {
+        self.unread.extend_from_slice(piece);
+        while let Some(end) = self.unread.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.unread.drain(..=end).collect();
+            let line = String::from_utf8_lossy(&line[..end]).into_owned();
+            self.line(&line, &mut print)?;
+        }
+        match self.unread.len() > LINE_BYTES_MAX {
+            true => Err(CliError::machine("the feed has an endless line")),
+            false => Ok(()),
+        }
+    }
+
+    fn line(
+        &mut self,
+        line: &str,
+        print: &mut impl FnMut(&str) -> Result<(), CliError>,
+    ) -> Result<(), CliError> {
+        match line.split_once(": ") {
+            Some(("id", id)) => self.last_id = Some(id.to_owned()),
+            Some(("event", kind)) => kind.clone_into(&mut self.kind),
+            Some(("data", json)) if self.kind == "reset" => {
+                let reset = understood(json.as_bytes())?;
+                self.reset = reset["detail"].as_str().map(str::to_owned);
+            }
+            Some(("data", json)) => {
+                self.has_stopped = json.starts_with("{\"event\":\"stopped\"");
+                print(json)?;
+            }
+            _ => {}
+        }
+        if line.is_empty() {
+            self.kind.clear();
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_a_client_says_steers_the_terminal() {
+        assert_eq!(shown("till-12 ä"), "till-12 ä");
+        assert_eq!(shown("\u{1b}[2J\u{9b}\r"), "\\u{1b}[2J\\u{9b}\\u{d}");
+        assert_eq!(shown("a\u{202e}b\u{2066}"), "a\\u{202e}b\\u{2066}");
+        let event = json!({ "event": "online", "at_unix_ms": 90_061_001_u64, "boot": 1,
+            "client": "\u{7}x", "epoch": 3 });
+        assert_eq!(human_event(&event), "01:01:01.001  online       \\u{7}x epoch=3");
+    }
+
+    #[test]
+    fn a_client_id_is_one_part_of_a_path() {
+        assert_eq!(client_path("a/b?c d%", "/kick"), "/v1/clients/a%2Fb%3Fc%20d%25/kick");
+    }
+
+    #[test]
+    fn a_feed_is_read_however_it_is_cut() {
+        let text = "id: 7:1\n\n: alive\n\nid: 7:2\ndata: {\"event\":\"a\"}\n\nid: 7:3\n\
+                    data: {\"event\":\"stopped\"}\n\nevent: reset\ndata: {\"detail\":\"gone\"}\n\n";
+        for cut in 1..text.len() {
+            let (mut feed, mut printed) = (Feed::default(), Vec::new());
+            for piece in [&text[..cut], &text[cut..]] {
+                let print = |json: &str| {
+                    printed.push(json.to_owned());
+                    Ok(())
+                };
+                feed.take(piece.as_bytes(), print).expect("it is a feed");
+            }
+            assert_eq!(printed, ["{\"event\":\"a\"}", "{\"event\":\"stopped\"}"]);
+            assert_eq!(feed.last_id.as_deref(), Some("7:3"));
+            assert_eq!(feed.reset.as_deref(), Some("gone"));
+            assert!(feed.has_stopped);
+        }
+        let endless = vec![b'x'; LINE_BYTES_MAX + 1];
+        assert!(Feed::default().take(&endless, |_| Ok(())).is_err());
+    }
+}

@@ -1,0 +1,11 @@
+//! The built binary and its admin API, over real sockets.
+
+mod command;
+mod endpoints;
+mod feed;
+#[path = "../serve/gate.rs"]
+#[allow(dead_code, reason = "shared with the tests of serve, which use more of it")]
+mod gate;
+mod http;
+mod pages;
+mod strain;
