@@ -159,7 +159,7 @@ def nanomq(port, folder):
 def heartwheel(said, name, words):
     def command(port, folder):
         fixed = ["serve", "--listen", f"127.0.0.1:{port}", "--min-interval", "50ms"]
-        rhythm = ["--interval", "15s", "--timeout", "2min", "--log-level", "warn"]
+        rhythm = ["--interval", "15s", "--timeout", "2min", "--log-level", "warn", "--admin", "off"]
         return [said.program, *fixed, *rhythm, *words]
 
     # The path of the program differs between machines; which build it is does not.

@@ -70,7 +70,7 @@ class Server:
 
     def __init__(self, said, folder):
         self.log = open(folder / "serve.log", "wb")
-        words = [said.program, "serve", "--listen", "127.0.0.1:0"]
+        words = [said.program, "serve", "--listen", "127.0.0.1:0", "--admin", "off"]
         words += ["--interval", f"{said.interval}s", "--timeout", f"{said.timeout}s"]
         words += ["--max-connections", str(said.clients + 1_000)]
         words += ["--events", str(folder / "events.jsonl"), *said.serve.split()]
