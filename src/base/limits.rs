@@ -219,6 +219,9 @@ pub const HTTP_HEAD_PATIENCE: Span = Span::from_secs(5);
 pub const HTTP_BODY_PATIENCE: Span = Span::from_secs(5);
 /// Longest that an answer waits because the other end takes no byte of it.
 pub const HTTP_WRITE_PATIENCE: Span = Span::from_secs(10);
+/// What the kernel may hold of what an admin connection was sent. It reports room when a third of
+/// this has gone, which even a slow reader must get done within the patience above.
+pub const HTTP_SEND_BUFFER_BYTES: usize = 64 * 1_024;
 /// Largest body of a request.
 pub const HTTP_BODY_BYTES_MAX: usize = 16 * 1_024;
 /// Bytes of a request's head, and of an answer that waits to be written.

@@ -25,6 +25,7 @@ use crate::base::time::Span;
 use crate::control::api::{Api, router};
 use crate::control::door::LoopHandle;
 use crate::control::patient::Patient;
+use crate::os::socket::bound_send_buffer;
 
 /// Before accepting again after the machine refused a descriptor.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -44,6 +45,7 @@ impl Bound {
     pub fn new(address: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
+        bound_send_buffer(&listener, limits::HTTP_SEND_BUFFER_BYTES)?;
         let address = listener.local_addr()?;
         Ok(Self { listener, address })
     }

@@ -1,6 +1,7 @@
 //! Listening sockets, and the options that every accepted socket inherits from them.
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 
@@ -107,6 +108,14 @@ pub fn listen(address: SocketAddr, options: &ListenOptions) -> Result<Listener, 
     let local = rustix::net::getsockname(&socket).map_err(failed("asking for the address"))?;
     let local_address = SocketAddr::try_from(local).map_err(failed("reading the address"))?;
     Ok(Listener { socket, local_address })
+}
+
+/// Bounds what the kernel holds of what is sent on each connection that `listener` accepts later.
+///
+/// # Errors
+/// When the machine refuses the option, which it has no reason to.
+pub fn bound_send_buffer(listener: &TcpListener, bytes: usize) -> io::Result<()> {
+    Ok(sockopt::set_socket_send_buffer_size(listener, bytes)?)
 }
 
 impl Listener {

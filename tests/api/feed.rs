@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use heartwheel::base::limits;
 use heartwheel::wire::message::Message;
@@ -119,15 +119,18 @@ fn a_snapshot_and_what_follows_it_are_the_truth() {
 #[test]
 fn whoever_reads_too_slowly_is_told_to_take_a_snapshot() {
     let (gate, admin) = start(&["--events", "/dev/null"]);
-    let mut slow = Follower::start(admin, "/v1/events", "").keeps_little();
+    let mut slow = Follower::start_keeping_little(admin, "/v1/events");
     let churn = Churn::start(gate.address, Duration::ZERO);
-    // It takes an event now and then, so that its connection is not given up.
+    // It takes a hundred events a second, so that its connection is not given up.
+    let began = Instant::now();
     let mut last_of_slow = 0;
     // Beyond what is kept: what fits into the sockets' buffers.
     let kept = limits::FEED_RECENT_MAX as u64;
-    while get(admin, "/v1/stats").json()["seq"].as_u64() < Some(last_of_slow + kept + 30_000) {
-        let Said::Event(event) = slow.next() else { panic!("the feed ends") };
-        last_of_slow = seq(&event);
+    while get(admin, "/v1/stats").json()["seq"].as_u64() < Some(last_of_slow + kept + 5_000) {
+        while u128::from(last_of_slow) < began.elapsed().as_millis() / 10 {
+            let Said::Event(event) = slow.next() else { panic!("the feed ends") };
+            last_of_slow = seq(&event);
+        }
     }
     churn.end();
     let reset = loop {

@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use rustix::net::{AddressFamily, SocketType, socket, sockopt};
 use serde_json::Value;
 
 use crate::gate::{Gate, PATIENCE};
@@ -154,7 +155,15 @@ impl Follower {
     }
 
     pub(crate) fn try_start(admin: SocketAddr, path: &str, after: &str) -> Result<Self, Heard> {
-        let mut stream = connect(admin);
+        Self::start_by(connect(admin), admin, path, after)
+    }
+
+    fn start_by(
+        mut stream: TcpStream,
+        admin: SocketAddr,
+        path: &str,
+        after: &str,
+    ) -> Result<Self, Heard> {
         let id = match after {
             "" => String::new(),
             id => format!("Last-Event-ID: {id}\r\n"),
@@ -176,10 +185,12 @@ impl Follower {
     }
 
     /// Has the kernel keep little of what is sent to it, so that a slow reader is felt at once.
-    pub(crate) fn keeps_little(self) -> Self {
-        let stream = self.reader.get_ref();
-        rustix::net::sockopt::set_socket_recv_buffer_size(stream, 256 * 1_024).expect("an option");
-        self
+    pub(crate) fn start_keeping_little(admin: SocketAddr, path: &str) -> Self {
+        let socket = socket(AddressFamily::INET, SocketType::STREAM, None).expect("a descriptor");
+        // Said before it connects: a window that was promised is not taken back.
+        sockopt::set_socket_recv_buffer_size(&socket, 128 * 1_024).expect("an option");
+        rustix::net::connect(&socket, &admin).expect("it listens");
+        Self::start_by(socket.into(), admin, path, "").unwrap_or_else(|heard| panic!("{heard:?}"))
     }
 
     pub(crate) fn next(&mut self) -> Said {
