@@ -27,6 +27,8 @@ pub struct FromLoop {
     first: usize,
     clock: Clock,
     wall: WallAnchor,
+    /// A later one, which was heard in the middle of a call.
+    wall_next: Option<WallAnchor>,
     /// How things were when that was last logged, of all together.
     stats: Stats,
     pages: Vec<Page>,
@@ -81,6 +83,7 @@ impl FromLoop {
             first: 0,
             clock,
             wall: clock.wall(),
+            wall_next: None,
             stats: Stats::default(),
             pages: Vec::new(),
             transport: None,
@@ -113,7 +116,7 @@ impl FromLoop {
         for news in heard.drain(..) {
             match news {
                 News::Event(_) | News::Transport(_) => self.ears[shard].events.push_back(news),
-                News::Wall(wall) => self.wall = wall,
+                News::Wall(wall) => self.wall_next = Some(wall),
                 News::Stats(stats) => self.on_report(shard, *stats),
                 News::Driver(stats) => self.on_driver_report(shard, *stats),
                 News::Reply { ticket, reply } => self.on_reply(shard, ticket, reply),
@@ -296,6 +299,10 @@ impl FromLoop {
                 let shard = (self.first + step) % count;
                 let room = end - into.len();
                 was_silent &= !self.listen_to(shard, room);
+                // What is taken by one call is dated alike, here and by whoever writes it.
+                if into.len() == begin {
+                    self.wall = self.wall_next.take().unwrap_or(self.wall);
+                }
                 was_silent &= room == 0 || self.ears[shard].events.is_empty();
                 if self.work_off(shard, begin, end, into) == Course::AtPage {
                     // Its page is the first thing of the next call.
@@ -405,9 +412,14 @@ fn is_worth_a_warning(reason: CloseReason) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use super::*;
+    use crate::base::config::Shard;
     use crate::base::event::Event;
+    use crate::control::door;
     use crate::os::wake::Waker;
+    use crate::server::shards::Switchboard;
 
     #[test]
     fn other_news_is_not_taken_for_the_end_of_the_records() {
@@ -550,6 +562,50 @@ mod tests {
         while source.take_records(10, &mut records) == Supply::Open {}
         let words: Vec<_> = records.iter().map(|record| record.event.word()).collect();
         assert_eq!(words, ["started", "stopped"]);
+    }
+
+    #[test]
+    fn what_one_call_takes_is_dated_alike() {
+        let (mut one, _asker, reader) = mailbox::open(Waker::new().expect("an eventfd"));
+        let (mut two, _asker_two, reader_two) = mailbox::open(Waker::new().expect("an eventfd"));
+        let mut source = FromLoop::new(vec![reader, reader_two], Clock::new());
+        let wall = |unix_millis_at_zero| WallAnchor { unix_millis_at_zero };
+        one.tell(News::Wall(wall(1)));
+        one.tell(event(1, Event::Started { former: None }));
+        two.tell(News::Wall(wall(2)));
+        let mut records = Vec::new();
+        source.take_records(10, &mut records);
+        assert_eq!((records.len(), source.wall()), (1, wall(1)));
+        source.take_records(10, &mut records);
+        assert_eq!((records.len(), source.wall()), (1, wall(2)), "from now on");
+    }
+
+    /// What is put up at the door is the sum of all, and as old as the oldest.
+    #[test]
+    fn reports_of_all_shards_are_put_up_as_one() {
+        let (mut one, asker, reader) = mailbox::open(Waker::new().expect("an eventfd"));
+        let (mut two, asker_two, reader_two) = mailbox::open(Waker::new().expect("an eventfd"));
+        let clock = Clock::new();
+        let shard = Shard { count: 2, ..Shard::ONLY };
+        let asker = Arc::new(Mutex::new(Switchboard::new(vec![asker, asker_two], shard)));
+        let (door, teller) = door::open(asker, clock);
+        let mut source = FromLoop::new(vec![reader, reader_two], clock).with_door(Some(teller));
+        let report = |inside: &mut mailbox::Inside, online| {
+            let stats = Stats { online, seq_last: 10, ..Stats::default() };
+            inside.tell(News::Stats(Box::new(stats)));
+            let driver = DriverStats { rings: 1, enters: 5, ..DriverStats::default() };
+            inside.tell(News::Driver(Box::new(driver)));
+        };
+        report(&mut one, 3);
+        source.take_records(10, &mut Vec::new());
+        assert!(door.report().is_none(), "the other one may not even turn");
+        let before = clock.now();
+        report(&mut two, 4);
+        source.take_records(10, &mut Vec::new());
+        let all = door.report().expect("both have said it");
+        assert!(all.heard_at < before, "as old as what the first one said");
+        assert_eq!((all.stats.online, all.stats.seq_last, all.shards), (7, 19, 2));
+        assert_eq!((all.driver.rings, all.driver.enters), (2, 10));
     }
 
     #[test]

@@ -45,7 +45,7 @@ impl Churn {
     }
 }
 
-fn seq(event: &Value) -> u64 {
+pub(crate) fn seq(event: &Value) -> u64 {
     event["seq"].as_u64().unwrap_or_else(|| panic!("no number: {event}"))
 }
 
@@ -53,7 +53,11 @@ fn seq(event: &Value) -> u64 {
 /// missing, nothing comes twice, and every event is what the file of events says.
 #[test]
 fn a_feed_that_is_cut_goes_on_where_it_was() {
-    let (gate, admin) = start(&[]);
+    feed_that_is_cut(&[]);
+}
+
+pub(crate) fn feed_that_is_cut(arguments: &[&str]) {
+    let (gate, admin) = start(arguments);
     let mut rng = fastrand::Rng::with_seed(7);
     let churn = Churn::start(gate.address, Duration::from_millis(2));
     let boot = get(admin, "/v1/stats").json()["boot"].as_u64().expect("a number");
@@ -80,7 +84,11 @@ fn a_feed_that_is_cut_goes_on_where_it_was() {
 /// A snapshot and the events after it are the truth, however many come and go meanwhile.
 #[test]
 fn a_snapshot_and_what_follows_it_are_the_truth() {
-    let (gate, admin) = start(&[]);
+    snapshots_are_true(&[]);
+}
+
+pub(crate) fn snapshots_are_true(arguments: &[&str]) {
+    let (gate, admin) = start(arguments);
     let mut stayers: Vec<_> =
         (0..200).map(|number| Caller::login(gate.address, &format!("stays-{number}"))).collect();
     let churn = Churn::start(gate.address, Duration::from_millis(1));

@@ -8,4 +8,5 @@ mod feed;
 mod gate;
 mod http;
 mod pages;
+mod shards;
 mod strain;

@@ -158,7 +158,7 @@ fn the_page_lists_every_problem() {
 }
 
 /// Every metric by name, with its kind and the values of its lines.
-fn metrics(admin: SocketAddr) -> String {
+pub(crate) fn metrics(admin: SocketAddr) -> String {
     let heard = get(admin, "/metrics");
     assert!(heard.head.contains("content-type: text/plain; version=0.0.4"), "{}", heard.head);
     String::from_utf8(heard.body).expect("text")
