@@ -171,6 +171,8 @@ pub(crate) fn silence_is_noticed_in_time_wherever_the_connection_came_in() {
                 assert!(number(&event, "silence_ms") < 2_000, "nor late: {event}");
             }
             reading.note(&event);
+            // However many events come: nobody stops beating to read them.
+            beating.iter_mut().for_each(Caller::beat);
         }
     }
 }
