@@ -21,7 +21,7 @@ use heartwheel::wire::message::{Message, Reply};
 use heartwheel::wire::native;
 
 use crate::rig::{PATIENCE, Rig, Seen, Way, raise_file_limit};
-use crate::{each_way, on_its_thread, sizes};
+use crate::{each_ring, each_way, on_its_thread, sizes};
 
 #[test]
 fn an_enter_says_whether_all_was_heard() {
@@ -265,6 +265,26 @@ fn an_idle_server_hardly_enters_the_kernel() {
         assert!((1..2 * 20).contains(&enters), "{enters} enters in two idle seconds");
         drop(peers);
         stage.end();
+    });
+}
+
+/// Clients that wait for each other's answers would otherwise be held to a window a round.
+#[test]
+fn a_crowd_that_is_there_at_once_does_not_wait_out_the_window() {
+    each_ring(|way| {
+        let mut rig = Rig::new(way, RingSizes::new(100, 20_000), 100);
+        let mut pairs: Vec<_> = (0..80).map(|_| rig.pair()).collect();
+        rig.turn(Duration::ZERO);
+        rig.driver.gather(PATIENCE.into());
+        for (peer, _) in &mut pairs {
+            peer.write_all(b"beat").unwrap();
+        }
+        let start = Instant::now();
+        rig.driver.wait(Some(PATIENCE.into())).unwrap();
+        assert!(start.elapsed() < PATIENCE / 2, "{:?}", start.elapsed());
+        for (_, conn) in pairs {
+            assert_eq!(rig.received(conn, 4), b"beat");
+        }
     });
 }
 

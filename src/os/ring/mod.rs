@@ -59,7 +59,7 @@ use crate::os::wake::Waker;
 /// Drains at the end of a driver.
 const LAST_DRAINS_MAX: usize = 1_000;
 /// Completions that end a gathering sleep before its window is over.
-const GATHERED_ENOUGH: u32 = 256;
+const GATHERED_ENOUGH: u32 = 64;
 /// Completions wanted of an enter that makes up for earlier ones.
 const ENOUGH: u32 = 1_024;
 
