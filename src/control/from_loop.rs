@@ -118,7 +118,7 @@ impl FromLoop {
                 News::Event(_) | News::Transport(_) => self.ears[shard].events.push_back(news),
                 News::Wall(wall) => self.wall_next = Some(wall),
                 News::Stats(stats) => self.on_report(shard, *stats),
-                News::Driver(stats) => self.on_driver_report(shard, *stats),
+                News::Driver(stats) => self.on_driver_report(shard, stats),
                 News::Reply { ticket, reply } => self.on_reply(shard, ticket, reply),
             }
         }
@@ -594,7 +594,7 @@ mod tests {
             let stats = Stats { online, seq_last: 10, ..Stats::default() };
             inside.tell(News::Stats(Box::new(stats)));
             let driver = DriverStats { rings: 1, enters: 5, ..DriverStats::default() };
-            inside.tell(News::Driver(Box::new(driver)));
+            inside.tell(News::Driver(driver));
         };
         report(&mut one, 3);
         source.take_records(10, &mut Vec::new());

@@ -26,7 +26,7 @@ pub enum News {
     /// How things are, about once a second.
     Stats(Box<Stats>),
     /// How the driver is, after each of those.
-    Driver(Box<DriverStats>),
+    Driver(DriverStats),
     /// The answer to a question.
     Reply {
         /// Which question it was.

@@ -235,7 +235,7 @@ impl Server {
         if self.mailbox.room_for_answers() >= 3 {
             self.mailbox.tell(News::Wall(wall));
             self.mailbox.tell(News::Stats(Box::new(self.gateway.stats())));
-            self.mailbox.tell(News::Driver(Box::new(self.driver.stats())));
+            self.mailbox.tell(News::Driver(self.driver.stats()));
             self.mailbox.wake_reader();
         }
     }
