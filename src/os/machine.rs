@@ -11,7 +11,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::CapabilitySet;
 
 use crate::base::limits::{
-    ARRIVALS_MAX, MOVE_DESCRIPTORS_MAX, REFUSALS_MAX, RINGS_MAX, SHARE_SLACK_MIN, SHARE_SLACK_PART,
+    ARRIVALS_MAX, CONNECTIONS_DEFAULT, MOVE_DESCRIPTORS_MAX, REFUSALS_MAX, RINGS_MAX,
+    SHARE_SLACK_MIN, SHARE_SLACK_PART,
 };
 use crate::os::driver::{DriverConfig, DriverKind};
 use crate::os::ring::{self, Descriptors, RingSizes};
@@ -287,6 +288,9 @@ impl Survey {
         if what == Bottleneck::LockedMemory {
             let mib = self.locked_bytes_max.unwrap_or(u64::MAX) >> 20;
             lines.push(format!("locked memory limit {mib} MiB: {possible} connections"));
+        }
+        if possible < CONNECTIONS_DEFAULT {
+            lines.push(format!("for more than {possible} connections, raise the limit of {what}"));
         }
         lines
     }
@@ -670,7 +674,12 @@ mod tests {
             assert!(error.contains("open files"), "{error}");
             assert_eq!(
                 machine.lines(),
-                ["kernel 6.18: epoll", "file limit 20000: 19808 connections"]
+                [
+                    "kernel 6.18: epoll",
+                    "file limit 20000: 19808 connections",
+                    "for more than 19808 connections, raise the limit of open files (ulimit -n, \
+                     LimitNOFILE= in systemd)",
+                ]
             );
         }
         assert_eq!(machine().plan(Wanted::UpTo(1)).unwrap().driver, DriverKind::IoUring);
