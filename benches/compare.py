@@ -415,7 +415,7 @@ def surroundings(said, who, scenarios):
         "processor": cpu[1] if cpu else platform.machine(),
         "processors": os.cpu_count(),
         "pinned": cores()[0] is not None,
-        "kernel": platform.release(),
+        "kernel": ".".join(platform.release().split(".")[:2]),
         "load_average_before": os.getloadavg()[0],
         "rounds": said.rounds,
         "peers": [
