@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::gate::{Caller, Gate, Heard, PATIENCE, hello};
 use crate::policies::{login, reset};
-use crate::{QUICK, number, text};
+use crate::{QUICK, begin_to_end, number, text};
 
 /// The ledger as a reader sees it: it has no gap, every client comes and goes in turn, and each
 /// session has a larger epoch than the one before.
@@ -105,27 +105,7 @@ fn clients_of_all_shards_each_end_as_they_do_and_make_one_ledger() {
                 callers.iter_mut().flatten().for_each(Caller::beat);
             }
         }
-        let mut expected = HashMap::new();
-        for (number, place) in callers.iter_mut().enumerate() {
-            let caller = place.as_mut().expect("everybody is here");
-            let reason = match number % 5 {
-                0 => "heartbeat_timeout",
-                1 => {
-                    caller.say(&Message::Bye { code: 100 });
-                    "bye"
-                }
-                2 => {
-                    *place = None;
-                    "closed_by_peer"
-                }
-                3 => {
-                    caller.send(&[0x03]);
-                    "frame_timeout"
-                }
-                _ => "drain",
-            };
-            expected.insert(format!("client-{number}"), reason);
-        }
+        let expected = begin_to_end(&mut callers);
         let deadline = Instant::now() + PATIENCE;
         while reading.ended.len() < crowd * 4 / 5 {
             assert!(Instant::now() < deadline, "{} have ended", reading.ended.len());
