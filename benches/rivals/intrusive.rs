@@ -24,7 +24,7 @@ struct Node {
 
 /// Levels of 256, 64, 64, 64 and 64 slots, by distance. Eager: a beat moves its timer to another
 /// list. Lazy: a beat writes the deadline down, and the timer is moved when its old slot opens.
-struct Intrusive<const LAZY: bool> {
+pub(crate) struct Intrusive<const LAZY: bool> {
     nodes: Vec<Node>,
     heads: Vec<u32>,
     now: u32,
@@ -37,7 +37,7 @@ impl<const LAZY: bool> Intrusive<LAZY> {
     }
 
     #[inline]
-    fn beat(&mut self, client: u32, deadline: u32) {
+    fn put_off(&mut self, client: u32, deadline: u32) {
         let node = &mut self.nodes[client as usize];
         if LAZY && node.slot != NONE && deadline >= node.deadline {
             node.deadline = deadline;
@@ -126,39 +126,23 @@ fn slot_in(level: u32, tick: u32) -> u32 {
 }
 
 /// A beat moves its timer.
-pub(crate) struct EagerList(Intrusive<false>);
-
-impl Deadlines for EagerList {
-    const NAME: &'static str = "eager_list_wheel";
-
-    fn new(clients: u32) -> Self {
-        Self(Intrusive::new(clients))
-    }
-
-    fn beat(&mut self, beat: Beat) {
-        self.0.beat(beat.client, u32::try_from(beat.deadline).expect("a short run"));
-    }
-
-    fn tick(&mut self, now: u64) -> usize {
-        self.0.advance(u32::try_from(now).expect("a short run"))
-    }
-}
+pub(crate) type EagerList = Intrusive<false>;
 
 /// A beat leaves its timer where it is.
-pub(crate) struct LazyList(Intrusive<true>);
+pub(crate) type LazyList = Intrusive<true>;
 
-impl Deadlines for LazyList {
-    const NAME: &'static str = "lazy_list_wheel";
+impl<const LAZY: bool> Deadlines for Intrusive<LAZY> {
+    const NAME: &'static str = if LAZY { "lazy_list_wheel" } else { "eager_list_wheel" };
 
     fn new(clients: u32) -> Self {
-        Self(Intrusive::new(clients))
+        Self::new(clients)
     }
 
     fn beat(&mut self, beat: Beat) {
-        self.0.beat(beat.client, u32::try_from(beat.deadline).expect("a short run"));
+        self.put_off(beat.client, u32::try_from(beat.deadline).expect("a short run"));
     }
 
     fn tick(&mut self, now: u64) -> usize {
-        self.0.advance(u32::try_from(now).expect("a short run"))
+        self.advance(u32::try_from(now).expect("a short run"))
     }
 }
