@@ -218,7 +218,10 @@ mod tests {
         past.on_report(&second, 79);
         past.on_report(&report(3_000, 530), 80);
         let quiet = serde_json::to_value(&past.after(1, 9)[0]).expect("texts and numbers");
-        assert_eq!((&quiet["went"], &quiet["late"]), (&Value::Object(Map::new()), &Value::Array(vec![])));
+        assert_eq!(
+            (&quiet["went"], &quiet["late"]),
+            (&Value::Object(Map::new()), &Value::Array(vec![]))
+        );
     }
 
     #[test]

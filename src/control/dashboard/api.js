@@ -74,6 +74,10 @@ export async function post(path, body) {
 }
 
 export function clientPath(client, action = "") {
+  if (client === "." || client === "..") {
+    const detail = "A browser cannot ask for a client of this name; heartwheel ctl can.";
+    throw new Refused(400, { detail });
+  }
   return `/v1/clients/${encodeURIComponent(client)}${action}`;
 }
 

@@ -8,6 +8,7 @@ import { gatewayNow } from "./past.js";
 import { evidence, inOneLine, markOf } from "./words.js";
 
 const EVERY_MS = 1000;
+const EVERY_OFFLINE_MS = 5000;
 const BEATS_KEPT = 600;
 const TIMELINE = 200;
 
@@ -67,8 +68,11 @@ async function poll() {
     if (view && view.last_beat_unix_ms !== beats.at(-1)) beats.push(view.last_beat_unix_ms);
     if (beats.length > BEATS_KEPT) beats.shift();
     drawSession();
+  } else {
+    byId("client-none").hidden = false;
+    say(byId("client-none"), problem);
   }
-  timer = setTimeout(poll, EVERY_MS);
+  timer = setTimeout(poll, known ? EVERY_MS : EVERY_OFFLINE_MS);
 }
 
 const NAMES = {
@@ -147,6 +151,8 @@ export async function drawTimeline() {
     make("td", {}, inOneLine(event)))));
   byId("timeline-empty").hidden = events.length > 0;
   say(byId("timeline-empty"), "Nothing was heard of it lately.");
+  // It came meanwhile: no need to wait for the next look.
+  if (!known && timer != null && ["online", "resumed"].includes(all[0]?.event)) poll();
   const last = all.find((event) => event.event === "offline");
   const said = last ? evidence(last) : ["It has not gone offline as far as is known here."];
   byId("evidence").replaceChildren(...said.map((sentence) => make("p", {}, sentence)));

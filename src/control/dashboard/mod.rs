@@ -114,9 +114,11 @@ mod tests {
                 let name = rest.split(['"', '\'']).next().expect("split gives one piece at least");
                 assert!(FILES.iter().any(|file| file.name == name), "{}: {name:?}", file.name);
             }
-            for (_, rest) in file.text.match_indices("from \"./").map(|(at, found)| {
-                (at, &file.text[at + found.len()..])
-            }) {
+            for (_, rest) in file
+                .text
+                .match_indices("from \"./")
+                .map(|(at, found)| (at, &file.text[at + found.len()..]))
+            {
                 let name = rest.split('"').next().expect("split gives one piece at least");
                 assert!(FILES.iter().any(|file| file.name == name), "{}: {name:?}", file.name);
             }
