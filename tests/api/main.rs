@@ -10,3 +10,4 @@ mod http;
 mod pages;
 mod shards;
 mod strain;
+mod top;

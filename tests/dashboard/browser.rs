@@ -89,16 +89,7 @@ impl Browser {
             }
         });
         let (session, told) = (String::new(), Vec::new());
-        let mut browser = Self {
-            child,
-            to,
-            from,
-            last_id: 0,
-            session,
-            told,
-            profile,
-            _turn: turn,
-        };
+        let mut browser = Self { child, to, from, last_id: 0, session, told, profile, _turn: turn };
         browser.attach();
         browser
     }

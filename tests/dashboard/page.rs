@@ -14,7 +14,7 @@ pub(crate) struct Beating {
 }
 
 impl Beating {
-    pub(crate) fn start(address: SocketAddr, names: &[&str]) -> Self {
+    pub(crate) fn start(address: SocketAddr, names: &[&str], every: Duration) -> Self {
         let mut callers: Vec<Caller> =
             names.iter().map(|name| Caller::login(address, name)).collect();
         let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
@@ -22,7 +22,7 @@ impl Beating {
         let thread = std::thread::spawn(move || {
             while !ends.load(std::sync::atomic::Ordering::Relaxed) {
                 callers.iter_mut().for_each(Caller::beat);
-                std::thread::sleep(Duration::from_millis(100));
+                std::thread::sleep(every);
             }
         });
         Self { stop, thread: Some(thread) }
@@ -42,12 +42,13 @@ fn origin(admin: SocketAddr) -> String {
     format!("http://{admin}/")
 }
 
+const EVERY: Duration = Duration::from_millis(100);
 const RHYTHM: [&str; 4] = ["--interval", "2s", "--timeout", "6s"];
 
 #[test]
 fn numbers_move_and_an_end_is_shown_as_it_happens_with_its_reason() {
     let (gate, admin) = start(&RHYTHM);
-    let _beating = Beating::start(gate.address, &["till-1", "till-2", "till-3"]);
+    let _beating = Beating::start(gate.address, &["till-1", "till-2", "till-3"], EVERY);
     let mut browser = Browser::start();
     browser.open(&origin(admin));
     browser.until_says("#tile-online b", "3");

@@ -8,11 +8,12 @@ use std::time::Duration;
 use crate::browser::Browser;
 use crate::gate::Caller;
 use crate::http::start;
+use crate::page::Beating;
 
 /// Largest picture: it is in the repository for ever.
 const BYTES_MAX: u64 = 150_000;
 /// Samples before a picture that is kept, about one a second.
-const SAMPLES: u64 = 170;
+const SAMPLES: u64 = 280;
 
 /// In light and in dark, with a crowd of pretend clients that come and go.
 #[test]
@@ -25,7 +26,7 @@ fn pictures_are_taken_in_light_and_in_dark() {
         start(&["--interval", "2s", "--timeout", "5s", "--node", "edge-1", "--min-interval", "1s"]);
     let mut load = Command::new(env!("CARGO_BIN_EXE_heartwheel"))
         .args(["load", "--target", &gate.address.to_string(), "--clients", "600"])
-        .args(["--interval", "2s", "--for", "190s", "--id-prefix", "till-", "--connect-rate", "20"])
+        .args(["--interval", "2s", "--for", "330s", "--id-prefix", "till-", "--connect-rate", "20"])
         .args(["--silent", "60", "--reset", "30", "--leave", "40", "--flap", "12"])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
@@ -43,9 +44,11 @@ fn pictures_are_taken_in_light_and_in_dark() {
             std::thread::sleep(Duration::from_secs(1));
         }
     }
-    let mut silent = Caller::login(gate.address, "till-0042");
-    silent.beat();
+    let silent = Caller::login(gate.address, "till-0042");
+    browser.fill("#search", "till-0042");
     browser.until_says("#events tr", "heartbeat_timeout");
+    drop(silent);
+    browser.fill("#search", "");
     for scheme in ["light", "dark"] {
         browser.prefer(scheme);
         browser.size(1_240, 1_060);
@@ -58,10 +61,19 @@ fn pictures_are_taken_in_light_and_in_dark() {
         assert_eq!(ground == "rgb(15, 20, 26)", scheme == "dark", "{ground}");
     }
     browser.prefer("light");
+    let _again = Beating::start(gate.address, &["till-0042"], Duration::from_millis(1_900));
     browser.value("location.hash = '#/client/till-0042'");
     browser.until_says("#evidence p", "nothing came for the whole timeout");
-    browser.size(1_240, 760);
+    browser.size(1_240, 800);
+    let beats = if kept { 12 } else { 2 };
+    let strokes = "document.querySelectorAll('#chart-client .s-blue').length";
+    browser.until(&format!("{strokes} >= {beats}"));
     browser.picture(&place.join("dashboard-client.png"));
+    browser.size(360, 800);
+    browser.value("location.hash = '#/'");
+    browser.until("document.documentElement.scrollWidth <= 360");
+    browser.picture(&folder.path().join("narrow.png"));
+    let _ = std::fs::copy(folder.path().join("narrow.png"), "/tmp/narrow.png");
     let _ = load.kill();
     let _ = load.wait();
     browser.finish(&format!("http://{admin}/"));

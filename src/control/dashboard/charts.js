@@ -59,8 +59,9 @@ function frame(svg, { width, height, yTicks, y }) {
 
 function timeAxis(svg, { width, height, from, to, x }) {
   const all = (to - from) / 1000;
-  const step = [10, 15, 30, 60, 180, 300].find((each) => all / each <= Math.max(width / 110, 2));
-  for (let back = 0; back <= all + 0.5; back += step ?? 300) {
+  const steps = all > 200 ? [60, 180, 300] : [10, 15, 30];
+  const step = steps.find((each) => all / each <= Math.max(width / 110, 2));
+  for (let back = 0; back <= all + 0.5; back += step ?? steps.at(-1)) {
     const text = back === 0 ? "now" : back % 60 === 0 ? `−${back / 60} min` : `−${back} s`;
     const at = x(to - back * 1000);
     const anchor = back === 0 ? "end" : at < LEFT + 12 ? "start" : "middle";
@@ -196,7 +197,7 @@ export function lying(place, { rows, label, none, keys }) {
   const most = Math.max(1, ...rows.map((row) => row.value));
   rows.forEach((row, at) => {
     const y = at * each + 4;
-    const wide = Math.max(row.value / most * (width - names - 70), 1);
+    const wide = Math.max(row.value / most * (width - names - 100), 1);
     svg.append(draw("text", { x: 0, y: y + 13, class: "strong" }, row.name));
     svg.append(draw("rect", {
       x: names, y: y + 1, width: wide, height: 15, class: `f-${row.colour}`,

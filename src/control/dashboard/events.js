@@ -30,6 +30,9 @@ export function followEvents({ onState, onReset }) {
       return `/v1/events?after=${boot}:${Math.max(0, seq - BEFORE)}`;
     },
     onEvent: (event) => {
+      const last = kept.at(-1);
+      // A feed that was begun again may tell some twice.
+      if (last && last.boot === event.boot && event.seq <= last.seq) return;
       kept.push(event);
       if (kept.length > KEPT * 1.25) kept = kept.slice(-KEPT);
       if (pending) return;

@@ -76,14 +76,15 @@ function drawConnected(samples, from, to) {
   const points = (value) => samples.map((sample) => [sample.at_unix_ms, value(sample)]);
   const last = samples.at(-1);
   const now = last ? `${number(last.connections)} connections, ${number(last.online)} online` : "";
+  const series = [
+    { name: "connections", colour: "green", dashed: true, points: points((one) => one.connections) },
+    { name: "clients online", colour: "blue", area: true, points: points((one) => one.online) },
+  ];
+  if (samples.some((one) => one.held > 0)) {
+    series.push({ name: "sessions held", colour: "purple", points: points((one) => one.held) });
+  }
   lines(byId("chart-connected"), {
-    series: [
-      { name: "online", colour: "blue", area: true, points: points((one) => one.online) },
-      { name: "connections", colour: "green", dashed: true,
-        points: points((one) => one.connections) },
-      { name: "held", colour: "purple", points: points((one) => one.held) },
-    ],
-    from, to, whole: true, label: `Connected over time. Now: ${now}`, read: read("connected", now),
+    series, from, to, whole: true, label: `Connected over time. Now: ${now}`, read: read("connected", now),
   });
 }
 

@@ -89,7 +89,8 @@ export function evidence(event) {
 function tcp(facts) {
   const unacked = facts.unacked === 0 ? "nothing that was sent to it waited for an acknowledgement"
     : `${number(facts.unacked)} segments sent to it were not acknowledged`;
+  const trip = facts.rtt_us < 1000 ? `${facts.rtt_us} µs` : `${(facts.rtt_us / 1000).toFixed(1)} ms`;
   return `TCP at the last look: data came ${span(facts.last_data_received_ms)} before, an `
     + `acknowledgement ${span(facts.last_ack_received_ms)} before; ${unacked}; `
-    + `${number(facts.retransmits)} retransmits; round trip ${(facts.rtt_us / 1000).toFixed(1)} ms.`;
+    + `${facts.retransmits === 1 ? "1 retransmit" : `${number(facts.retransmits)} retransmits`}; round trip ${trip}.`;
 }
