@@ -234,3 +234,55 @@ fn the_list_of_clients_is_filtered_and_has_pages() {
     assert_eq!(reached, true);
     browser.finish(&origin(admin));
 }
+
+/// Of everything that is seen: how far its colour is from what lies under it, as WCAG counts it.
+const FAINTEST: &str = "(() => { \
+    const parts = (text) => text.match(/[0-9.]+/g).map(Number); \
+    const light = ([r, g, b]) => [r, g, b].map((part) => part / 255) \
+      .map((part) => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4) \
+      .reduce((sum, part, at) => sum + part * [0.2126, 0.7152, 0.0722][at], 0); \
+    const under = (one) => { for (let each = one; each; each = each.parentElement) { \
+      const ground = parts(getComputedStyle(each).backgroundColor); \
+      if (ground.length === 3 || ground[3] === 1) return ground; } return [255, 255, 255]; }; \
+    let faintest = [21, 'nothing']; \
+    for (const one of document.querySelectorAll('body *')) { \
+      const says = [...one.childNodes].some((node) => node.nodeType === 3 && node.data.trim()); \
+      if (!says || !one.checkVisibility() || one.disabled || one.closest('.hidden, .skip')) continue; \
+      const style = getComputedStyle(one); \
+      const ink = parts(one.closest('svg') ? style.fill : style.color); \
+      const [a, b] = [light(ink), light(under(one))].sort((a, b) => b - a); \
+      const ratio = (a + 0.05) / (b + 0.05); \
+      if (ratio < faintest[0]) faintest = [ratio, one.outerHTML.slice(0, 200)]; \
+    } return faintest; })()";
+
+#[test]
+fn everything_can_be_read_in_light_and_in_dark() {
+    let (gate, admin) = start(&RHYTHM);
+    let _beating = Beating::start(gate.address, &["till-1"], EVERY);
+    drop(Caller::login(gate.address, "anna"));
+    let mut browser = Browser::start();
+    browser.open(&origin(admin));
+    browser.until_says("#chart-reasons text", "closed_by_peer");
+    for scheme in ["light", "dark", "light by button", "dark by button"] {
+        match scheme.split_once(" by ") {
+            None => browser.prefer(scheme),
+            // The one that the machine does not want, by the button that goes round.
+            Some((theme, _)) => {
+                browser.prefer(if theme == "light" { "dark" } else { "light" });
+                browser.value("location.hash = '#/'");
+                browser.click("#theme");
+                browser.until_says("#theme", &format!("Theme: {theme}"));
+            }
+        }
+        for (hash, row) in
+            [("#/", "#events tr"), ("#/clients", "#clients tr"), ("#/client/anna", "#timeline tr")]
+        {
+            browser.value(&format!("location.hash = '{hash}'"));
+            browser.until(&format!("document.querySelector('{row}')?.checkVisibility()"));
+            let faintest = browser.value(FAINTEST);
+            let ratio = faintest[0].as_f64().expect("a number");
+            assert!(ratio >= 4.5, "{scheme} {hash}: {faintest}");
+        }
+    }
+    browser.finish(&origin(admin));
+}

@@ -174,7 +174,7 @@ export function updown(place, { bins, bin, from, to, up, down, label }) {
   timeAxis(svg, { width, height, from, to, x });
   for (const { at, up: came, down: gone } of bins) {
     const left = Math.max(x(at), LEFT) + 0.5;
-    const wide = Math.max(x(at + bin) - left - 1, 1);
+    const wide = Math.max(Math.min(x(at + bin), width - RIGHT) - left - 1, 1);
     if (came > 0) {
       svg.append(draw("rect", {
         x: left, width: wide, y: y(came), height: y(0) - y(came), class: `f-${up.colour}`,

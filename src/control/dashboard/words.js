@@ -41,7 +41,8 @@ export function markOf(event) {
 export function inOneLine(event) {
   switch (event.event) {
     case "online": {
-      const flaps = event.flaps > 0 ? `, ${number(event.flaps)} times in ten minutes before` : "";
+      const times = event.flaps === 1 ? "once" : `${number(event.flaps)} times`;
+      const flaps = event.flaps > 0 ? `, came ${times} in the ten minutes before` : "";
       return `from ${shown(event.remote)}, every ${span(event.interval_ms)}${flaps}`;
     }
     case "resumed":
