@@ -1,5 +1,5 @@
-//! A real Chromium without a window, told what to do over a pair of pipes by its own protocol: JSON,
-//! each message ended by a zero byte.
+//! A real Chromium without a window, told what to do over a pair of pipes by its own protocol:
+//! messages of JSON, each ended by a zero byte.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};

@@ -247,7 +247,8 @@ const FAINTEST: &str = "(() => { \
     let faintest = [21, 'nothing']; \
     for (const one of document.querySelectorAll('body *')) { \
       const says = [...one.childNodes].some((node) => node.nodeType === 3 && node.data.trim()); \
-      if (!says || !one.checkVisibility() || one.disabled || one.closest('.hidden, .skip')) continue; \
+      if (!says || !one.checkVisibility() || one.disabled) continue; \
+      if (one.closest('.hidden, .skip')) continue; \
       const style = getComputedStyle(one); \
       const ink = parts(one.closest('svg') ? style.fill : style.color); \
       const [a, b] = [light(ink), light(under(one))].sort((a, b) => b - a); \

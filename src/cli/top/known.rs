@@ -388,7 +388,10 @@ mod tests {
 
     #[test]
     fn the_busiest_come_first_and_a_new_session_counts_anew() {
-        let client = |name: &str, epoch: u64, beats: u64| json!({ "client": name, "epoch": epoch, "beats": beats, "silence_ms": epoch });
+        let client = |name: &str, epoch: u64, beats: u64| {
+            let silence_ms = epoch;
+            json!({ "client": name, "epoch": epoch, "beats": beats, "silence_ms": silence_ms })
+        };
         let mut known = Known::default();
         let look = |known: &mut Known, clients, second| {
             let at = Moment::from_millis(second * 1_000_u64);
