@@ -218,12 +218,12 @@ fn answer_schemas() -> Value {
             },
             "additionalProperties": { "type": ["number", "boolean"] },
         },
-        "StatsHistory": history_schema(),
+        "StatsHistory": stats_history_schema(),
         "StatsSample": sample_schema(),
     })
 }
 
-fn history_schema() -> Value {
+fn stats_history_schema() -> Value {
     let mut history = object([
         ("node", "string"),
         ("boot", "integer"),
