@@ -51,7 +51,7 @@ fn pictures_are_taken_in_light_and_in_dark() {
     browser.fill("#search", "");
     for scheme in ["light", "dark"] {
         browser.prefer(scheme);
-        browser.size(1_120, 1_330);
+        browser.size(1_160, 1_180);
         browser.value("(document.activeElement.blur(), scrollTo(0, 0))");
         let file = place.join(format!("dashboard-{scheme}.png"));
         browser.picture(&file);
@@ -64,7 +64,7 @@ fn pictures_are_taken_in_light_and_in_dark() {
     let _again = Beating::start(gate.address, &["till-0042"], Duration::from_millis(1_900));
     browser.value("location.hash = '#/client/till-0042'");
     browser.until_says("#evidence p", "nothing came for the whole timeout");
-    browser.size(1_120, 900);
+    browser.size(1_160, 880);
     let beats = if kept { 12 } else { 2 };
     let strokes = "document.querySelectorAll('#chart-client .s-blue').length";
     browser.until(&format!("{strokes} >= {beats}"));

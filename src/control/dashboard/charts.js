@@ -59,8 +59,8 @@ function frame(svg, { width, height, yTicks, y }) {
 
 function timeAxis(svg, { width, height, from, to, x }) {
   const all = (to - from) / 1000;
-  const steps = all > 200 ? [60, 180, 300] : [10, 15, 30];
-  const step = steps.find((each) => all / each <= Math.max(width / 110, 2));
+  const steps = all > 200 ? [60, 120, 180, 300] : [10, 15, 30];
+  const step = steps.find((each) => all / each <= Math.max(width / 90, 2));
   for (let back = 0; back <= all + 0.5; back += step ?? steps.at(-1)) {
     const text = back === 0 ? "now" : back % 60 === 0 ? `−${back / 60} min` : `−${back} s`;
     const at = x(to - back * 1000);
@@ -74,7 +74,7 @@ function timeAxis(svg, { width, height, from, to, x }) {
  * `read(text)` is told what is under the pointer, and null when it leaves.
  */
 export function lines(place, { series, from, to, unit, whole, label, read }) {
-  const { svg, width, height } = canvas(place, 190, label);
+  const { svg, width, height } = canvas(place, 172, label);
   const most = Math.max(0, ...series.flatMap((one) => one.points.map((point) => point[1])));
   const yTicks = ticks(most, 4, whole);
   const top = yTicks.at(-1);
@@ -160,7 +160,7 @@ function nearestOf(points, wanted) {
 
 /** Pairs of bars over time: one up, one down. `bins`: [{ at, up, down }], each `bin` wide. */
 export function updown(place, { bins, bin, from, to, up, down, label }) {
-  const { svg, width, height } = canvas(place, 190, label);
+  const { svg, width, height } = canvas(place, 172, label);
   const mostUp = Math.max(0, ...bins.map((one) => one.up));
   const mostDown = Math.max(0, ...bins.map((one) => one.down));
   const step = niceStep(Math.max(mostUp + mostDown, 2) / 4, true);
@@ -210,7 +210,7 @@ export function lying(place, { rows, label, none, keys }) {
 
 /** Bars that stand: one for each bound, which stands below its end. */
 export function standing(place, { bars, colour, unit, label, none }) {
-  const { svg, width, height } = canvas(place, 200, label);
+  const { svg, width, height } = canvas(place, 184, label);
   const most = Math.max(0, ...bars.map((bar) => bar.value));
   const yTicks = ticks(most, 4, true);
   const bottom = BOTTOM + 16;
@@ -236,14 +236,18 @@ export function standing(place, { bars, colour, unit, label, none }) {
   place.replaceChildren(svg);
 }
 
-/** When a client was heard: a stroke for each beat, and where its time is up. */
-export function heartbeats(place, { beats, from, to, deadline, label }) {
+/** When a client was heard: a stroke for each beat, and where its time is up. Pale ones are known
+    to a few hundredths only. */
+export function heartbeats(place, { beats, remembered, from, to, deadline, label }) {
   const { svg, width, height } = canvas(place, 84, label);
   const end = to + (to - from) / 6;
   const x = (at) => LEFT + (at - from) / (end - from) * (width - LEFT - RIGHT);
   svg.append(draw("line", { x1: LEFT, x2: width - RIGHT, y1: 56, y2: 56, class: "base" }));
   for (const at of beats.filter((beat) => beat >= from)) {
     svg.append(draw("line", { x1: x(at), x2: x(at), y1: 24, y2: 56, class: "line s-blue" }));
+  }
+  for (const at of remembered.filter((beat) => beat >= from)) {
+    svg.append(draw("line", { x1: x(at), x2: x(at), y1: 24, y2: 56, class: "line s-blue pale" }));
   }
   svg.append(draw("line", { x1: x(to), x2: x(to), y1: 12, y2: 62, class: "cross" }));
   svg.append(draw("text", { x: x(to), y: 76, "text-anchor": "middle" }, "now"));

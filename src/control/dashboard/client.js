@@ -80,7 +80,7 @@ const NAMES = {
   timeout_ms: "Dead after", grace_ms: "Held for", since_unix_ms: "Online since",
   last_beat_unix_ms: "Last beat", silence_ms: "Silent for", outbox_bytes: "Waits to be sent",
   partial_bytes: "Of a begun frame", beats: "Beats", longest_gap_ms: "Longest gap",
-  rtt_us: "Round trip", data_in: "Messages from it", data_out: "Messages to it", groups: "Groups",
+  probe_after_ms: "Asked after", answer_us: "Answered in", rtt_us: "Round trip", data_in: "Messages from it", data_out: "Messages to it", groups: "Groups",
 };
 
 function valueOf(name, value) {
@@ -103,7 +103,8 @@ function drawSession() {
   byId("kick-open").disabled = !known;
   byId("client-none").hidden = known != null;
   say(byId("client-none"), "It is not online.");
-  const pairs = Object.entries(known ?? {}).filter(([name]) => !["client", "state"].includes(name));
+  const elsewhere = ["client", "state", "gaps_ms"];
+  const pairs = Object.entries(known ?? {}).filter(([name]) => !elsewhere.includes(name));
   byId("client-facts").replaceChildren(...pairs.flatMap(([name, value]) => [
     make("dt", {}, NAMES[name] ?? shown(name)), make("dd", {}, valueOf(name, value)),
   ]));
@@ -113,9 +114,21 @@ function drawSession() {
     ? known.last_beat_unix_ms + known.timeout_ms : null;
   const last = beats.at(-1);
   heartbeats(byId("chart-client"), {
-    beats, from: to - wide, to, deadline,
+    beats, remembered: remembered(), from: to - wide, to, deadline,
     label: last ? `Last heard at ${clock(last)}` : "Not heard since this page was opened",
   });
+}
+
+/** Beats from before the page was opened, as far as the gateway remembers the gaps between them. */
+function remembered() {
+  if (!Array.isArray(known?.gaps_ms) || beats.length === 0) return [];
+  const all = [];
+  let at = known.last_beat_unix_ms;
+  for (const gap of known.gaps_ms.toReversed()) {
+    at -= gap;
+    if (at < beats[0]) all.push(at);
+  }
+  return all;
 }
 
 async function askHistory() {

@@ -58,11 +58,11 @@ function drawTiles(last, samples) {
   tile("tile-online", number(last?.online), "clients online");
   tile("tile-held", number(last?.held), "sessions held");
   tile("tile-beats", rate(perSecond(recent, (sample) => sample.beats)), "beats a second");
-  tile("tile-came", number(sum((sample) => sample.came)), "came in the last minute");
-  tile("tile-went", number(sum(went)), "went in the last minute");
+  tile("tile-came", number(sum((sample) => sample.came)), "came last minute");
+  tile("tile-went", number(sum(went)), "went last minute");
   const late = quantile(lateness(samples), 0.99);
   const text = late == null ? "no verdict" : late === Infinity ? "over 60 s" : `≤ ${span(late)}`;
-  tile("tile-late", text, "late, 99 of 100 verdicts");
+  tile("tile-late", text, "late, 99 of 100");
 }
 
 function read(name, standard) {
