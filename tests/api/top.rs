@@ -84,6 +84,17 @@ fn what_cannot_be_is_said_in_one_line() {
     assert!(refused(admin, &["--once"], 1).contains("no admin API at"));
 }
 
+#[test]
+fn a_token_is_read_from_a_file() {
+    let folder = tempfile::tempdir().expect("there is room for a file");
+    let file = folder.path().join("token");
+    std::fs::write(&file, "correct-horse-battery\n").expect("there is room");
+    let file = file.to_str().expect("plain text");
+    let (_gate, admin) = start(&["--admin-token-file", file]);
+    assert!(refused(admin, &["--once"], 1).contains("(401)"));
+    assert!(said(admin, &["--once", "--token-file", file]).contains(" online "));
+}
+
 /// A terminal of 110 by 40.
 struct Screen {
     folder: TempDir,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::browser::{Browser, PATIENCE};
 use crate::gate::{Caller, Gate, Heard as Word};
-use crate::http::{get, start};
+use crate::http::{get, post, start};
 
 /// Clients that beat until they are dropped.
 pub(crate) struct Beating {
@@ -205,6 +205,19 @@ fn a_restart_of_the_gateway_is_said_and_outlived() {
     browser.until("document.querySelector('#banner-lost').hidden");
     browser.until_says("#tile-online b", "1");
     browser.until_says("#events tr", "bert");
+    browser.finish(&origin(admin));
+}
+
+#[test]
+fn a_drain_is_said() {
+    let (gate, admin) = start(&[]);
+    let _anna = Caller::login(gate.address, "anna");
+    let mut browser = Browser::start();
+    browser.open(&origin(admin));
+    browser.until_says("#link-text", "live");
+    assert_eq!(browser.value("document.querySelector('#banner-drain').hidden"), true);
+    assert_eq!(post(admin, "/v1/drain", r#"{"within_ms": 60000}"#).status, 202);
+    browser.until_says("#banner-drain", "A drain is under way");
     browser.finish(&origin(admin));
 }
 

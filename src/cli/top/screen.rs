@@ -52,7 +52,7 @@ pub fn draw(frame: &mut Frame<'_>, known: &Known, wishes: &Wishes) {
         draw_curves(frame, known, curves);
     }
     let [reasons, events] =
-        Layout::horizontal([Constraint::Length(40), Constraint::Fill(1)]).areas(middle);
+        Layout::horizontal([Constraint::Length(40), Constraint::Fill(1)]).spacing(2).areas(middle);
     draw_reasons(frame, known, reasons);
     draw_events(frame, known, wishes, events);
     draw_clients(frame, known, wishes, clients);
@@ -118,7 +118,8 @@ fn numbers_lines(known: &Known) -> Vec<Line<'static>> {
 }
 
 fn draw_curves(frame: &mut Frame<'_>, known: &Known, area: Rect) {
-    let [left, right] = Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]).areas(area);
+    let [left, right] =
+        Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]).spacing(2).areas(area);
     let samples = &known.history.samples;
     let curve = |area: Rect, title: &str, values: &dyn Fn(usize) -> u64, colour| {
         let room = usize::from(area.width);
