@@ -99,6 +99,11 @@ fn searches(browser: &mut Browser, gate: &Gate) {
     browser.until(&format!("{rows}.length === 2"));
     browser.click("#pause");
     browser.until(&format!("{rows}.length === 3 && {rows}[0].includes('gone-2')"));
+    // Whoever goes through the list by keyboard is not thrown out of it by what comes.
+    browser.value("document.querySelector('#events tr a').focus()");
+    drop(Caller::login(gate.address, "gone-3"));
+    browser.until(&format!("{rows}.length === 4 && {rows}[0].includes('gone-3')"));
+    assert_eq!(browser.text("document.activeElement.textContent"), "gone-2");
 }
 
 #[test]

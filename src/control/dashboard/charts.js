@@ -127,7 +127,9 @@ function legend(series) {
 }
 
 function crosshair(svg, { series, width, height, from, to, x, unit, read }) {
-  const cross = draw("line", { y1: TOP, y2: height - BOTTOM, class: "cross", visibility: "hidden" });
+  const cross = draw("line", {
+    y1: TOP, y2: height - BOTTOM, class: "cross", visibility: "hidden",
+  });
   svg.append(cross);
   svg.addEventListener("pointermove", (event) => {
     const box = svg.getBoundingClientRect();

@@ -80,7 +80,8 @@ const NAMES = {
   timeout_ms: "Dead after", grace_ms: "Held for", since_unix_ms: "Online since",
   last_beat_unix_ms: "Last beat", silence_ms: "Silent for", outbox_bytes: "Waits to be sent",
   partial_bytes: "Of a begun frame", beats: "Beats", longest_gap_ms: "Longest gap",
-  probe_after_ms: "Asked after", answer_us: "Answered in", rtt_us: "Round trip", data_in: "Messages from it", data_out: "Messages to it", groups: "Groups",
+  probe_after_ms: "Asked after", answer_us: "Answered in", rtt_us: "Round trip",
+  data_in: "Messages from it", data_out: "Messages to it", groups: "Groups",
 };
 
 function valueOf(name, value) {

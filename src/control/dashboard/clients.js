@@ -54,6 +54,7 @@ function draw(page) {
   next = page.next ?? null;
   byId("clients-next").disabled = next == null;
   byId("clients-first").disabled = cursor == null;
+  const focused = document.activeElement?.closest("#clients a")?.getAttribute("href");
   byId("clients").replaceChildren(...page.clients.map((client) => make("tr", {},
     make("td", { class: "who" }, clientLink(client.client)),
     make("td", {}, shown(client.state)),
@@ -61,6 +62,11 @@ function draw(page) {
     make("td", {}, shown(client.remote)),
     make("td", { class: "num" }, span(client.interval_ms)),
     make("td", { class: "num" }, span(client.silence_ms)))));
+  // The list is made anew; whoever was at a client in it still is.
+  if (focused != null) {
+    const links = [...byId("clients").querySelectorAll("a")];
+    links.find((link) => link.getAttribute("href") === focused)?.focus();
+  }
   const more = next == null ? "" : ", more on the next page";
   say(byId("clients-count"), `${number(page.clients.length)} on this page${more}`);
   byId("clients-empty").hidden = page.clients.length > 0;

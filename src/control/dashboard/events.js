@@ -79,12 +79,19 @@ export function drawEvents() {
   }
   const keys = new Set(found.map(keyOf));
   for (const key of rows.keys()) if (!keys.has(key)) rows.delete(key);
-  const body = byId("events");
-  body.replaceChildren(...found.map((event) => {
+  // Those that stay are not touched: whoever has the focus keeps it.
+  let next = byId("events").firstChild;
+  for (const event of found) {
     const key = keyOf(event);
     if (!rows.has(key)) rows.set(key, rowOf(event));
-    return rows.get(key);
-  }));
+    if (next === rows.get(key)) next = next.nextSibling;
+    else byId("events").insertBefore(rows.get(key), next);
+  }
+  while (next) {
+    const gone = next;
+    next = next.nextSibling;
+    gone.remove();
+  }
   const most = found.length < count ? `, the latest ${found.length} shown` : "";
   say(byId("events-count"), `${number(count)} of the latest ${number(all.length)}${most}`);
   byId("events-empty").hidden = count > 0;

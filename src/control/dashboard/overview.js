@@ -2,7 +2,9 @@
 
 import { byId, make, number, rate, say, span } from "./format.js";
 import { lines, lying, standing, updown } from "./charts.js";
-import { gatewayNow, lateness, past, perSecond, quantile, since, went, wentByReason } from "./past.js";
+import {
+  gatewayNow, lateness, past, perSecond, quantile, since, went, wentByReason,
+} from "./past.js";
 import { classOf } from "./words.js";
 
 const SPOKEN_EVERY_MS = 20000;
@@ -77,14 +79,18 @@ function drawConnected(samples, from, to) {
   const last = samples.at(-1);
   const now = last ? `${number(last.connections)} connections, ${number(last.online)} online` : "";
   const series = [
-    { name: "connections", colour: "green", dashed: true, points: points((one) => one.connections) },
+    {
+      name: "connections", colour: "green", dashed: true,
+      points: points((one) => one.connections),
+    },
     { name: "clients online", colour: "blue", area: true, points: points((one) => one.online) },
   ];
   if (samples.some((one) => one.held > 0)) {
     series.push({ name: "sessions held", colour: "purple", points: points((one) => one.held) });
   }
   lines(byId("chart-connected"), {
-    series, from, to, whole: true, label: `Connected over time. Now: ${now}`, read: read("connected", now),
+    series, from, to, whole: true, label: `Connected over time. Now: ${now}`,
+    read: read("connected", now),
   });
 }
 
@@ -142,11 +148,15 @@ function drawLateness(samples) {
   const bars = sums.map((value, at) => ({
     value, name: bounds[at] != null && bounds[at] < 1000 ? String(bounds[at]) : name(bounds[at]),
   }));
+  const told = sums.flatMap((value, at) => {
+    const bound = bounds[at] == null ? `later than ${name(bounds.at(-1))}`
+      : `at most ${name(bounds[at])}`;
+    return value === 0 ? [] : [`${value} ${bound}`];
+  });
   standing(byId("chart-late"), {
     bars, colour: "blue", unit: "at most so late after the deadline; ms unless said otherwise",
     none: "No verdict of death by silence.",
-    label: `Verdicts by how late they came: ${bars.filter((bar) => bar.value > 0)
-      .map((bar, at) => `${bar.value} at most ${name(bounds[at])}`).join(", ") || "none"}`,
+    label: `Verdicts by how late they came: ${told.join(", ") || "none"}`,
   });
 }
 

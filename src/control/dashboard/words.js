@@ -71,7 +71,9 @@ export function evidence(event) {
     + (missed === 0 ? "no beat was overdue."
       : missed === 1 ? "one beat was due and did not come."
         : `${number(missed)} beats were due and did not come.`));
-  if (event.probe === "unanswered") said.push("It was asked before the verdict, and did not answer.");
+  if (event.probe === "unanswered") {
+    said.push("It was asked before the verdict, and did not answer.");
+  }
   if (event.partial_bytes > 0) {
     said.push(`It had begun a frame, ${number(event.partial_bytes)} bytes of it, and did not `
       + "complete it.");
@@ -90,8 +92,11 @@ export function evidence(event) {
 function tcp(facts) {
   const unacked = facts.unacked === 0 ? "nothing that was sent to it waited for an acknowledgement"
     : `${number(facts.unacked)} segments sent to it were not acknowledged`;
-  const trip = facts.rtt_us < 1000 ? `${facts.rtt_us} µs` : `${(facts.rtt_us / 1000).toFixed(1)} ms`;
+  const us = facts.rtt_us;
+  const trip = us < 1000 ? `${us} µs` : `${(us / 1000).toFixed(1)} ms`;
+  const again = facts.retransmits === 1 ? "1 retransmit"
+    : `${number(facts.retransmits)} retransmits`;
   return `TCP at the last look: data came ${span(facts.last_data_received_ms)} before, an `
     + `acknowledgement ${span(facts.last_ack_received_ms)} before; ${unacked}; `
-    + `${facts.retransmits === 1 ? "1 retransmit" : `${number(facts.retransmits)} retransmits`}; round trip ${trip}.`;
+    + `${again}; round trip ${trip}.`;
 }
