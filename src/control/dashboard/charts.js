@@ -227,7 +227,7 @@ export function standing(place, { bars, colour, unit, label, none }) {
         class: `f-${colour}`,
       }));
     }
-    if (wide >= 30 || at % 2 === 0) {
+    if (wide >= 34 || at % 2 === 0) {
       svg.append(draw("text", {
         x: x + wide / 2, y: height - bottom + 15, "text-anchor": "middle",
       }, bar.name));
@@ -259,7 +259,8 @@ export function heartbeats(place, { beats, remembered, from, to, deadline, label
     svg.append(draw("line", { x1: at, x2: at, y1: 18, y2: 56, class: "line s-bad dashed" }));
     const text = deadline > end ? "dead in" : "dead at";
     const later = `${text} ${rate((deadline - to) / 1000)} s`.replace("at", "in");
-    svg.append(draw("text", { x: at, y: 11, "text-anchor": "end" }, later));
+    const anchor = at + 90 < width ? "start" : "end";
+    svg.append(draw("text", { x: at, y: 11, "text-anchor": anchor }, later));
   }
   place.replaceChildren(svg);
 }
