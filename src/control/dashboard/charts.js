@@ -257,8 +257,7 @@ export function heartbeats(place, { beats, remembered, from, to, deadline, label
   if (deadline != null) {
     const at = Math.min(x(deadline), width - RIGHT);
     svg.append(draw("line", { x1: at, x2: at, y1: 18, y2: 56, class: "line s-bad dashed" }));
-    const text = deadline > end ? "dead in" : "dead at";
-    const later = `${text} ${rate((deadline - to) / 1000)} s`.replace("at", "in");
+    const later = deadline > to ? `dead in ${rate((deadline - to) / 1000)} s` : "time is up";
     const anchor = at + 90 < width ? "start" : "end";
     svg.append(draw("text", { x: at, y: 11, "text-anchor": anchor }, later));
   }
