@@ -11,6 +11,8 @@ use tempfile::TempDir;
 use crate::gate::{Caller, Gate};
 use crate::http::start;
 
+/// Nobody dies of a slow machine by this one.
+const CALM: [&str; 4] = ["--interval", "1min", "--timeout", "10min"];
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn top(admin: SocketAddr, words: &[&str]) -> Output {
@@ -50,7 +52,7 @@ fn until(mut look: impl FnMut() -> Option<String>) -> String {
 
 #[test]
 fn one_frame_is_text_or_json_and_nothing_in_it_steers_a_terminal() {
-    let (gate, admin) = start(&["--node", "north", "--shards", "2"]);
+    let (gate, admin) = start(&[&["--node", "north", "--shards", "2"], &CALM[..]].concat());
     let _anna = Caller::login(gate.address, "anna");
     let _evil = Caller::login(gate.address, "x\u{202e}y");
     drop(Caller::login(gate.address, "gone"));
@@ -154,7 +156,7 @@ impl Drop for Screen {
 
 #[test]
 fn a_terminal_shows_what_happens_and_obeys_its_keys() {
-    let (gate, admin) = start(&[]);
+    let (gate, admin) = start(&CALM);
     let mut anna = Caller::login(gate.address, "anna");
     let _bert = Caller::login(gate.address, "bert");
     let screen = Screen::start(admin);
@@ -200,7 +202,7 @@ fn a_restart_of_the_gateway_is_outlived_and_a_signal_gives_the_terminal_back() {
         assert!(Instant::now() < deadline, "the port stays taken");
         std::thread::sleep(Duration::from_millis(100));
     }
-    let again = Gate::start(&["--admin", &admin.to_string()]);
+    let again = Gate::start(&[&["--admin", &admin.to_string()], &CALM[..]].concat());
     let _dora = Caller::login(again.address, "dora");
     screen.until(|seen| seen.contains("live") && seen.contains("online    dora"));
     let shell = screen.tmux(&["display-message", "-p", "#{pane_pid}"]);

@@ -5,6 +5,7 @@ use std::net::TcpListener;
 use crate::browser::Browser;
 use crate::gate::Caller;
 use crate::http::start;
+use crate::page::CALM;
 
 fn names() -> Vec<String> {
     let plain = [
@@ -27,7 +28,7 @@ fn names() -> Vec<String> {
 
 #[test]
 fn whatever_a_client_calls_itself_it_is_shown_and_does_no_harm() {
-    let (gate, admin) = start(&[]);
+    let (gate, admin) = start(&CALM);
     let names = names();
     let _callers: Vec<_> = names.iter().map(|name| Caller::login(gate.address, name)).collect();
     drop(Caller::login(gate.address, "<b>left</b>"));

@@ -43,6 +43,8 @@ fn origin(admin: SocketAddr) -> String {
 }
 
 const EVERY: Duration = Duration::from_millis(100);
+/// Nobody dies of a slow machine by this one.
+pub(crate) const CALM: [&str; 4] = ["--interval", "1min", "--timeout", "10min"];
 const RHYTHM: [&str; 4] = ["--interval", "2s", "--timeout", "6s"];
 
 #[test]
@@ -108,7 +110,7 @@ fn searches(browser: &mut Browser, gate: &Gate) {
 
 #[test]
 fn a_client_has_a_page_with_its_timeline_its_evidence_and_a_kick_that_kicks() {
-    let (gate, admin) = start(&RHYTHM);
+    let (gate, admin) = start(&CALM);
     drop(Caller::login(gate.address, "anna"));
     let mut anna = Caller::login(gate.address, "anna");
     let mut browser = Browser::start();
@@ -165,7 +167,7 @@ fn a_token_is_asked_for_and_kept_in_the_tab_alone() {
     let file = folder.path().join("token");
     std::fs::write(&file, "correct-horse-battery\n").expect("there is room");
     let arguments = ["--admin-token-file", file.to_str().expect("plain text")];
-    let gate = Gate::start(&[&["--admin", "127.0.0.1:0"], &arguments[..]].concat());
+    let gate = Gate::start(&[&["--admin", "127.0.0.1:0"], &arguments[..], &CALM[..]].concat());
     let admin = crate::http::admin_of(&gate);
     let _anna = Caller::login(gate.address, "anna");
     let mut browser = Browser::start();
@@ -190,7 +192,7 @@ fn a_token_is_asked_for_and_kept_in_the_tab_alone() {
 
 #[test]
 fn a_restart_of_the_gateway_is_said_and_outlived() {
-    let (mut gate, admin) = start(&RHYTHM);
+    let (mut gate, admin) = start(&CALM);
     let mut browser = Browser::start();
     browser.open(&origin(admin));
     browser.until_says("#link-text", "live");
@@ -204,7 +206,7 @@ fn a_restart_of_the_gateway_is_said_and_outlived() {
         assert!(Instant::now() < deadline, "the port stays taken");
         std::thread::sleep(Duration::from_millis(100));
     }
-    let again = Gate::start(&[&["--admin", &admin_again], &RHYTHM[..]].concat());
+    let again = Gate::start(&[&["--admin", &admin_again], &CALM[..]].concat());
     let _bert = Caller::login(again.address, "bert");
     browser.until_says("#link-text", "live");
     browser.until("document.querySelector('#banner-lost').hidden");
@@ -215,7 +217,7 @@ fn a_restart_of_the_gateway_is_said_and_outlived() {
 
 #[test]
 fn a_drain_is_said() {
-    let (gate, admin) = start(&[]);
+    let (gate, admin) = start(&CALM);
     let _anna = Caller::login(gate.address, "anna");
     let mut browser = Browser::start();
     browser.open(&origin(admin));
@@ -228,7 +230,7 @@ fn a_drain_is_said() {
 
 #[test]
 fn the_list_of_clients_is_filtered_and_has_pages() {
-    let (gate, admin) = start(&[]);
+    let (gate, admin) = start(&CALM);
     let names: Vec<String> = (0..130).map(|number| format!("c-{number:03}")).collect();
     let _callers: Vec<_> = names.iter().map(|name| Caller::login(gate.address, name)).collect();
     let mut browser = Browser::start();
