@@ -247,6 +247,10 @@ pub const FEED_FOLLOWERS_MAX: usize = 32;
 pub const FEED_BATCH_MAX: usize = 128;
 /// Silence after which a follower hears that the feed is alive.
 pub const FEED_HEARTBEAT: Span = Span::from_secs(15);
+/// Samples of how things were, about one a second: a quarter of an hour, in some 250 KiB.
+pub const PAST_SAMPLES_MAX: usize = 900;
+/// Shortest time between two samples: a little less than between two reports of a loop.
+pub const PAST_STEP_MIN: Span = Span::from_millis(900);
 
 /// Clients in one answer, unless asked for otherwise.
 pub const LIST_CLIENTS_DEFAULT: usize = 100;

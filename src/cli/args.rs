@@ -4,6 +4,8 @@
 //! `cli::config`, where the file and the environment have joined them; that is why nothing in
 //! [`ServeArgs`] has a default here.
 
+mod top;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -24,6 +26,8 @@ use crate::control::events::EventsTarget;
 use crate::control::journal::Position;
 use crate::control::log::{LogFormat, LogLevel};
 use crate::load::dialect::Dialect;
+
+pub use crate::cli::args::top::TopArgs;
 
 /// Holds long-lived TCP connections and knows within one tick which of a million is gone
 #[derive(Clone, Debug, Parser)]
@@ -64,6 +68,8 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Ask a running gateway, and tell it what to do: clients, kick, rhythm, drain, events
     Ctl(Box<CtlArgs>),
+    /// Watch a running gateway in a terminal: rates, who went and why, events, busiest clients
+    Top(TopArgs),
     /// Print the completions of a shell
     Completions(CompletionsArgs),
     /// Print a man page

@@ -68,14 +68,14 @@ fn client_path(client: &str, action: &str) -> String {
     format!("/v1/clients/{}{action}", utf8_percent_encode(client, IN_A_PATH))
 }
 
-fn understood(bytes: &[u8]) -> Result<Value, CliError> {
+pub(crate) fn understood(bytes: &[u8]) -> Result<Value, CliError> {
     serde_json::from_slice(bytes)
         .map_err(|error| CliError::machine(format!("the answer is no JSON: {error}")))
 }
 
 /// A text as a terminal can be shown it: whatever would steer it, or turn its direction, is
 /// escaped.
-fn shown(text: &str) -> String {
+pub(crate) fn shown(text: &str) -> String {
     let turns = ['\u{200e}'..='\u{200f}', '\u{2028}'..='\u{202e}', '\u{2066}'..='\u{2069}'];
     let steers = |c: char| c.is_control() || turns.iter().any(|turn| turn.contains(&c));
     let mut out = String::new();
@@ -88,7 +88,7 @@ fn shown(text: &str) -> String {
     out
 }
 
-fn shown_value(value: &Value) -> String {
+pub(crate) fn shown_value(value: &Value) -> String {
     match value {
         Value::String(text) => shown(text),
         Value::Null | Value::Bool(_) | Value::Number(_) => value.to_string(),
@@ -97,7 +97,7 @@ fn shown_value(value: &Value) -> String {
 }
 
 /// The time of the day, UTC.
-fn time_of_day(unix_ms: u64) -> String {
+pub(crate) fn time_of_day(unix_ms: u64) -> String {
     let ms = unix_ms % DAY_MS;
     let (hours, minutes, seconds) = (ms / 3_600_000, ms / 60_000 % 60, ms / 1_000 % 60);
     format!("{hours:02}:{minutes:02}:{seconds:02}.{:03}", ms % 1_000)
@@ -242,7 +242,7 @@ impl Desk<'_> {
         let path = format!("/v1/{stream}?follow={}", args.follow);
         let mut last_id = args.after.map(|position| position.to_string());
         loop {
-            let mut feed = Feed { last_id: last_id.clone(), ..Feed::default() };
+            let mut feed = Feed::after(last_id.clone());
             let outcome = {
                 let Self { caller, form, out } = &mut *self;
                 caller.follow(&path, last_id.as_deref(), |piece| {
@@ -287,18 +287,24 @@ fn human_event(event: &Value) -> String {
 
 /// What was read of a feed of server-sent events.
 #[derive(Default)]
-struct Feed {
+pub(crate) struct Feed {
     /// Bytes of a line that has not ended.
     unread: Vec<u8>,
-    last_id: Option<String>,
+    pub(crate) last_id: Option<String>,
     kind: String,
     /// Why the feed cannot be taken up again.
-    reset: Option<String>,
+    pub(crate) reset: Option<String>,
     has_stopped: bool,
 }
 
 impl Feed {
-    fn take(
+    /// One that goes on behind this event.
+    pub(crate) fn after(last_id: Option<String>) -> Self {
+        Self { last_id, ..Self::default() }
+    }
+
+    /// Hands the data of each event to `print`, but for what ends the feed.
+    pub(crate) fn take(
         &mut self,
         piece: &[u8],
         mut print: impl FnMut(&str) -> Result<(), CliError>,

@@ -20,6 +20,7 @@ pub mod load;
 mod machine;
 pub mod serve;
 pub mod signals;
+pub mod top;
 pub mod usage;
 pub mod values;
 
@@ -60,6 +61,7 @@ fn run(typed: Typed) -> Result<(), CliError> {
         Typed::Command { command: Command::Events(args), .. } => events::run(&args),
         Typed::Command { command: Command::Doctor(args), .. } => doctor::run(&args),
         Typed::Command { command: Command::Ctl(args), .. } => ctl::run(&args),
+        Typed::Command { command: Command::Top(args), .. } => top::run(&args),
         Typed::Command { command: Command::Completions(args), .. } => {
             write_stdout(&completions::script(args.shell))
         }

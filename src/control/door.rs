@@ -13,6 +13,7 @@ use tokio::sync::{oneshot, watch};
 use crate::base::event::{Record, TransportRecord};
 use crate::base::limits;
 use crate::base::time::{Moment, WallAnchor};
+use crate::control::past::{Past, Sample};
 use crate::gateway::{Command, Reply, Stats};
 use crate::os::clock::Clock;
 use crate::os::driver::DriverStats;
@@ -24,12 +25,14 @@ use crate::server::shards::Switchboard;
 pub struct LoopHandle {
     shared: Arc<Shared>,
     newest: watch::Receiver<Newest>,
+    samples: watch::Receiver<u64>,
 }
 
 /// The side thread's part: puts up what it hears. Dropping it says that the loop has ended.
 pub struct Teller {
     shared: Arc<Shared>,
     newest: watch::Sender<Newest>,
+    samples: watch::Sender<u64>,
     told: Newest,
 }
 
@@ -90,6 +93,8 @@ struct Shared {
     events: Mutex<Recent<Record>>,
     transport: Mutex<Recent<TransportRecord>>,
     report: Mutex<Option<Report>>,
+    past: Mutex<Past>,
+    opened_at: Moment,
 }
 
 #[derive(Default)]
@@ -107,10 +112,15 @@ pub fn open(asker: Arc<Mutex<Switchboard>>, clock: Clock) -> (LoopHandle, Teller
         events: Mutex::new(Recent::new(limits::FEED_RECENT_MAX)),
         transport: Mutex::new(Recent::new(limits::FEED_TRANSPORT_RECENT_MAX)),
         report: Mutex::default(),
+        past: Mutex::default(),
+        opened_at: clock.now(),
     });
     let (newest_in, newest) = watch::channel(Newest::default());
-    let teller = Teller { shared: Arc::clone(&shared), newest: newest_in, told: Newest::default() };
-    (LoopHandle { shared, newest }, teller)
+    let (samples_in, samples) = watch::channel(0);
+    let told = Newest::default();
+    let teller =
+        Teller { shared: Arc::clone(&shared), newest: newest_in, samples: samples_in, told };
+    (LoopHandle { shared, newest, samples }, teller)
 }
 
 /// A thread that panicked has left nothing half done behind these locks: each is held for one
@@ -187,6 +197,21 @@ impl LoopHandle {
         lock(&self.shared.report).clone()
     }
 
+    /// Says the number of the latest sample of how things were, and fails when the loop has ended.
+    pub fn subscribe_to_samples(&self) -> watch::Receiver<u64> {
+        self.samples.clone()
+    }
+
+    /// At most `limit` samples that follow number `n`, as far as they are kept.
+    pub fn samples_after(&self, n: u64, limit: usize) -> Vec<Sample> {
+        lock(&self.shared.past).after(n, limit)
+    }
+
+    /// When this door was opened, which is when the gateway was started.
+    pub fn opened_at(&self) -> Moment {
+        self.shared.opened_at
+    }
+
     /// The clock by which moments of the loop are told.
     pub fn clock(&self) -> Clock {
         self.shared.clock
@@ -209,6 +234,7 @@ impl Teller {
     /// Puts up an event.
     pub fn tell(&mut self, record: &Record, wall: WallAnchor) {
         self.told.seq = record.seq;
+        lock(&self.shared.past).on_event(&record.event);
         let dated = Dated { record: record.clone(), wall };
         lock(&self.shared.events).push(record.seq, dated);
     }
@@ -222,7 +248,10 @@ impl Teller {
 
     /// Puts up how things are.
     pub fn report(&mut self, report: Report) {
+        let at_unix_ms = self.shared.clock.wall().unix_millis(report.heard_at);
+        let latest = lock(&self.shared.past).on_report(&report, at_unix_ms);
         *lock(&self.shared.report) = Some(report);
+        self.samples.send_if_modified(|sample| std::mem::replace(sample, latest) != latest);
     }
 
     /// Wakes whoever follows, once for all that was put up before.

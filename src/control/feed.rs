@@ -28,7 +28,7 @@ use crate::control::transport;
 
 const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
 /// Says nothing, and shows that the feed is alive.
-const HEARTBEAT: &[u8] = b": alive\n\n";
+pub(crate) const HEARTBEAT: &[u8] = b": alive\n\n";
 const LAST_EVENT_ID: &str = "last-event-id";
 
 /// `GET /v1/events`
@@ -65,13 +65,13 @@ pub(crate) async fn transport(asked: Asked) -> Answer {
     Ok(response)
 }
 
-fn place(api: &Api) -> Result<OwnedSemaphorePermit, Problem> {
+pub(crate) fn place(api: &Api) -> Result<OwnedSemaphorePermit, Problem> {
     let most = limits::FEED_FOLLOWERS_MAX;
     let place = api.followers.clone().try_acquire_owned();
     place.map_err(|_| Problem::new(Kind::Busy, format!("{most} follow already")))
 }
 
-fn stream() -> (Sender<Bytes>, Response) {
+pub(crate) fn stream() -> (Sender<Bytes>, Response) {
     let (sender, body) = pieces();
     (sender, with_type(StatusCode::OK, EVENT_STREAM, body))
 }
@@ -93,14 +93,16 @@ impl Wish {
             let position = text.parse::<Position>();
             position.map_err(|_| Problem::bad(format!("{text:?}: expected BOOT:SEQ")))
         });
-        let follows = match asked.parameter("follow") {
-            None | Some("true") => true,
-            Some("false") => false,
-            Some(other) => {
-                return Err(Problem::bad(format!("follow {other:?}: expected true or false")));
-            }
-        };
-        Ok(Self { after: after.transpose()?, follows })
+        Ok(Self { after: after.transpose()?, follows: follows(asked)? })
+    }
+}
+
+/// Whether it goes on once all that is there was sent.
+pub(crate) fn follows(asked: &Asked) -> Result<bool, Problem> {
+    match asked.parameter("follow") {
+        None | Some("true") => Ok(true),
+        Some("false") => Ok(false),
+        Some(other) => Err(Problem::bad(format!("follow {other:?}: expected true or false"))),
     }
 }
 

@@ -6,6 +6,7 @@
 pub mod api;
 pub mod auth;
 pub mod caller;
+mod dashboard;
 pub mod door;
 pub mod events;
 pub mod feed;
@@ -16,6 +17,7 @@ pub mod limiter;
 pub mod log;
 mod merge;
 pub mod metrics;
+pub mod past;
 pub mod patient;
 pub mod side;
 pub mod summary;

@@ -147,7 +147,7 @@ fn a_drain_is_seen_by_whoever_looks_and_ends_the_program() {
 fn what_is_asked_badly_is_refused_in_one_shape() {
     let (_gate, admin) = start(&[]);
     for (method, path, body, status, problem) in [
-        ("GET", "/", "", 404, "no-such-path"),
+        ("GET", "/v1", "", 404, "no-such-path"),
         ("GET", "/v1/clients/a/b", "", 404, "no-such-path"),
         ("GET", "/v1/clients/nobody", "", 404, "no-such-client"),
         ("GET", "/v1/clients/%00", "", 404, "no-such-client"),

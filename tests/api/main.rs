@@ -8,5 +8,7 @@ mod feed;
 mod gate;
 mod http;
 mod pages;
+mod past;
 mod shards;
 mod strain;
+mod top;

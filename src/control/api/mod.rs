@@ -6,6 +6,7 @@
 pub(crate) mod clients;
 pub(crate) mod node;
 pub(crate) mod openapi;
+pub(crate) mod past;
 pub(crate) mod problem;
 pub(crate) mod routes;
 pub(crate) mod snapshot;
@@ -205,7 +206,8 @@ async fn nothing_here(State(api): State<Arc<Api>>, request: Request, kind: Kind)
 /// What every answer says to whoever would keep or interpret it.
 fn dressed(mut response: Response) -> Response {
     let headers = response.headers_mut();
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    let no_store = HeaderValue::from_static("no-store");
+    headers.entry(header::CACHE_CONTROL).or_insert(no_store);
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }

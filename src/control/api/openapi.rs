@@ -17,7 +17,7 @@ pub(crate) async fn serve(_asked: Asked) -> Answer {
 
 fn document() -> Value {
     let mut paths = Map::new();
-    for route in ROUTES {
+    for route in ROUTES.iter().filter(|route| route.access != Access::Page) {
         let path = paths.entry(route.path).or_insert_with(|| json!({}));
         let verb = match route.verb {
             Verb::Get => "get",
@@ -91,7 +91,7 @@ fn path_parameters(path: &str) -> impl Iterator<Item = &str> {
 fn problems_by_status(route: &Route) -> Vec<(String, Vec<Kind>)> {
     let guarded: [&[Kind]; 2] = match route.access {
         Access::Guarded => [PROBLEMS_GUARDED, PROBLEMS_ASKING],
-        Access::Open => [&[], &[]],
+        Access::Open | Access::Page => [&[], &[]],
     };
     let mut by_status: Vec<(String, Vec<Kind>)> = Vec::new();
     let all = [route.problems, PROBLEMS_ANYWHERE].into_iter().chain(guarded).flatten();
@@ -218,7 +218,39 @@ fn answer_schemas() -> Value {
             },
             "additionalProperties": { "type": ["number", "boolean"] },
         },
+        "StatsHistory": stats_history_schema(),
+        "StatsSample": sample_schema(),
     })
+}
+
+fn stats_history_schema() -> Value {
+    let mut history = object([
+        ("node", "string"),
+        ("boot", "integer"),
+        ("version", "string"),
+        ("driver", "string"),
+        ("shards", "integer"),
+        ("started_unix_ms", "integer"),
+        ("now_unix_ms", "integer"),
+        ("late_bounds_ms", "array"),
+        ("samples", "array"),
+    ]);
+    history["properties"]["late_bounds_ms"]["items"] = json!({ "type": "integer" });
+    history["properties"]["samples"]["items"] = reference("StatsSample");
+    history
+}
+
+/// What one sample of the past says; beside what is now, counts within its span.
+fn sample_schema() -> Value {
+    let counts = ["beats", "bytes", "accepted", "came", "resumed", "rescued", "stalled_ms"];
+    let now = ["n", "at_unix_ms", "span_ms", "connections", "online", "held"];
+    let integers = now.into_iter().chain(counts).map(|name| (name, "integer"));
+    let others =
+        [("accepting", "boolean"), ("draining", "boolean"), ("went", "object"), ("late", "array")];
+    let mut sample = object(integers.chain(others));
+    sample["properties"]["went"]["additionalProperties"] = json!({ "type": "integer" });
+    sample["properties"]["late"]["items"] = json!({ "type": "integer" });
+    sample
 }
 
 /// An object that has all of these.

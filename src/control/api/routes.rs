@@ -4,8 +4,8 @@ use std::future::Future;
 use std::pin::Pin;
 
 use crate::control::api::problem::Kind;
-use crate::control::api::{Answer, Asked, clients, node, openapi, snapshot};
-use crate::control::{feed, metrics};
+use crate::control::api::{Answer, Asked, clients, node, openapi, past, snapshot};
+use crate::control::{dashboard, feed, metrics};
 
 /// One path with one method.
 pub(crate) struct Route {
@@ -38,6 +38,9 @@ pub(crate) enum Verb {
 pub(crate) enum Access {
     /// Anybody who can connect: it says nothing but yes or no.
     Open,
+    /// Anybody who can connect: a file of the dashboard, the same for everybody. It is for browsers
+    /// and not in the OpenAPI document.
+    Page,
     /// Whoever has the token.
     Guarded,
 }
@@ -175,6 +178,30 @@ pub(crate) static ROUTES: &[Route] = &[
     },
     Route {
         verb: Verb::Get,
+        path: "/v1/stats/history",
+        id: "showStatsHistory",
+        about: "How things were, about one sample a second, a quarter of an hour back",
+        access: Access::Guarded,
+        query: &[],
+        body: None,
+        success: success(200, "StatsHistory", "Who speaks, and the samples in their order"),
+        problems: &[],
+        run: |asked| Box::pin(past::history(asked)),
+    },
+    Route {
+        verb: Verb::Get,
+        path: "/v1/stats/stream",
+        id: "followStats",
+        about: "How things are, as server-sent events: the latest sample, then each as it is taken",
+        access: Access::Guarded,
+        query: &[FOLLOW],
+        body: None,
+        success: text(EVENT_STREAM, "One sample each, with its boot and number as id"),
+        problems: &[Kind::BadRequest, Kind::Busy],
+        run: |asked| Box::pin(past::stream(asked)),
+    },
+    Route {
+        verb: Verb::Get,
         path: "/v1/events",
         id: "followEvents",
         about: "The ledger as server-sent events, from any position that is kept",
@@ -233,6 +260,30 @@ pub(crate) static ROUTES: &[Route] = &[
         success: success(200, "Done", "They can"),
         problems: &[Kind::NotReady],
         run: |asked| Box::pin(node::readiness(asked)),
+    },
+    Route {
+        verb: Verb::Get,
+        path: "/",
+        id: "dashboard",
+        about: "The dashboard, for browsers",
+        access: Access::Page,
+        query: &[],
+        body: None,
+        success: text("text/html; charset=utf-8", "The page"),
+        problems: &[],
+        run: |asked| Box::pin(dashboard::page(asked)),
+    },
+    Route {
+        verb: Verb::Get,
+        path: "/dashboard/{file}",
+        id: "dashboardFile",
+        about: "What the dashboard is made of",
+        access: Access::Page,
+        query: &[],
+        body: None,
+        success: text("text/javascript; charset=utf-8", "The file"),
+        problems: &[Kind::NoSuchPath],
+        run: |asked| Box::pin(dashboard::file(asked)),
     },
     Route {
         verb: Verb::Get,
