@@ -11,6 +11,7 @@ pub mod events;
 pub mod feed;
 pub mod from_loop;
 pub mod http;
+pub mod hub;
 pub mod journal;
 pub mod limiter;
 pub mod log;

@@ -4,6 +4,7 @@
 //! Never here: protocol, verdicts, files. A turn is a dozen lines and stays so.
 
 mod hearing;
+pub mod line;
 pub mod mailbox;
 mod pace;
 pub mod shards;
