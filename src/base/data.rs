@@ -38,7 +38,7 @@ pub(crate) const fn charge_bytes(topic: &str, body: &[u8]) -> usize {
 pub struct DataTicket {
     /// The session.
     pub epoch: u64,
-    /// Numbers what the session sends, from 0 and without gaps.
+    /// Its number among those of the session that are on their way.
     pub number: u64,
 }
 

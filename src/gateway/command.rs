@@ -213,8 +213,20 @@ pub struct Stats {
     pub bytes_received: u64,
     /// Answers and pings sent, counted when written to the outbox.
     pub frames_sent: u64,
-    /// DATA frames received. They are counted and not carried on.
+    /// DATA frames received.
     pub data_received: u64,
+    /// Those of them that everybody took who wanted them.
+    pub data_taken: u64,
+    /// Those of them that nobody wanted.
+    pub data_unclaimed: u64,
+    /// What DATA that is handed up and not taken counts for against the budget right now, in bytes.
+    pub up_bytes: usize,
+    /// Bytes received right now of clients that are not read until what they sent is taken.
+    pub up_unread_bytes: usize,
+    /// Clients that are not read right now, until what they sent is taken.
+    pub up_stopped: usize,
+    /// How often a client was not read any further, until what it sent was taken.
+    pub up_stops: u64,
     /// Receives that the kernel ended and we asked for again.
     pub receives_rearmed: u64,
     /// Clients whose deadline passed and whom the last look found alive.
@@ -279,6 +291,12 @@ impl Stats {
             bytes_received,
             frames_sent,
             data_received,
+            data_taken,
+            data_unclaimed,
+            up_bytes,
+            up_unread_bytes,
+            up_stopped,
+            up_stops,
             receives_rearmed,
             rescued,
             pings_sent,
@@ -298,6 +316,9 @@ impl Stats {
             (&mut self.online, online),
             (&mut self.events_waiting, events_waiting),
             (&mut self.held, held),
+            (&mut self.up_bytes, up_bytes),
+            (&mut self.up_unread_bytes, up_unread_bytes),
+            (&mut self.up_stopped, up_stopped),
         ] {
             *sum += count;
         }
@@ -311,6 +332,9 @@ impl Stats {
             (&mut self.bytes_received, bytes_received),
             (&mut self.frames_sent, frames_sent),
             (&mut self.data_received, data_received),
+            (&mut self.data_taken, data_taken),
+            (&mut self.data_unclaimed, data_unclaimed),
+            (&mut self.up_stops, up_stops),
             (&mut self.receives_rearmed, receives_rearmed),
             (&mut self.rescued, rescued),
             (&mut self.pings_sent, pings_sent),

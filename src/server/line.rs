@@ -41,7 +41,7 @@ pub(crate) fn open(waker: Waker) -> (LineInside, Line) {
 impl LineInside {
     /// Whether anybody wants DATA.
     pub(crate) fn is_wished(&self) -> bool {
-        self.is_wished.load(Ordering::Relaxed)
+        self.is_wished.load(Ordering::Acquire)
     }
 
     /// For how many records there is room.
@@ -70,7 +70,7 @@ impl LineInside {
 impl Line {
     /// Says whether anybody wants DATA. What was received before may still come afterwards.
     pub fn wish(&self, is_wished: bool) {
-        self.is_wished.store(is_wished, Ordering::Relaxed);
+        self.is_wished.store(is_wished, Ordering::Release);
     }
 
     /// The next record, if there is one.
