@@ -1,11 +1,11 @@
 //! Where DATA of all clients comes together, and is handed to everybody who wants it.
 //!
-//! Whoever wants DATA [subscribes](Hub::subscribe), to one topic or to all, and gets a [`Sink`]: it
-//! [takes](Sink::take) messages in order, and says when it is [done](Sink::done) with them. When all
-//! sinks that a message is for are done with it, its credit goes back to the loop that received it:
-//! the client hears its ACK, and is read on if it had to wait. So whoever is slow holds credit back,
-//! and loses nothing. A message that nobody wants is unclaimed: its credit goes back at once, and
-//! nobody is told that it was taken.
+//! Whoever wants DATA [subscribes](Hub::subscribe), to one topic or to all, and gets a [`Sink`]:
+//! it [takes](Sink::take) messages in order, and says when it is [done](Sink::done) with them. When
+//! all sinks that a message is for are done with it, its credit goes back to the loop that received
+//! it: the client hears its ACK, and is read on if it had to wait. So whoever is slow holds credit
+//! back, and loses nothing. A message that nobody wants is unclaimed: its credit goes back at once,
+//! and nobody is told that it was taken.
 //!
 //! Memory is bounded by others: what is not taken by the credit that the loops give, and what is
 //! taken by [`DATA_RECENT_BYTES_MAX`](limits::DATA_RECENT_BYTES_MAX). Locks are held for copying.

@@ -16,6 +16,7 @@ pub mod journal;
 pub mod limiter;
 pub mod log;
 mod merge;
+pub mod messages;
 pub mod metrics;
 pub mod patient;
 pub mod side;

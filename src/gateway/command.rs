@@ -7,6 +7,7 @@ use crate::base::event::CloseReason;
 use crate::base::ids::{ClientId, ConnId};
 use crate::base::time::{Moment, Span};
 use crate::gateway::lateness::Lateness;
+use crate::gateway::up::UpStats;
 
 /// What an outsider may ask.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -215,18 +216,8 @@ pub struct Stats {
     pub frames_sent: u64,
     /// DATA frames received.
     pub data_received: u64,
-    /// Those of them that everybody took who wanted them.
-    pub data_taken: u64,
-    /// Those of them that nobody wanted.
-    pub data_unclaimed: u64,
-    /// What DATA that is handed up and not taken counts for against the budget right now, in bytes.
-    pub up_bytes: usize,
-    /// Bytes received right now of clients that are not read until what they sent is taken.
-    pub up_unread_bytes: usize,
-    /// Clients that are not read right now, until what they sent is taken.
-    pub up_stopped: usize,
-    /// How often a client was not read any further, until what it sent was taken.
-    pub up_stops: u64,
+    /// What became of them.
+    pub up: UpStats,
     /// Receives that the kernel ended and we asked for again.
     pub receives_rearmed: u64,
     /// Clients whose deadline passed and whom the last look found alive.
@@ -291,12 +282,7 @@ impl Stats {
             bytes_received,
             frames_sent,
             data_received,
-            data_taken,
-            data_unclaimed,
-            up_bytes,
-            up_unread_bytes,
-            up_stopped,
-            up_stops,
+            up,
             receives_rearmed,
             rescued,
             pings_sent,
@@ -316,9 +302,6 @@ impl Stats {
             (&mut self.online, online),
             (&mut self.events_waiting, events_waiting),
             (&mut self.held, held),
-            (&mut self.up_bytes, up_bytes),
-            (&mut self.up_unread_bytes, up_unread_bytes),
-            (&mut self.up_stopped, up_stopped),
         ] {
             *sum += count;
         }
@@ -332,9 +315,6 @@ impl Stats {
             (&mut self.bytes_received, bytes_received),
             (&mut self.frames_sent, frames_sent),
             (&mut self.data_received, data_received),
-            (&mut self.data_taken, data_taken),
-            (&mut self.data_unclaimed, data_unclaimed),
-            (&mut self.up_stops, up_stops),
             (&mut self.receives_rearmed, receives_rearmed),
             (&mut self.rescued, rescued),
             (&mut self.pings_sent, pings_sent),
@@ -347,10 +327,15 @@ impl Stats {
         ] {
             *sum += count;
         }
+        self.up.add(up);
         self.accepting |= accepting;
         self.draining |= draining;
         self.stalled = self.stalled + *stalled;
         self.lateness.add(lateness);
+        self.add_endings(endings);
+    }
+
+    fn add_endings(&mut self, endings: &[Endings]) {
         for (sum, more) in self.endings.iter_mut().zip(endings) {
             sum.count += more.count;
             sum.peer_last = more.peer_last.or(sum.peer_last);

@@ -68,6 +68,7 @@ pub use crate::gateway::command::{
 };
 pub use crate::gateway::lateness::{LATENESS_BOUNDS, Lateness};
 pub use crate::gateway::moves::owner;
+pub use crate::gateway::up::UpStats;
 
 /// The gateway: every connection, every session, and what is to be done about them.
 ///
@@ -269,9 +270,7 @@ impl Gateway {
             draining: self.draining.is_some(),
             events_waiting: self.ledger.waiting(),
             seq_last: self.ledger.seq_last(),
-            up_bytes: self.up.bytes().0,
-            up_unread_bytes: self.up.bytes().1,
-            up_stopped: self.up.stopped(),
+            up: self.up.stats(self.stats.up),
             ..self.stats.clone()
         }
     }

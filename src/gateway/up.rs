@@ -24,6 +24,36 @@ use crate::gateway::requests::Next;
 use crate::tracker::Progress;
 use crate::wire::message::{AckWanted, Message};
 
+/// What became of DATA that was received: counts since the start, unless said otherwise.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct UpStats {
+    /// Everybody who wanted it took it.
+    pub taken: u64,
+    /// Nobody wanted it.
+    pub unclaimed: u64,
+    /// Now: what is handed up and not taken counts for so much against the budget, in bytes.
+    pub bytes: usize,
+    /// Now: bytes that were received of clients that are not read, and wait with them.
+    pub unread_bytes: usize,
+    /// Now: clients that are not read until what they sent is taken.
+    pub stopped: usize,
+    /// How often a client was not read any further.
+    pub stops: u64,
+}
+
+impl UpStats {
+    /// Adds what another shard says of itself.
+    pub(crate) fn add(&mut self, other: &Self) {
+        let Self { taken, unclaimed, bytes, unread_bytes, stopped, stops } = other;
+        self.taken += taken;
+        self.unclaimed += unclaimed;
+        self.bytes += bytes;
+        self.unread_bytes += unread_bytes;
+        self.stopped += stopped;
+        self.stops += stops;
+    }
+}
+
 /// All that is on its way up.
 #[derive(Default)]
 pub(crate) struct UpPath {
@@ -176,7 +206,7 @@ impl Gateway {
     pub(crate) fn on_data(&mut self, conn: ConnId, data: Data<'_>, now: Moment) -> Next {
         self.stats.data_received += 1;
         if !self.up.is_wanted {
-            self.stats.data_unclaimed += 1;
+            self.stats.up.unclaimed += 1;
             return Next::Listen;
         }
         let Some(epoch) = self.live_epoch(conn) else { return Next::Ended };
@@ -228,7 +258,7 @@ impl Gateway {
     fn stop_reading(&mut self, conn: ConnId, epoch: u64) {
         let Some(account) = self.up.accounts.get_mut(&epoch) else { return };
         let Some(connection) = self.tracker.get_mut(conn) else { return };
-        self.stats.up_stops += 1;
+        self.stats.up.stops += 1;
         let since = self.up.stops;
         self.up.stops += 1;
         account.stop = Some(Stop { since, unread: Vec::new(), end: None });
@@ -337,8 +367,8 @@ impl Gateway {
         for credit in credits {
             match (self.up.on_credit(*credit), credit.fate) {
                 (false, _) => self.stats.stale += 1,
-                (true, Fate::Taken) => self.stats.data_taken += 1,
-                (true, Fate::Unclaimed) => self.stats.data_unclaimed += 1,
+                (true, Fate::Taken) => self.stats.up.taken += 1,
+                (true, Fate::Unclaimed) => self.stats.up.unclaimed += 1,
             }
         }
         let mut acks = std::mem::take(&mut self.up.acks);
@@ -394,14 +424,14 @@ impl Gateway {
 }
 
 impl UpPath {
-    /// Charges of what is on its way, in bytes, and bytes received and not read.
-    pub(crate) fn bytes(&self) -> (usize, usize) {
-        (self.bytes, self.unread_bytes)
-    }
-
-    /// How many clients are not read.
-    pub(crate) fn stopped(&self) -> usize {
-        self.stopped.len()
+    /// What `counts` says, and how things are now.
+    pub(crate) fn stats(&self, counts: UpStats) -> UpStats {
+        UpStats {
+            bytes: self.bytes,
+            unread_bytes: self.unread_bytes,
+            stopped: self.stopped.len(),
+            ..counts
+        }
     }
 
     /// Whether it was somebody's.

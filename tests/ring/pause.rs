@@ -173,8 +173,10 @@ fn pausing_and_going_on_races_with_what_comes_and_loses_nothing() {
         let writer = std::thread::spawn(move || {
             let mut peer = peer;
             let said: Vec<u8> = (0..total).map(|n| (n % 251).to_le_bytes()[0]).collect();
-            for piece in said.chunks(977) {
+            for piece in said.chunks(9_770) {
                 peer.write_all(piece).unwrap();
+                // Or all of it would be there before the first pause is answered.
+                std::thread::sleep(Duration::from_millis(2));
             }
             peer
         });

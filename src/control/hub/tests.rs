@@ -1,7 +1,12 @@
-use super::*;
-use crate::base::data::DataTicket;
+//! A hub with pretend loops behind it.
+
+use std::sync::Arc;
+
+use crate::base::data::{Credit, DataRecord, DataTicket, Fate};
 use crate::base::ids::ClientId;
-use crate::base::time::Moment;
+use crate::base::limits;
+use crate::base::time::{Moment, WallAnchor};
+use crate::control::hub::{Ended, Feeder, Hub, Message, Sink, open};
 use crate::os::wake::Waker;
 use crate::server::line::{self, LineInside};
 

@@ -1,8 +1,16 @@
 //! DATA on its way up: who takes it, who is told, and who has to wait.
 
-use super::*;
+use crate::base::config::GatewayConfig;
 use crate::base::data::{Credit, DataRecord, Fate};
-use crate::wire::message::AckWanted;
+use crate::base::event::CloseReason;
+use crate::base::ids::{ClientId, ConnId};
+use crate::base::io::{Chunk, Completion, Found, IoFault, Op, ReceiveEnd};
+use crate::base::limits;
+use crate::base::time::{Moment, Span};
+use crate::gateway::tests::{Stage, config};
+use crate::gateway::{Command, Kick};
+use crate::wire::message::{AckWanted, Message};
+use crate::wire::native::{self, Deframer, Inbound};
 
 /// A small budget: of 8 charges of a thousand bytes.
 const BODY: [u8; 1_000 - limits::DATA_CHARGE_BYTES] = [7; 1_000 - limits::DATA_CHARGE_BYTES];
@@ -103,7 +111,7 @@ fn what_nobody_wants_is_counted_and_kept_nowhere() {
     stage.receive(conn, &frames(1..=20));
     assert!(stage.data().is_empty());
     let stats = stage.gateway.stats();
-    assert_eq!((stats.data_received, stats.data_unclaimed, stats.up_bytes), (20, 20, 0));
+    assert_eq!((stats.data_received, stats.up.unclaimed, stats.up.bytes), (20, 20, 0));
     assert!(stage.send_home(conn).is_empty(), "nobody says that it was taken");
 }
 
@@ -119,7 +127,7 @@ fn an_ack_says_that_everything_up_to_it_was_taken_and_comes_once() {
     assert!(stage.send_home(conn).is_empty(), "the first is not taken yet");
     stage.credit(&records[..1]);
     assert_eq!(stage.send_home(conn), ack(6), "one for all");
-    assert_eq!(stage.gateway.stats().up_bytes, 0);
+    assert_eq!(stage.gateway.stats().up.bytes, 0);
     stage.credit(&records);
     assert!(stage.send_home(conn).is_empty());
     assert_eq!(stage.gateway.stats().stale, 3, "credit comes once");
@@ -134,7 +142,7 @@ fn what_turns_out_to_be_unclaimed_is_not_acknowledged() {
     stage.fate(&records, Fate::Unclaimed);
     assert!(stage.send_home(conn).is_empty());
     let stats = stage.gateway.stats();
-    assert_eq!((stats.data_taken, stats.data_unclaimed, stats.up_bytes), (0, 1, 0));
+    assert_eq!((stats.up.taken, stats.up.unclaimed, stats.up.bytes), (0, 1, 0));
 }
 
 #[test]
@@ -149,8 +157,8 @@ fn who_sends_most_is_stopped_first_and_read_on_in_order() {
     let calms = stage.data();
     assert_eq!(seqs(&calms), [1], "and it is heard");
     let stats = stage.gateway.stats();
-    assert_eq!((stats.up_bytes, stats.up_stopped, stats.up_stops), (6_000, 1, 1));
-    assert_eq!(stats.up_unread_bytes, frames([6]).len());
+    assert_eq!((stats.up.bytes, stats.up.stopped, stats.up.stops), (6_000, 1, 1));
+    assert_eq!(stats.up.unread_bytes, frames([6]).len());
     stage.credit(&calms);
     assert_eq!(stage.send_home(calm), ack(1));
     assert!(!stage.receives(chatty));
@@ -172,7 +180,7 @@ fn who_was_stopped_goes_on_where_it_was_as_soon_as_there_is_credit() {
     assert_eq!(seqs(&stage.data()), [6, 7, 8]);
     assert_eq!(stage.send_home(conn), [ack(2), ack(3)].concat());
     assert!(!stage.receives(conn), "and so it is stopped again");
-    assert_eq!(stage.gateway.stats().up_stops, 2);
+    assert_eq!(stage.gateway.stats().up.stops, 2);
     stage.credit(&records[3..]);
     assert!(!stage.receives(conn));
 }
@@ -234,7 +242,7 @@ fn a_client_that_is_not_read_and_says_nothing_is_judged_as_ever() {
     assert!(stage.receives(conn), "its end is waited for");
     let records = stage.data();
     stage.credit(&records);
-    assert_eq!(stage.gateway.stats().up_bytes, 0, "what it sent is taken all the same");
+    assert_eq!(stage.gateway.stats().up.bytes, 0, "what it sent is taken all the same");
 }
 
 #[test]
@@ -287,10 +295,10 @@ fn a_client_that_is_not_read_can_be_ended_and_is_then_read_for_its_end() {
             assert!(stage.receives(conn));
         }
         let stats = stage.gateway.stats();
-        assert_eq!((stats.online, stats.up_stopped, stats.up_unread_bytes), (0, 0, 0));
+        assert_eq!((stats.online, stats.up.stopped, stats.up.unread_bytes), (0, 0, 0));
         let records = stage.data();
         stage.credit(&records);
-        assert_eq!(stage.gateway.stats().up_bytes, 0);
+        assert_eq!(stage.gateway.stats().up.bytes, 0);
     }
 }
 
@@ -305,10 +313,10 @@ fn memory_has_a_bound_that_no_credit_moves() {
             stage.receive(conn, &piece);
         }
         let stats = stage.gateway.stats();
-        assert!(stats.up_bytes + stats.up_unread_bytes <= most);
+        assert!(stats.up.bytes + stats.up.unread_bytes <= most);
     }
     assert_eq!(stage.gateway.stats().ended(CloseReason::Busy), 1);
-    assert_eq!(stage.gateway.stats().up_unread_bytes, 0);
+    assert_eq!(stage.gateway.stats().up.unread_bytes, 0);
 }
 
 #[test]
@@ -323,16 +331,16 @@ fn those_who_wait_are_read_on_some_in_each_turn_and_nobody_is_forgotten() {
         stage.receive(*conn, &frames([1]));
         stage.paused(*conn);
     }
-    let stopped = stage.gateway.stats().up_stopped;
+    let stopped = stage.gateway.stats().up.stopped;
     assert!(stopped > count - 9, "{stopped}");
     let records = stage.data();
     stage.credit(&records);
-    assert_eq!(stage.gateway.stats().up_stopped, stopped - limits::TURN_RESUMES_MAX);
+    assert_eq!(stage.gateway.stats().up.stopped, stopped - limits::TURN_RESUMES_MAX);
     assert_eq!(stage.gateway.next_wake(), Some(Moment::ZERO), "the others wait for no sleep");
     for _ in 0..3 {
         stage.pass(Span::ZERO);
     }
-    assert_eq!(stage.gateway.stats().up_stopped, 0);
+    assert_eq!(stage.gateway.stats().up.stopped, 0);
     let receives = conns.iter().filter(|conn| stage.receives(**conn)).count();
     assert_eq!(receives, stopped);
 }
@@ -351,7 +359,7 @@ fn who_comes_back_to_its_session_hears_what_was_taken_meanwhile() {
     let chunk = Chunk::from(vec![1]);
     stage.complete(Completion::Sent { conn, chunk, result: Err(fault) });
     let stats = stage.gateway.stats();
-    assert_eq!((stats.held, stats.up_stopped, stats.up_unread_bytes), (1, 0, 0));
+    assert_eq!((stats.held, stats.up.stopped, stats.up.unread_bytes), (1, 0, 0));
     let records = stage.data();
     stage.credit(&records[..3]);
     let again = stage.connect();
