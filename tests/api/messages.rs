@@ -108,9 +108,10 @@ struct Chatty {
 
 impl Chatty {
     fn start(gate: SocketAddr, messages: u32) -> Self {
+        // Made first: a slow machine takes longer than a client may be silent.
+        let unsent = (1..=messages).flat_map(|seq| data(seq, "t", &[b'x'; BODY_BYTES])).collect();
         let caller = Caller::login(gate, "chatty");
         caller.stream.set_nonblocking(true).expect("an option");
-        let unsent = (1..=messages).flat_map(|seq| data(seq, "t", &[b'x'; BODY_BYTES])).collect();
         Self { caller, unsent, sent: 0 }
     }
 
