@@ -165,7 +165,9 @@ impl Account {
     /// last of them wants to be told, if any does.
     fn forget_ended(&mut self) -> Option<u32> {
         let mut ack = None;
-        while let Some(sent) = self.sent.pop_front_if(|sent| sent.is_over) {
+        while self.sent.front().is_some_and(|sent| sent.is_over)
+            && let Some(sent) = self.sent.pop_front()
+        {
             self.first += 1;
             if sent.ack == AckWanted::Yes {
                 ack = Some(sent.seq);

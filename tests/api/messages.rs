@@ -138,11 +138,11 @@ const MESSAGES: u32 = 2_000;
 fn pong(caller: &mut Caller) {
     caller.say(&Message::Ping { reply: Reply::Wanted, payload: b"x" });
     loop {
-        match caller.hear() {
-            Word::Pong(_) => return,
-            Word::Other(_) => {}
-            other => panic!("{other:?}"),
+        let word = caller.hear();
+        if matches!(word, Word::Pong(_)) {
+            return;
         }
+        assert!(matches!(word, Word::Other(_)), "{word:?}");
     }
 }
 
