@@ -67,14 +67,20 @@ impl Gateway {
                 Next::Ended => return,
             }
         }
-        self.after_received(conn, deframer, begun_at.unwrap_or(now));
+        self.after_received(conn, deframer, begun_at, now);
     }
 
     /// All complete frames were acted on, and what is left was begun at that moment: answers go
     /// out, and the next deadline is set.
-    fn after_received(&mut self, conn: ConnId, rest: Deframer, begun_at: Moment) {
+    fn after_received(
+        &mut self,
+        conn: ConnId,
+        rest: Deframer,
+        begun_at: Option<Moment>,
+        now: Moment,
+    ) {
         let Some(connection) = self.tracker.get_mut(conn) else { return };
-        connection.keep_begun(rest, begun_at);
+        connection.keep_begun(rest, begun_at.unwrap_or(now));
         match &connection.state {
             State::Live(_) => {}
             // Nothing is said before HELLO, and its deadline stands.
@@ -83,7 +89,11 @@ impl Gateway {
             }
         }
         let has_to_send = !connection.outbox.is_empty();
-        if connection.look == Look::None
+        if connection.hearing == Hearing::Stopped {
+            if connection.look == Look::None {
+                self.rearm(conn, now);
+            }
+        } else if connection.look == Look::None
             && let Some(deadline) = connection.next_deadline(&self.config)
         {
             self.tracker.touch(conn, deadline);

@@ -356,7 +356,7 @@ impl Gateway {
             self.receive_again(conn);
         }
         if !is_looked_at {
-            self.rearm(conn);
+            self.rearm(conn, now);
         }
     }
 

@@ -8,6 +8,7 @@ use crate::base::time::Moment;
 use crate::gateway::connection::{Hearing, Look, State, WaitsFor};
 use crate::gateway::requests::PROBE;
 use crate::gateway::{Gateway, reason_of};
+use crate::wire::message::{Message, Reply};
 
 impl Gateway {
     /// Takes who is due, at most a batch; the rest is due in the next turn.
@@ -31,7 +32,7 @@ impl Gateway {
                 if !self.config.mode.server_pings() {
                     self.tell_suspect(conn, now);
                 }
-                self.rearm(conn);
+                self.rearm(conn, now);
                 self.say(conn, &PROBE, now);
                 self.send_waiting(conn);
             }
@@ -46,7 +47,10 @@ impl Gateway {
                         self.tell_suspect(conn, now);
                     }
                 } else {
-                    self.rearm(conn);
+                    self.rearm(conn, now);
+                    if is_stopped {
+                        self.show_life(conn, now);
+                    }
                 }
             }
             State::Held(_) => self.end_held(conn, None, now),
@@ -78,7 +82,15 @@ impl Gateway {
         if let State::Live(session) = &connection.state {
             let later = now + session.rhythm().interval;
             self.tracker.touch(conn, later);
+            self.show_life(conn, now);
         }
+    }
+
+    /// A client that we do not read waits for answers to its beats in vain, and is not to take us
+    /// for dead.
+    fn show_life(&mut self, conn: ConnId, now: Moment) {
+        self.say(conn, &Message::Ping { reply: Reply::NotWanted, payload: &[] }, now);
+        self.send_waiting(conn);
     }
 
     /// Whether this client is suspect from its probe on, rather than from its deadline.
@@ -93,12 +105,17 @@ impl Gateway {
         is_probed && !self.config.mode.server_pings()
     }
 
-    /// Sets the deadline that holds if nothing more is heard.
-    pub(crate) fn rearm(&mut self, conn: ConnId) {
+    /// Sets the deadline that holds if nothing more is heard. Whoever is not read is shown a sign
+    /// of life in every interval until then.
+    pub(crate) fn rearm(&mut self, conn: ConnId, now: Moment) {
         let Some(connection) = self.tracker.get(conn) else { return };
-        if let Some(deadline) = connection.next_deadline(&self.config) {
-            self.tracker.touch(conn, deadline);
+        let Some(mut deadline) = connection.next_deadline(&self.config) else { return };
+        if connection.hearing == Hearing::Stopped
+            && let State::Live(session) = &connection.state
+        {
+            deadline = deadline.min(now + session.rhythm().interval);
         }
+        self.tracker.touch(conn, deadline);
     }
 
     /// What the last look found. Everything received before it was handed in before it.
@@ -146,7 +163,7 @@ impl Gateway {
                 if !self.is_probed(conn) {
                     self.tell_rescued(conn, Rescue::Heard, now);
                 }
-                self.rearm(conn);
+                self.rearm(conn, now);
             }
             // Its bytes wait to be read: nobody is judged for our slowness. They are read before
             // the wheel turns again, and if they complete no frame the next look finds nothing.

@@ -205,6 +205,22 @@ fn the_chattiest_waits_while_a_reader_is_slow_and_others_do_not() {
 }
 
 #[test]
+fn the_python_client_says_something_until_somebody_has_taken_it() {
+    let (gate, admin) = start(&[]);
+    let mut follower = Follower::start(admin, "/v1/messages?topic=door", "");
+    let output = std::process::Command::new("python3")
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/client.py"))
+        .args([&gate.address.ip().to_string(), &gate.address.port().to_string(), "py-1"])
+        .args(["--interval-ms", "1000", "--beats", "2", "--say", "open", "--topic", "door"])
+        .output()
+        .expect("python3 is installed");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("taken up to seq=1"), "{said}");
+    let event = &follower.events(1)[0];
+    assert_eq!((&event["client"], &event["text"]), (&"py-1".into(), &"open".into()));
+}
+
+#[test]
 fn whoever_takes_nothing_is_given_up_and_nobody_waits_for_it_any_longer() {
     let (gate, admin) = start_small(&[]);
     let _slow = Follower::start_keeping_little(admin, "/v1/messages");

@@ -9,7 +9,7 @@ use crate::base::limits;
 use crate::base::time::{Moment, Span};
 use crate::gateway::tests::{Stage, config};
 use crate::gateway::{Command, Kick};
-use crate::wire::message::{AckWanted, Message};
+use crate::wire::message::{AckWanted, Message, Reply};
 use crate::wire::native::{self, Deframer, Inbound};
 
 /// A small budget: of 8 charges of a thousand bytes.
@@ -243,6 +243,35 @@ fn a_client_that_is_not_read_and_says_nothing_is_judged_as_ever() {
     let records = stage.data();
     stage.credit(&records);
     assert_eq!(stage.gateway.stats().up.bytes, 0, "what it sent is taken all the same");
+}
+
+/// It waits for the answer to a PING that we have not read.
+#[test]
+fn a_client_that_is_not_read_is_shown_in_every_interval_that_we_live() {
+    for unread in [5, 6] {
+        let mut stage = stage();
+        let conn = stage.online("a");
+        stage.receive(conn, &frames(1..=unread));
+        let mut ping = Vec::new();
+        native::encode(&Message::Ping { reply: Reply::NotWanted, payload: &[] }, &mut ping);
+        for interval in 0..10 {
+            for _ in 0..15 {
+                stage.pass(Span::from_millis(1_001));
+                if stage.looks(conn) {
+                    let found = Found::Bytes;
+                    stage.complete(Completion::Looked { conn, found, tcp: None });
+                }
+            }
+            // Once more where its deadline passes.
+            let sent = stage.send_home(conn);
+            assert!(sent == ping || sent == ping.repeat(2), "{interval}: {sent:?}");
+        }
+        let records = stage.data();
+        stage.credit(&records);
+        stage.pass(Span::from_secs(16));
+        let sent = stage.send_home(conn);
+        assert!(!sent.ends_with(&ping), "it is read");
+    }
 }
 
 #[test]
