@@ -13,6 +13,7 @@ use crate::control::auth::{self, Token};
 use crate::control::door::{self, LoopHandle, Teller};
 use crate::control::events::Identity;
 use crate::control::http::{self, Bound, HttpThread};
+use crate::control::hub::Hub;
 use crate::os::clock::Clock;
 use crate::os::random;
 use crate::server::shards::Switchboard;
@@ -116,12 +117,13 @@ impl OpenAdmin {
     /// Starts to serve.
     pub fn serve(
         self,
+        hub: Hub,
         identity: Identity,
         gateway: GatewayConfig,
         journal: Option<JournalView>,
     ) -> Result<HttpThread, CliError> {
         let Admin { bound, token } = self.admin;
-        let api = Api::new(self.handle, identity, gateway, token, journal);
+        let api = Api::new(self.handle, hub, identity, gateway, token, journal);
         http::spawn(bound, api)
             .map_err(|cause| CliError::machine(format!("cannot serve the admin API: {cause}")))
     }

@@ -5,6 +5,7 @@
 //! [`ServeArgs`] has a default here.
 
 mod top;
+pub mod up;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -176,6 +177,9 @@ pub struct ServeArgs {
     /// Bytes that may wait for one client that does not read (default: 65536)
     #[arg(long, value_name = "BYTES", help_heading = "Limits")]
     pub outbox_bytes: Option<u32>,
+    /// How much of what clients send up may wait.
+    #[command(flatten)]
+    pub up: up::UpArgs,
 
     /// Whether TCP probes silent connections too (default: on)
     #[arg(long, value_name = "on|off", value_parser = choice(&SWITCH), help_heading = "TCP",

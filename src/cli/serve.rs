@@ -94,8 +94,9 @@ pub fn serve(options: &ServeOptions) -> Result<(), CliError> {
     let (admin, teller) = admin.map(|admin| admin.open(&asker, clock)).unzip();
     let view = journal_view(options, door.as_ref());
     let source = FromLoop::new(readers, clock).with_transport(transport_feed).with_door(teller);
+    let (source, hub) = source.with_hub();
     let side = side::spawn(source, writer, door).map_err(no_thread)?;
-    let http = admin.map(|admin| admin.serve(identity, gateway, view)).transpose()?;
+    let http = admin.map(|admin| admin.serve(hub, identity, gateway, view)).transpose()?;
     let signals = watch_signals(asker, options.gateway.drain_timeout)?;
     tracing::info!("{ready}");
     let outcome = run_to_the_end(shards);
@@ -192,6 +193,7 @@ fn plans_of_shards(
         let connections_total = plan.connections_max;
         let gateway = GatewayConfig {
             connections_max: one.connections_max,
+            up_bytes_max: up_bytes_of_one(gateway.up_bytes_max, plan.shards),
             shard: Shard { index, count: plan.shards, key, connections_total },
             seed: random::u64(),
             ..gateway.clone()
@@ -199,6 +201,11 @@ fn plans_of_shards(
         (driver, gateway)
     });
     Ok(plans.collect())
+}
+
+/// A shard's part of the budget for DATA.
+fn up_bytes_of_one(all: usize, shards: u16) -> usize {
+    (all / usize::from(shards.max(1))).max(limits::UP_BYTES_MIN)
 }
 
 /// Turns all loops until they are drained, says how their verdicts went, and closes the doors to

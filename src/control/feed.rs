@@ -26,10 +26,10 @@ use crate::control::events;
 use crate::control::journal::{Entry, Position, ReadError, Reader};
 use crate::control::transport;
 
-const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
+pub(crate) const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
 /// Says nothing, and shows that the feed is alive.
 pub(crate) const HEARTBEAT: &[u8] = b": alive\n\n";
-const LAST_EVENT_ID: &str = "last-event-id";
+pub(crate) const LAST_EVENT_ID: &str = "last-event-id";
 
 /// `GET /v1/events`
 pub(crate) async fn events(asked: Asked) -> Answer {

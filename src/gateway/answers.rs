@@ -116,7 +116,7 @@ impl Gateway {
         };
         self.say(conn, &beat, now);
         self.send_waiting(conn);
-        self.rearm_unless_looked_at(conn);
+        self.rearm_unless_looked_at(conn, now);
         Reply::Done
     }
 
@@ -126,10 +126,10 @@ impl Gateway {
         (self.config.interval_wish_min.min(own), self.config.interval_wish_max.max(own))
     }
 
-    fn rearm_unless_looked_at(&mut self, conn: ConnId) {
+    fn rearm_unless_looked_at(&mut self, conn: ConnId, now: Moment) {
         let Some(connection) = self.tracker.get(conn) else { return };
         if connection.look == Look::None {
-            self.rearm(conn);
+            self.rearm(conn, now);
         }
     }
 }
