@@ -12,6 +12,7 @@ pub mod feed;
 pub mod from_loop;
 pub mod http;
 pub mod journal;
+pub mod ledger;
 pub mod limiter;
 pub mod log;
 mod merge;

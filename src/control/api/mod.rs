@@ -37,6 +37,7 @@ use crate::control::auth::{self, Token};
 use crate::control::door::LoopHandle;
 use crate::control::events::Identity;
 use crate::control::journal::Health;
+use crate::control::ledger::Ledger;
 
 /// All that the API needs to know.
 pub struct Api {
@@ -82,6 +83,15 @@ impl Api {
             journal,
             followers: Arc::new(Semaphore::new(limits::FEED_FOLLOWERS_MAX)),
             snapshots: Arc::new(Semaphore::new(1)),
+        }
+    }
+
+    /// Where the ledger can be read.
+    pub(crate) fn ledger(&self) -> Ledger {
+        Ledger {
+            door: self.door.clone(),
+            identity: self.identity.clone(),
+            journal: self.journal.as_ref().map(|journal| journal.folder.clone()),
         }
     }
 }
