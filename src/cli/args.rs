@@ -4,6 +4,8 @@
 //! `cli::config`, where the file and the environment have joined them; that is why nothing in
 //! [`ServeArgs`] has a default here.
 
+mod webhook;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -24,6 +26,8 @@ use crate::control::events::EventsTarget;
 use crate::control::journal::Position;
 use crate::control::log::{LogFormat, LogLevel};
 use crate::load::dialect::Dialect;
+
+pub use crate::cli::args::webhook::WebhookArgs;
 
 /// Holds long-lived TCP connections and knows within one tick which of a million is gone
 #[derive(Clone, Debug, Parser)]
@@ -89,6 +93,12 @@ A class is said once a flag, or in the file as a table:
   [class.lock]
   grace = \"30s\"
   duplicate = \"reject\"
+
+A webhook likewise:
+  --webhook audit:url=https://backend.example/hook,secret-file=/etc/audit.key
+  [webhook.audit]
+  url = \"https://backend.example/hook\"
+  secret-file = \"/etc/audit.key\"
 
 SIGUSR1 makes it log how its verdicts go.
 
@@ -221,6 +231,9 @@ pub struct ServeArgs {
     /// standard output (default: nowhere)
     #[arg(long, value_name = "PATH|-", value_parser = parse_events, help_heading = "Output")]
     pub transport_events: Option<EventsTarget>,
+    /// Where events are sent in batches.
+    #[command(flatten)]
+    pub webhooks: WebhookArgs,
     /// Where the admin API is, or off; a port that is taken matters only when asked for
     /// (default: 127.0.0.1:7071)
     #[arg(long, value_name = "ADDR:PORT|off", value_parser = parse_admin, help_heading = "Admin")]
@@ -453,6 +466,8 @@ pub enum CtlCommand {
     Snapshot,
     /// Print how things are
     Stats,
+    /// Print how the webhooks are
+    Webhooks,
 }
 
 /// `ctl clients` as typed.

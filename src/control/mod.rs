@@ -21,3 +21,4 @@ pub mod patient;
 pub mod side;
 pub mod summary;
 pub mod transport;
+pub mod webhook;

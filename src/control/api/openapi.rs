@@ -206,6 +206,14 @@ fn answer_schemas() -> Value {
                 "clients": { "type": "array", "items": reference("Present") },
             },
         },
+        "Webhook": webhook_schema(),
+        "WebhookList": {
+            "type": "object",
+            "required": ["webhooks"],
+            "properties": {
+                "webhooks": { "type": "array", "items": reference("Webhook") },
+            },
+        },
         "Draining": object([("draining", "boolean"), ("within_ms", "integer")]),
         "Stats": {
             "type": "object",
@@ -219,6 +227,19 @@ fn answer_schemas() -> Value {
             "additionalProperties": { "type": ["number", "boolean"] },
         },
     })
+}
+
+/// How one stream to one target is.
+fn webhook_schema() -> Value {
+    let texts = ["target", "stream", "url", "state", "position"].map(|name| (name, "string"));
+    let counts = ["lag", "batches", "events", "failures", "retries", "resets", "missed"];
+    let mut webhook = object(texts.into_iter().chain(counts.map(|name| (name, "integer"))));
+    webhook["properties"]["state"]["enum"] = json!(["ok", "failing", "off"]);
+    let properties = &mut webhook["properties"];
+    properties["last_success_unix_ms"] = json!({ "type": "integer" });
+    properties["last_failure_unix_ms"] = json!({ "type": "integer" });
+    properties["last_failure"] = json!({ "type": "string" });
+    webhook
 }
 
 /// An object that has all of these.

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 use crate::control::api::problem::Kind;
-use crate::control::api::{Answer, Asked, clients, node, openapi, snapshot};
+use crate::control::api::{Answer, Asked, clients, node, openapi, snapshot, webhooks};
 use crate::control::{feed, metrics};
 
 /// One path with one method.
@@ -196,6 +196,18 @@ pub(crate) static ROUTES: &[Route] = &[
         success: text(EVENT_STREAM, "One event each, with its boot and tseq as id"),
         problems: &[Kind::BadRequest, Kind::Untold, Kind::Gone, Kind::Busy],
         run: |asked| Box::pin(feed::transport(asked)),
+    },
+    Route {
+        verb: Verb::Get,
+        path: "/v1/webhooks",
+        id: "listWebhooks",
+        about: "How the webhooks are: every stream of every target",
+        access: Access::Guarded,
+        query: &[],
+        body: None,
+        success: success(200, "WebhookList", "The targets; none where none is configured"),
+        problems: &[],
+        run: |asked| Box::pin(webhooks::list(asked)),
     },
     Route {
         verb: Verb::Get,
