@@ -62,15 +62,28 @@ impl Ledger {
         Position { boot: self.identity.boot, seq: self.door.newest().seq }
     }
 
+    /// Where to go on when what follows `at` is gone: the oldest place behind it that is kept;
+    /// where there is none such, the oldest.
+    pub(crate) async fn oldest_after(&self, at: Position) -> Position {
+        let oldest = self.oldest().await;
+        // A journal can be behind the memory, if its disk does not take it.
+        match oldest <= at && at.boot == self.identity.boot {
+            true => self.oldest_in_memory(),
+            false => oldest,
+        }
+    }
+
+    fn oldest_in_memory(&self) -> Position {
+        Position { boot: self.identity.boot, seq: self.door.events_forgotten_up_to() }
+    }
+
     /// The oldest place from which nothing is missing.
     pub(crate) async fn oldest(&self) -> Position {
-        let in_memory =
-            Position { boot: self.identity.boot, seq: self.door.events_forgotten_up_to() };
-        let Some(folder) = self.journal.clone() else { return in_memory };
+        let Some(folder) = self.journal.clone() else { return self.oldest_in_memory() };
         let opened = in_background(move || Reader::from_oldest(&folder)).await;
         match opened {
             Ok(Ok(reader)) => reader.position(),
-            Ok(Err(_)) | Err(_) => in_memory,
+            Ok(Err(_)) | Err(_) => self.oldest_in_memory(),
         }
     }
 }

@@ -112,7 +112,7 @@ fn reference(name: &str) -> Value {
 
 fn schemas() -> Value {
     let mut all = answer_schemas();
-    for (name, schema) in body_schemas() {
+    for (name, schema) in body_schemas().into_iter().chain(webhook_schemas()) {
         all[name] = schema;
     }
     all
@@ -206,14 +206,6 @@ fn answer_schemas() -> Value {
                 "clients": { "type": "array", "items": reference("Present") },
             },
         },
-        "Webhook": webhook_schema(),
-        "WebhookList": {
-            "type": "object",
-            "required": ["webhooks"],
-            "properties": {
-                "webhooks": { "type": "array", "items": reference("Webhook") },
-            },
-        },
         "Draining": object([("draining", "boolean"), ("within_ms", "integer")]),
         "Stats": {
             "type": "object",
@@ -229,8 +221,8 @@ fn answer_schemas() -> Value {
     })
 }
 
-/// How one stream to one target is.
-fn webhook_schema() -> Value {
+/// How the webhooks are: each stream to each target.
+fn webhook_schemas() -> [(&'static str, Value); 2] {
     let texts = ["target", "stream", "url", "state", "position"].map(|name| (name, "string"));
     let counts = ["lag", "batches", "events", "failures", "retries", "resets", "missed"];
     let mut webhook = object(texts.into_iter().chain(counts.map(|name| (name, "integer"))));
@@ -239,7 +231,12 @@ fn webhook_schema() -> Value {
     properties["last_success_unix_ms"] = json!({ "type": "integer" });
     properties["last_failure_unix_ms"] = json!({ "type": "integer" });
     properties["last_failure"] = json!({ "type": "string" });
-    webhook
+    let list = json!({
+        "type": "object",
+        "required": ["webhooks"],
+        "properties": { "webhooks": { "type": "array", "items": reference("Webhook") } },
+    });
+    [("Webhook", webhook), ("WebhookList", list)]
 }
 
 /// An object that has all of these.

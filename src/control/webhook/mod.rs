@@ -1,9 +1,9 @@
 //! Webhooks: what happens, in batches, to backends that are asked to take them; in order, and at
 //! least once.
 //!
-//! A thread beside everything else: it reads what all who follow read, and the loop knows nothing of
-//! it. For each stream of each target a `Worker` gathers a batch, sends it until it is taken, and
-//! keeps the position. A target that is down for long costs one batch of memory.
+//! A thread beside everything else: it reads what all who follow read, and the loop knows nothing
+//! of it. For each stream of each target a `Worker` gathers a batch, sends it until it is taken,
+//! and keeps the position. A target that is down for long costs one batch of memory.
 
 mod backoff;
 mod batch;

@@ -246,7 +246,7 @@ async fn connect_tcp(host: &str, port: u16, patience: Span) -> io::Result<TcpStr
     Err(last)
 }
 
-/// What a status means. Redirects are not followed: what is signed for one place is not for another.
+/// What a status means. Redirects are not followed: what is meant for one place is for no other.
 fn judge<B>(response: &Response<B>) -> Outcome {
     let status = response.status();
     match status {

@@ -142,7 +142,8 @@ impl Supply {
 
     /// What follows is lost: goes on with the oldest event that is kept, and has it said.
     async fn give_up(&mut self, into: &mut Gathering, detail: String) -> Findings {
-        let (at, next) = (into.at(), self.ledger.oldest().await);
+        let at = into.at();
+        let next = self.ledger.oldest_after(at).await;
         let Position { boot, seq } = self.reset.as_ref().map_or(at, ResetLine::taken);
         let is_countable = at.boot == next.boot;
         let missed = if is_countable { next.seq.saturating_sub(at.seq) } else { 0 };
