@@ -71,6 +71,7 @@ impl Stage {
             | Op::Connect(_)
             | Op::Discard { .. }
             | Op::Receive { .. }
+            | Op::Pause { .. }
             | Op::Send { .. }
             | Op::Look { .. }
             | Op::SetUserTimeout { .. }

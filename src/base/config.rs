@@ -296,6 +296,9 @@ pub struct GatewayConfig {
     pub payload_bytes_max: u16,
     /// Bytes that may wait for one client.
     pub outbox_bytes_max: usize,
+    /// Bytes of DATA of all clients together that may be handed up and not taken, before clients
+    /// are not read any further.
+    pub up_bytes_max: usize,
     /// What becomes of `TCP_USER_TIMEOUT`.
     pub user_timeout: UserTimeout,
     /// Whether transport events are told beside the ledger.
@@ -336,6 +339,7 @@ impl Default for GatewayConfig {
             reconnect_window: limits::RECONNECT_WINDOW,
             payload_bytes_max: limits::PAYLOAD_BYTES_DEFAULT,
             outbox_bytes_max: limits::OUTBOX_BYTES_MAX,
+            up_bytes_max: limits::UP_BYTES_DEFAULT,
             user_timeout: UserTimeout::FollowTimeout,
             transport_events: TransportEvents::Untold,
             epoch_first: 1,

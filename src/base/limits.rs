@@ -171,6 +171,26 @@ pub const LOG_LINES_WAITING_MAX: usize = 8 * 1_024;
 pub const LOG_CAUSES_MAX: usize = 64;
 /// Between two lines of the log with the same cause.
 pub const LOG_PAUSE: Span = Span::from_secs(1);
+/// Bytes of DATA that are handed up and not taken yet, of all clients together, unless configured
+/// otherwise. Clients that have more of them than is left over are not read until there is more.
+pub const UP_BYTES_DEFAULT: usize = 8 * 1_024 * 1_024;
+/// Least that a loop can have of them: a few of the largest frames.
+pub const UP_BYTES_MIN: usize = 4 * PAYLOAD_BYTES_LIMIT;
+/// Most that can be configured.
+pub const UP_BYTES_LIMIT: usize = 4 * 1_024 * 1_024 * 1_024;
+/// What a loop keeps at most on top of twice that, before whoever sends more is sent away: what had
+/// been received of clients before the kernel stopped reading them, two turns' worth of a ring.
+pub const UP_OVERSHOOT_BYTES: usize = 2 * RECEIVE_BUFFERS as usize * RECEIVE_BUFFER_BYTES;
+/// What a DATA frame counts for beside its topic and body: about what it costs to keep.
+pub const DATA_CHARGE_BYTES: usize = 256;
+/// Slots of the queues of DATA from a loop, and of credit to it. What is more waits where it is.
+pub const DATA_QUEUE_MAX: usize = 4_096;
+/// Bytes of DATA that were taken and are kept for followers who come back.
+pub const DATA_RECENT_BYTES_MAX: usize = 4 * 1_024 * 1_024;
+/// Messages that a follower is handed at once, and their bytes, but for one that is longer.
+pub const DATA_BATCH_MAX: usize = 128;
+/// The bytes of those.
+pub const DATA_BATCH_BYTES_MAX: usize = 64 * 1_024;
 /// Slots of the queue of commands to the loop, and of replies from it.
 pub const COMMAND_QUEUE_MAX: usize = 1_024;
 
@@ -328,6 +348,10 @@ pub const DRAIN_BATCH_MAX: u32 = 1_024;
 pub const TURN_ARRIVALS_MAX: usize = 1_024;
 /// Commands taken in one turn.
 pub const TURN_COMMANDS_MAX: usize = 256;
+/// Credits taken in one turn.
+pub const TURN_CREDITS_MAX: usize = 4_096;
+/// Clients that are read again in one turn.
+pub const TURN_RESUMES_MAX: usize = 64;
 /// Events handed to the side thread in one turn.
 pub const TURN_EVENTS_MAX: usize = 4_096;
 /// Standing still for so long beyond a sleep is a stall, and is credited to every client.
@@ -433,6 +457,8 @@ const _: () = {
     assert!(CONNECTIONS_DEFAULT <= CONNECTIONS_LIMIT);
     assert!(CONNECTIONS_LIMIT as u64 + (REFUSALS_MAX as u64) < 1 << 24); // slot bits of a token
     assert!(CONNECTIONS_LIMIT as u64 + ((REFUSALS_MAX + ARRIVALS_MAX) as u64) < 1 << 24);
+    assert!(UP_BYTES_MIN > DATA_CHARGE_BYTES + PAYLOAD_BYTES_LIMIT); // the largest frame fits
+    assert!(UP_BYTES_DEFAULT >= UP_BYTES_MIN && UP_BYTES_DEFAULT <= UP_BYTES_LIMIT);
     assert!(SHARDS_MAX <= 1 << 8); // a shard and a slot are one number of 32 bits outside
     assert!(MOVE_BYTES_MAX >= HANDSHAKE_BYTES_MAX + RECEIVE_BUFFER_BYTES);
     assert!(RING_CQ_ENTRIES >= 2 * RING_SQ_ENTRIES);

@@ -4,6 +4,7 @@
 //! Never here: behaviour. Values only; whatever decides something lives further up.
 
 pub mod config;
+pub mod data;
 pub mod event;
 pub mod ids;
 pub mod io;

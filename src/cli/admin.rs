@@ -11,7 +11,7 @@ use crate::control::api::{Api, JournalView};
 use crate::control::auth::{self, Token};
 use crate::control::http::{self, Bound, HttpThread};
 use crate::control::ledger::Ledger;
-use crate::control::webhook::Webhooks;
+use crate::control::webhook::{Sources, Webhooks};
 use crate::os::random;
 
 /// Where the admin API is, unless told otherwise: this machine only.
@@ -104,8 +104,8 @@ impl Admin {
         journal: Option<JournalView>,
     ) -> Result<HttpThread, CliError> {
         let Self { bound, token } = self;
-        let Ledger { door, identity, .. } = webhooks.ledger().clone();
-        let api = Api::new(door, identity, gateway, token, journal).with_webhooks(webhooks);
+        let Sources { ledger: Ledger { door, identity, .. }, hub } = webhooks.sources().clone();
+        let api = Api::new(door, hub, identity, gateway, token, journal).with_webhooks(webhooks);
         http::spawn(bound, api)
             .map_err(|cause| CliError::machine(format!("cannot serve the admin API: {cause}")))
     }

@@ -4,6 +4,7 @@
 //! `cli::config`, where the file and the environment have joined them; that is why nothing in
 //! [`ServeArgs`] has a default here.
 
+pub mod up;
 mod webhook;
 
 use std::net::SocketAddr;
@@ -180,6 +181,9 @@ pub struct ServeArgs {
     /// Bytes that may wait for one client that does not read (default: 65536)
     #[arg(long, value_name = "BYTES", help_heading = "Limits")]
     pub outbox_bytes: Option<u32>,
+    /// How much of what clients send up may wait.
+    #[command(flatten)]
+    pub up: up::UpArgs,
 
     /// Whether TCP probes silent connections too (default: on)
     #[arg(long, value_name = "on|off", value_parser = choice(&SWITCH), help_heading = "TCP",

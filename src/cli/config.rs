@@ -253,6 +253,7 @@ fn gateway_config(args: &ServeArgs, rhythm: Rhythm) -> Result<GatewayConfig, Cli
         },
         payload_bytes_max,
         outbox_bytes_max: outbox(args.outbox_bytes, payload_bytes_max)?,
+        up_bytes_max: args.up.bytes()?,
         user_timeout: user_timeout(args.user_timeout)?,
         ..defaults
     })
@@ -466,6 +467,7 @@ mod tests {
             drain_timeout,
             payload_bytes_max,
             outbox_bytes_max,
+            up_bytes_max,
             reconnect_window: (from, to),
             interval_wish_min,
             ..
@@ -484,6 +486,7 @@ mod tests {
             ("drain-timeout", brief(drain_timeout)),
             ("max-payload", payload_bytes_max.to_string()),
             ("outbox-bytes", outbox_bytes_max.to_string()),
+            ("up-bytes", up_bytes_max.to_string()),
             ("reconnect-window", format!("{}..{}", brief(from), brief(to))),
             ("min-interval", brief(interval_wish_min)),
             ("keepalive-count", limits::KEEPALIVE_COUNT_DEFAULT.to_string()),

@@ -412,7 +412,11 @@ mod tests {
             ("journal-segment-bytes", "65536"),
             ("journal-retain-bytes", "0x1_0000_0000"),
             ("transport-events", "\"t\""),
-            ("webhook", "{ a = { url = \"http://b/\", batch-max = 7, streams = [\"events\"] } }"),
+            (
+                "webhook",
+                "{ a = { url = \"http://b/\", batch-max = 7, streams = [\"events\"], \
+                 topics = [\"a+b\", \"c,d\"] } }",
+            ),
             ("admin", "\"off\""),
             ("admin-token-file", "\"t\""),
             ("log-format", "\"json\""),
@@ -437,7 +441,8 @@ mod tests {
             args.class,
             [parse_class("lock:grace=9s,duplicate=take-over").expect("a class")]
         );
-        let webhook = parse_webhook("a:url=http://b/,batch-max=7,streams=events");
+        let webhook =
+            parse_webhook("a:url=http://b/,batch-max=7,streams=events,topics=a%2Bb+c%2Cd");
         assert_eq!(args.webhooks.webhook, [webhook.expect("a webhook")]);
     }
 

@@ -22,6 +22,7 @@ use crate::control::api::JournalView;
 use crate::control::door::{self, LoopHandle};
 use crate::control::events::{EventWriter, EventsTarget, Identity};
 use crate::control::from_loop::FromLoop;
+use crate::control::hub::Hub;
 use crate::control::journal::{
     self, Cut, Door, JournalOptions, JournalOutcome, JournalThread, Recovered, Writer,
 };
@@ -30,7 +31,7 @@ use crate::control::log;
 use crate::control::side::{self, Outcome};
 use crate::control::summary;
 use crate::control::transport::{self, TransportFeed, TransportThread};
-use crate::control::webhook::Webhooks;
+use crate::control::webhook::{Sources, Webhooks};
 use crate::gateway::Command;
 use crate::os::clock::Clock;
 use crate::os::driver::DriverConfig;
@@ -100,8 +101,9 @@ pub fn serve(options: &ServeOptions) -> Result<(), CliError> {
     let (heard, teller) = is_heard.then(|| door::open(Arc::clone(&asker), clock)).unzip();
     let view = journal_view(options, door.as_ref());
     let source = FromLoop::new(readers, clock).with_transport(transport_feed).with_door(teller);
+    let (source, hub) = source.with_hub();
     let side = side::spawn(source, writer, door).map_err(no_thread)?;
-    let webhooks = heard.map(|door| start_webhooks(options, door, &identity)).transpose()?;
+    let webhooks = heard.map(|door| start_webhooks(options, door, hub, &identity)).transpose()?;
     let api = admin.zip(webhooks.clone());
     let http = api.map(|(admin, webhooks)| admin.serve(webhooks, gateway, view)).transpose()?;
     let signals = watch_signals(asker, options.gateway.drain_timeout)?;
@@ -131,11 +133,12 @@ fn journal_view(options: &ServeOptions, door: Option<&Door>) -> Option<JournalVi
 fn start_webhooks(
     options: &ServeOptions,
     door: LoopHandle,
+    hub: Hub,
     identity: &Identity,
 ) -> Result<Webhooks, CliError> {
     let journal = options.journal.as_ref().map(|journal| journal.folder.clone());
     let ledger = Ledger { door, identity: identity.clone(), journal };
-    webhooks::start(ledger, &options.webhooks)
+    webhooks::start(Sources { ledger, hub }, &options.webhooks)
 }
 
 /// Takes over the journal, and says what was found.
@@ -212,6 +215,7 @@ fn plans_of_shards(
         let connections_total = plan.connections_max;
         let gateway = GatewayConfig {
             connections_max: one.connections_max,
+            up_bytes_max: up_bytes_of_one(gateway.up_bytes_max, plan.shards),
             shard: Shard { index, count: plan.shards, key, connections_total },
             seed: random::u64(),
             ..gateway.clone()
@@ -219,6 +223,11 @@ fn plans_of_shards(
         (driver, gateway)
     });
     Ok(plans.collect())
+}
+
+/// A shard's part of the budget for DATA.
+fn up_bytes_of_one(all: usize, shards: u16) -> usize {
+    (all / usize::from(shards.max(1))).max(limits::UP_BYTES_MIN)
 }
 
 /// Turns all loops until they are drained, says how their verdicts went, and closes the doors to

@@ -93,6 +93,13 @@ pub enum ValueError {
     /// Not what a webhook could be sent.
     #[error("expected one or several of {} with + between, each once", stream_words())]
     WebhookStream,
+    /// Not topics.
+    #[error(
+        "expected 1 to {} topics of at most {} bytes with + between; a + in one is %2B",
+        limits::WEBHOOK_TOPICS_MAX,
+        limits::TOPIC_BYTES_MAX
+    )]
+    WebhookTopics,
     /// Not a number.
     #[error("expected a whole number")]
     WebhookCount,

@@ -12,16 +12,16 @@ use crate::base::time::Span;
 use crate::cli::error::CliError;
 use crate::cli::tables::nearest_key;
 use crate::cli::values::{ValueError, parse_span};
-use crate::control::ledger::Ledger;
-use crate::control::webhook::Webhooks;
 use crate::control::webhook::target::{self, Beginning, Scheme, Stream, Target, TargetUrl};
+use crate::control::webhook::{Sources, Webhooks};
 
 /// The keys of a webhook.
-pub const WEBHOOK_KEYS: [&str; 9] = [
+pub const WEBHOOK_KEYS: [&str; 10] = [
     "url",
     "secret-file",
     "ca-file",
     "streams",
+    "topics",
     "batch-max",
     "batch-wait",
     "timeout",
@@ -29,7 +29,7 @@ pub const WEBHOOK_KEYS: [&str; 9] = [
     "from",
 ];
 /// Those that are lists in the file.
-pub const WEBHOOK_LISTS: [&str; 1] = ["streams"];
+pub const WEBHOOK_LISTS: [&str; 2] = ["streams", "topics"];
 /// Those that are numbers in the file.
 pub const WEBHOOK_NUMBERS: [&str; 1] = ["batch-max"];
 /// What stands between the entries of a list in one text.
@@ -48,6 +48,8 @@ pub struct WebhookArg {
     pub ca_file: Option<PathBuf>,
     /// What is sent.
     pub streams: Option<Vec<Stream>>,
+    /// Of which topics messages are sent.
+    pub topics: Option<Vec<String>>,
     /// Most entries of a batch.
     pub batch_max: Option<usize>,
     /// How long a batch gathers.
@@ -81,6 +83,7 @@ impl WebhookArg {
             "secret-file" => self.secret_file.replace(path(value)?).is_none(),
             "ca-file" => self.ca_file.replace(path(value)?).is_none(),
             "streams" => self.streams.replace(streams(value)?).is_none(),
+            "topics" => self.topics.replace(topics(value)?).is_none(),
             "batch-max" => self.batch_max.replace(count(value)?).is_none(),
             "batch-wait" => self.batch_wait.replace(parse_span(value)?).is_none(),
             "timeout" => self.timeout.replace(parse_span(value)?).is_none(),
@@ -102,6 +105,7 @@ impl WebhookArg {
             secret_file: self.secret_file.clone().or(lower.secret_file.clone()),
             ca_file: self.ca_file.clone().or(lower.ca_file.clone()),
             streams: self.streams.clone().or(lower.streams.clone()),
+            topics: self.topics.clone().or(lower.topics.clone()),
             batch_max: self.batch_max.or(lower.batch_max),
             batch_wait: self.batch_wait.or(lower.batch_wait),
             timeout: self.timeout.or(lower.timeout),
@@ -134,6 +138,14 @@ impl WebhookArg {
                     .to_owned(),
             );
         }
+        let topics = self.topics.clone().unwrap_or_default();
+        if !topics.is_empty() && !streams.contains(&Stream::Messages) {
+            return refuse(
+                "topics says which messages are sent, but streams has no messages; leave topics \
+                 out, or add messages to streams"
+                    .to_owned(),
+            );
+        }
         let span = |key: &str, typed: Option<Span>, min, max, default| {
             let span = typed.unwrap_or(default);
             if span < min || span > max {
@@ -154,7 +166,7 @@ impl WebhookArg {
             secret_file: self.secret_file.clone(),
             ca_file: self.ca_file.clone(),
             streams,
-            topics: Vec::new(),
+            topics,
             batch_max,
             batch_wait: span(
                 "batch-wait",
@@ -220,6 +232,13 @@ fn streams(text: &str) -> Result<Vec<Stream>, ValueError> {
     if streams.is_empty() { Err(ValueError::WebhookStream) } else { Ok(streams) }
 }
 
+fn topics(text: &str) -> Result<Vec<String>, ValueError> {
+    let topics = list(text)?;
+    let fits = |topic: &String| topic.len() <= limits::TOPIC_BYTES_MAX;
+    let is_fine = (1..=limits::WEBHOOK_TOPICS_MAX).contains(&topics.len());
+    if is_fine && topics.iter().all(fits) { Ok(topics) } else { Err(ValueError::WebhookTopics) }
+}
+
 /// The entries of a list; what would be taken for something else is written as in a URL.
 fn list(text: &str) -> Result<Vec<String>, ValueError> {
     let entries = text.split(LIST_DELIMITER).filter(|entry| !entry.is_empty());
@@ -263,8 +282,8 @@ pub fn check(targets: &[Target]) -> Result<(), CliError> {
 }
 
 /// Starts the webhooks; targets can be added, changed and removed later.
-pub fn start(ledger: Ledger, targets: &[Target]) -> Result<Webhooks, CliError> {
-    let webhooks = Webhooks::new(ledger);
+pub fn start(sources: Sources, targets: &[Target]) -> Result<Webhooks, CliError> {
+    let webhooks = Webhooks::new(sources);
     let started = webhooks.reload(targets.to_vec());
     started.map_err(|error| CliError::machine(error.to_string()))?;
     Ok(webhooks)
@@ -288,16 +307,16 @@ mod tests {
     #[test]
     fn a_webhook_is_a_name_and_its_keys() {
         let text = "audit:url=https://a.example:8443/hook?x=y,secret-file=/etc/key,ca-file=ca.pem,\
-                    streams=events+transport,batch-max=10,batch-wait=0s,timeout=3s,retry-max=1min,\
-                    from=start";
+                    streams=events+messages+transport,topics=orders+a%2Bb,batch-max=10,\
+                    batch-wait=0s,timeout=3s,retry-max=1min,from=start";
         let targets = meant(&[webhook(text)], Told::Told).expect("all is well");
         let expected = Target {
             name: "audit".to_owned(),
             url: "https://a.example:8443/hook?x=y".parse().expect("a URL"),
             secret_file: Some("/etc/key".into()),
             ca_file: Some("ca.pem".into()),
-            streams: vec![Stream::Events, Stream::Transport],
-            topics: Vec::new(),
+            streams: vec![Stream::Events, Stream::Messages, Stream::Transport],
+            topics: vec!["orders".to_owned(), "a+b".to_owned()],
             batch_max: 10,
             batch_wait: Span::ZERO,
             timeout: Span::from_secs(3),
@@ -335,9 +354,12 @@ mod tests {
             ("audit:url=http://u:p@b/", "without a user"),
             ("audit:uri=http://b/", "unknown key 'uri'; did you mean 'url'?"),
             ("audit:timeout=1s,timeout=2s", "timeout stands there twice"),
-            ("audit:streams=event", "expected one or several of events, transport with + between"),
-            ("audit:streams=", "expected one or several of events, transport"),
-            ("audit:streams=events+events", "expected one or several of events, transport"),
+            (
+                "audit:streams=event",
+                "expected one or several of events, messages, transport with + between",
+            ),
+            ("audit:streams=", "expected one or several of events, messages"),
+            ("audit:streams=events+events", "expected one or several of events, messages"),
             ("audit:batch-max=many", "expected a whole number"),
             ("audit:from=yesterday", "expected now or start"),
             ("audit:secret-file=", "expected a path"),
@@ -345,6 +367,8 @@ mod tests {
             ("a:url=http://b/,timeout=1ms", "webhook a: timeout 1ms is out of bounds; expected "),
             ("a:url=http://b/,retry-max=2h", "webhook a: retry-max 7200s is out of bounds"),
             ("a:url=http://b/,batch-wait=2min", "webhook a: batch-wait 120s is out of bounds"),
+            ("audit:topics=", "expected 1 to 64 topics of at most 255 bytes with + between"),
+            ("a:url=http://b/,topics=t", "webhook a: topics says which messages are sent, but"),
             ("a:url=http://b/,ca-file=c", "webhook a: ca-file says who vouches"),
             ("a:url=http://b/,streams=transport", "webhook a: streams has transport, but there"),
         ] {

@@ -24,10 +24,10 @@ use crate::control::journal::Position;
 use crate::control::ledger::{Lost, Trail};
 use crate::control::transport;
 
-const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
+pub(crate) const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
 /// Says nothing, and shows that the feed is alive.
-const HEARTBEAT: &[u8] = b": alive\n\n";
-const LAST_EVENT_ID: &str = "last-event-id";
+pub(crate) const HEARTBEAT: &[u8] = b": alive\n\n";
+pub(crate) const LAST_EVENT_ID: &str = "last-event-id";
 
 /// `GET /v1/events`
 pub(crate) async fn events(asked: Asked) -> Answer {
@@ -63,7 +63,7 @@ pub(crate) async fn transport(asked: Asked) -> Answer {
     Ok(response)
 }
 
-fn place(api: &Api) -> Result<OwnedSemaphorePermit, Problem> {
+pub(crate) fn place(api: &Api) -> Result<OwnedSemaphorePermit, Problem> {
     let most = limits::FEED_FOLLOWERS_MAX;
     let place = api.followers.clone().try_acquire_owned();
     place.map_err(|_| Problem::new(Kind::Busy, format!("{most} follow already")))

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use crate::base::event::{CloseReason, Record, TransportRecord};
 use crate::base::time::{Moment, Span, WallAnchor};
 use crate::control::door::{Report, Teller};
+use crate::control::hub::{self, Feeder, Hub};
 use crate::control::journal::Page;
 use crate::control::merge::Merge;
 use crate::control::side::{Source, Supply};
@@ -36,6 +37,8 @@ pub struct FromLoop {
     transport: Option<TransportFeed>,
     /// `None`: nobody asks and nobody follows.
     door: Option<Teller>,
+    /// `None`: nobody takes DATA.
+    hub: Option<Feeder>,
 }
 
 /// What is heard from one shard.
@@ -88,6 +91,7 @@ impl FromLoop {
             pages: Vec::new(),
             transport: None,
             door: None,
+            hub: None,
         }
     }
 
@@ -96,6 +100,14 @@ impl FromLoop {
     pub fn with_transport(mut self, feed: Option<TransportFeed>) -> Self {
         self.transport = feed;
         self
+    }
+
+    /// Brings DATA of all shards to a hub, from which whoever wants it takes it.
+    pub fn with_hub(mut self) -> (Self, Hub) {
+        let lines = self.ears.iter_mut().filter_map(|ear| ear.reader.take_line());
+        let (hub, feeder) = hub::open(lines.collect());
+        self.hub = Some(feeder);
+        (self, hub)
     }
 
     /// Puts up at `door` what is heard, and hands out answers there.
@@ -288,6 +300,13 @@ impl FromLoop {
         self.ears.iter().all(|ear| ear.reader.has_ended())
     }
 
+    /// Brings in DATA, whatever becomes of the events.
+    fn gather(&mut self) {
+        if let Some(hub) = &mut self.hub {
+            hub.gather(self.wall);
+        }
+    }
+
     fn take(&mut self, limit: usize, into: &mut Vec<Record>) -> Supply {
         // Other news takes no room: whoever gets no record may believe that there was none.
         let begin = into.len();
@@ -321,6 +340,7 @@ impl FromLoop {
 impl Source for FromLoop {
     fn take_records(&mut self, limit: usize, into: &mut Vec<Record>) -> Supply {
         let supply = self.take(limit, into);
+        self.gather();
         if let Some(door) = &mut self.door {
             door.wake();
         }
@@ -333,6 +353,8 @@ impl Source for FromLoop {
 
     fn wait(&mut self, at_most: Span) {
         self.ears.iter().for_each(|ear| ear.reader.listen());
+        // What comes behind this wakes whoever sleeps.
+        self.gather();
         if !self.has_news() {
             mailbox::sleep(at_most);
         }
@@ -343,6 +365,7 @@ impl Source for FromLoop {
         let until = self.clock.now() + span;
         while self.clock.now() < until && !self.have_all_ended() {
             mailbox::sleep(until.since(self.clock.now()));
+            self.gather();
         }
     }
 

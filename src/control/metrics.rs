@@ -220,6 +220,24 @@ pub(crate) static METRICS: &[Metric] = &[
     }),
     metric("heartwheel_frames_sent", "Frames sent", |s| count(s.stats.frames_sent)),
     metric("heartwheel_data_received", "DATA frames received", |s| count(s.stats.data_received)),
+    metric("heartwheel_data_taken", "DATA frames that everybody took who wanted them", |s| {
+        count(s.stats.up.taken)
+    }),
+    metric("heartwheel_data_unclaimed", "DATA frames that nobody wanted", |s| {
+        count(s.stats.up.unclaimed)
+    }),
+    metric("heartwheel_up_bytes", "DATA not taken yet, as it counts against --up-bytes", |s| {
+        gauge(s.stats.up.bytes)
+    }),
+    metric("heartwheel_up_unread_bytes", "Bytes received of clients that are not read now", |s| {
+        gauge(s.stats.up.unread_bytes)
+    }),
+    metric("heartwheel_up_paused", "Clients that are not read until their DATA is taken", |s| {
+        gauge(s.stats.up.stopped)
+    }),
+    metric("heartwheel_up_pauses", "Times that a client was not read any further", |s| {
+        count(s.stats.up.stops)
+    }),
     metric("heartwheel_received_bytes", "Bytes received", |s| count(s.stats.bytes_received)),
     metric("heartwheel_sessions_resumed", "Sessions that went on by another connection", |s| {
         count(s.stats.resumed)

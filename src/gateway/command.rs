@@ -7,6 +7,7 @@ use crate::base::event::CloseReason;
 use crate::base::ids::{ClientId, ConnId};
 use crate::base::time::{Moment, Span};
 use crate::gateway::lateness::Lateness;
+use crate::gateway::up::UpStats;
 
 /// What an outsider may ask.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -213,8 +214,10 @@ pub struct Stats {
     pub bytes_received: u64,
     /// Answers and pings sent, counted when written to the outbox.
     pub frames_sent: u64,
-    /// DATA frames received. They are counted and not carried on.
+    /// DATA frames received.
     pub data_received: u64,
+    /// What became of them.
+    pub up: UpStats,
     /// Receives that the kernel ended and we asked for again.
     pub receives_rearmed: u64,
     /// Clients whose deadline passed and whom the last look found alive.
@@ -279,6 +282,7 @@ impl Stats {
             bytes_received,
             frames_sent,
             data_received,
+            up,
             receives_rearmed,
             rescued,
             pings_sent,
@@ -323,10 +327,15 @@ impl Stats {
         ] {
             *sum += count;
         }
+        self.up.add(up);
         self.accepting |= accepting;
         self.draining |= draining;
         self.stalled = self.stalled + *stalled;
         self.lateness.add(lateness);
+        self.add_endings(endings);
+    }
+
+    fn add_endings(&mut self, endings: &[Endings]) {
         for (sum, more) in self.endings.iter_mut().zip(endings) {
             sum.count += more.count;
             sum.peer_last = more.peer_last.or(sum.peer_last);

@@ -22,6 +22,7 @@ pub(crate) struct Connection {
     /// In which turn the kernel ended its receive and we armed it again, the latest time.
     pub(crate) rearmed_in: u32,
     pub(crate) receive: Receive,
+    pub(crate) hearing: Hearing,
     peer: Peer,
 }
 
@@ -147,8 +148,19 @@ pub(crate) enum WaitsFor {
 pub(crate) enum Receive {
     /// It does.
     Armed,
+    /// It was asked to stop, and has not said that it has.
+    Pausing,
+    /// It does not, until it is asked again.
+    Paused,
     /// It does not, and will not again: the peer is done, or the connection is.
     Over,
+}
+
+/// Whether we act on what the client says, or keep it until those who take its DATA have caught up.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Hearing {
+    Open,
+    Stopped,
 }
 
 impl Connection {
@@ -161,6 +173,7 @@ impl Connection {
             look: Look::None,
             rearmed_in: 0,
             receive: Receive::Over,
+            hearing: Hearing::Open,
             peer: peer.into(),
         }
     }

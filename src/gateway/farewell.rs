@@ -4,7 +4,7 @@ use crate::base::event::{CloseReason, ComeBack, Event};
 use crate::base::ids::ConnId;
 use crate::base::io::{Chunk, CloseHow, IoFault, Op};
 use crate::base::time::{Moment, Span};
-use crate::gateway::connection::{Farewell, State, WaitsFor};
+use crate::gateway::connection::{Farewell, Hearing, Receive, State, WaitsFor};
 use crate::gateway::{Gateway, reason_of};
 use crate::wire::message::Message;
 use crate::wire::native;
@@ -111,8 +111,14 @@ impl Gateway {
         }
         connection.state = State::Leaving { until, waits_for };
         connection.begun = None;
+        connection.hearing = Hearing::Open;
+        // What it still sends is read for its end, and so that our close does not cut off our word.
+        let is_deaf = connection.receive == Receive::Paused;
         self.stats.frames_sent += 1;
         self.tracker.touch(conn, until);
+        if is_deaf {
+            self.receive_again(conn);
+        }
         self.send_waiting(conn);
     }
 
@@ -123,6 +129,7 @@ impl Gateway {
             return;
         }
         connection.state = State::Closing;
+        connection.hearing = Hearing::Open;
         connection.begun = None;
         connection.outbox.forget(&mut self.chunks);
         self.tracker.disarm(conn);

@@ -36,6 +36,7 @@ mod sessions;
 #[cfg(test)]
 mod tests;
 mod transport;
+mod up;
 mod verdict;
 
 use std::collections::BTreeMap;
@@ -50,13 +51,16 @@ use crate::base::io::{
 use crate::base::limits;
 use crate::base::time::{Moment, Span, WallAnchor};
 use crate::gateway::answers::session_of;
-use crate::gateway::connection::{ChunkPool, Connection, Look, Receive, Socket, State, WaitsFor};
+use crate::gateway::connection::{
+    ChunkPool, Connection, Hearing, Look, Receive, Socket, State, WaitsFor,
+};
 use crate::gateway::events::Ledger;
 use crate::gateway::farewell::Word;
 use crate::gateway::lived::LivedTime;
 use crate::gateway::recent::RecentClients;
 use crate::gateway::sessions::HeldSessions;
 use crate::gateway::transport::TransportQueue;
+use crate::gateway::up::UpPath;
 use crate::tracker::{Progress, Tracker, TrackerConfig};
 
 pub use crate::gateway::command::{
@@ -64,6 +68,7 @@ pub use crate::gateway::command::{
 };
 pub use crate::gateway::lateness::{LATENESS_BOUNDS, Lateness};
 pub use crate::gateway::moves::owner;
+pub use crate::gateway::up::UpStats;
 
 /// The gateway: every connection, every session, and what is to be done about them.
 ///
@@ -77,6 +82,7 @@ pub struct Gateway {
     transport: Option<TransportQueue>,
     recent: RecentClients,
     held: HeldSessions,
+    up: UpPath,
     chunks: ChunkPool,
     ops: Vec<Op>,
     /// About to be moved: said to the kernel when operations are taken next.
@@ -138,6 +144,7 @@ impl Gateway {
             },
             recent: RecentClients::new(config.hash_key),
             held: HeldSessions::default(),
+            up: UpPath::default(),
             chunks: ChunkPool::default(),
             ops: Vec::new(),
             departures: BTreeMap::new(),
@@ -192,6 +199,7 @@ impl Gateway {
         self.turn = self.turn.wrapping_add(1);
         self.expire(now);
         self.drain_further(now);
+        self.read_on(now);
         if self.accepting.paused_until.is_some_and(|until| until <= now) {
             self.accepting.paused_until = None;
             self.ask_for_connections();
@@ -262,6 +270,7 @@ impl Gateway {
             draining: self.draining.is_some(),
             events_waiting: self.ledger.waiting(),
             seq_last: self.ledger.seq_last(),
+            up: self.up.stats(self.stats.up),
             ..self.stats.clone()
         }
     }
@@ -333,13 +342,17 @@ impl Gateway {
                 State::Greeting { .. } | State::Live(_) => {
                     let is_looked_at = connection.look != Look::None;
                     assert!(is_watched != is_looked_at, "{conn}: nobody stays for ever");
-                    assert_eq!(connection.receive, Receive::Armed, "whoever is here is heard");
+                    match is_live {
+                        true => self.check_hearing(conn, connection.hearing, connection.receive),
+                        false => assert_eq!(connection.receive, Receive::Armed, "{conn} is heard"),
+                    }
                 }
                 State::Leaving { .. } => assert!(is_watched, "{conn}: nobody leaves for ever"),
                 State::Held(_) => assert!(is_watched, "{conn}: nobody is held for ever"),
                 State::Closing => {}
             }
         }
+        self.check_up();
         assert_eq!(held, self.held.count());
         assert!(self.held.remembered() <= 2 * self.capacity() + limits::HELD_ROOM_MIN);
         assert_eq!(live + held, self.tracker.named());
@@ -459,20 +472,31 @@ impl Gateway {
             return;
         };
         connection.receive = Receive::Over;
+        if connection.hearing == Hearing::Stopped && self.on_stopped_receive_ended(conn, end) {
+            return;
+        }
         match end {
             ReceiveEnd::Starved | ReceiveEnd::Interrupted => {
-                if !matches!(connection.state, State::Closing | State::Held(_)) {
-                    connection.receive = Receive::Armed;
-                    connection.rearmed_in = self.turn;
-                    self.stats.receives_rearmed += 1;
-                    self.ops.push(Op::Receive { conn });
-                }
+                self.stats.receives_rearmed += 1;
+                self.receive_again(conn);
             }
+            // It is to be read on before the kernel had stopped.
+            ReceiveEnd::Paused => self.receive_again(conn),
             ReceiveEnd::Eof => self.on_gone(conn, CloseReason::ClosedByPeer, now),
             ReceiveEnd::Fault(fault) => {
                 self.on_gone(conn, reason_of(fault), now);
                 self.on_broken_before_move(conn, fault, now);
             }
+        }
+    }
+
+    /// Asks for a receive where the kernel ended one, unless nobody listens any more.
+    pub(crate) fn receive_again(&mut self, conn: ConnId) {
+        let Some(connection) = self.tracker.get_mut(conn) else { return };
+        if !matches!(connection.state, State::Closing | State::Held(_)) {
+            connection.receive = Receive::Armed;
+            connection.rearmed_in = self.turn;
+            self.ops.push(Op::Receive { conn });
         }
     }
 

@@ -4,8 +4,9 @@ use crate::base::event::{CloseReason, Rescue};
 use crate::base::ids::ConnId;
 use crate::base::time::{Moment, Span};
 use crate::gateway::Gateway;
-use crate::gateway::connection::{Look, Preface, State, Watch};
+use crate::gateway::connection::{Hearing, Look, Preface, State, Watch};
 use crate::gateway::sessions::Wish;
+use crate::gateway::up::Data;
 use crate::wire::message::{Message, Reply};
 use crate::wire::native::{self, Deframer, Inbound};
 
@@ -13,6 +14,8 @@ use crate::wire::native::{self, Deframer, Inbound};
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Next {
     Listen,
+    /// Not now: what follows is kept.
+    Stopped,
     Ended,
 }
 
@@ -30,6 +33,15 @@ impl Gateway {
             State::Closing => return self.send_behind(conn, bytes, now),
             State::Held(_) | State::Leaving { .. } => return,
         }
+        match connection.hearing {
+            Hearing::Open => self.take_apart(conn, bytes, now),
+            Hearing::Stopped => self.keep_unread(conn, bytes, now),
+        }
+    }
+
+    /// Acts on each frame of these bytes, until the client is not to be read any further.
+    pub(crate) fn take_apart(&mut self, conn: ConnId, bytes: &[u8], now: Moment) {
+        let Some(connection) = self.tracker.get_mut(conn) else { return };
         let (mut deframer, mut begun_at) = connection.take_begun();
         let mut rest = bytes;
         loop {
@@ -46,8 +58,13 @@ impl Gateway {
                     Next::Ended
                 }
             };
-            if next == Next::Ended {
-                return;
+            match next {
+                Next::Listen => {}
+                Next::Stopped => {
+                    self.keep_unread(conn, rest, now);
+                    break;
+                }
+                Next::Ended => return,
             }
         }
         self.after_received(conn, deframer, begun_at.unwrap_or(now));
@@ -160,9 +177,8 @@ impl Gateway {
                 Reply::NotWanted => Next::Listen,
             },
             Message::Pong { .. } | Message::Ack { .. } => Next::Listen,
-            Message::Data { .. } => {
-                self.stats.data_received += 1;
-                Next::Listen
+            Message::Data { seq, ack, topic, body } => {
+                self.on_data(conn, Data { seq: *seq, ack: *ack, topic, body }, now)
             }
             Message::Bye { .. } => self.refuse(conn, CloseReason::Bye, now),
             Message::Hello { .. }

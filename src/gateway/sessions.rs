@@ -10,7 +10,7 @@ use crate::base::limits;
 use crate::base::time::{Moment, Span};
 use crate::gateway::Gateway;
 use crate::gateway::connection::{
-    Connection, Held, Receive, Session, Socket, State, WaitsFor, Watch,
+    Connection, Hearing, Held, Receive, Session, Socket, State, WaitsFor, Watch,
 };
 use crate::gateway::recent::Fight;
 use crate::gateway::requests::Next;
@@ -112,7 +112,11 @@ impl Gateway {
         // Said after it was written down: should even this be too much, OFFLINE follows ONLINE.
         let token: &[u8] = if class.grace == Span::ZERO { &[] } else { &token };
         let welcome = self.welcome((epoch, rhythm), entry, token, now);
-        self.answer(conn, &welcome, now)
+        let next = self.answer(conn, &welcome, now);
+        if next == Next::Listen && entry != Entry::New {
+            self.on_up_resumed(epoch, conn, now);
+        }
+        next
     }
 
     /// The policies a client gets: those of its class, at the interval it wishes for, within
@@ -204,6 +208,7 @@ impl Gateway {
         match &connection.state {
             State::Live(session) => {
                 let (epoch, since_s) = (session.epoch, session.since_s);
+                self.up.on_lost(epoch);
                 self.stats.count_ending(CloseReason::Replaced, peer);
                 let replaced = CloseReason::Replaced;
                 let goaway = Message::Goaway {
@@ -315,14 +320,18 @@ impl Gateway {
             let until = now + grace;
             let session = session.clone();
             let held = Held { session, reason, evidence, lost_at: now, socket: Socket::Closing };
+            let epoch = held.session.epoch;
             connection.state = State::Held(Box::new(held));
+            connection.hearing = Hearing::Open;
             connection.begun = None;
+            self.up.on_lost(epoch);
             connection.outbox.forget(&mut self.chunks);
             self.tracker.touch(conn, until);
             self.hold(conn);
             return true;
         }
         let (epoch, last_beat, remote) = (session.epoch, session.last_beat, connection.peer());
+        self.up.on_over(epoch);
         let Some(client) = self.tracker.unname(conn) else { return false };
         self.recent.on_offline(client.as_str(), reason, last_beat, now);
         let last_beat = self.time.clock(last_beat);
@@ -339,6 +348,7 @@ impl Gateway {
         let evidence = Evidence { held: now.since(held.lost_at), ..held.evidence };
         let (epoch, last_beat, remote) =
             (held.session.epoch, held.session.last_beat, connection.peer());
+        self.up.on_over(epoch);
         if let Some(client) = self.tracker.unname(conn) {
             self.recent.on_offline(client.as_str(), reason, last_beat, now);
             let last_beat = self.time.clock(last_beat);

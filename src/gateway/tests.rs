@@ -23,6 +23,7 @@ mod moves;
 mod sessions;
 mod strangers;
 mod transport;
+mod up;
 
 /// A gateway, and what it asked for.
 struct Stage {

@@ -5,7 +5,7 @@ use crate::base::ids::ConnId;
 use crate::base::io::{CloseHow, Found, Op, TcpFacts};
 use crate::base::limits;
 use crate::base::time::Moment;
-use crate::gateway::connection::{Look, State, WaitsFor};
+use crate::gateway::connection::{Hearing, Look, State, WaitsFor};
 use crate::gateway::requests::PROBE;
 use crate::gateway::{Gateway, reason_of};
 
@@ -36,10 +36,13 @@ impl Gateway {
                 self.send_waiting(conn);
             }
             State::Greeting { .. } | State::Live(_) => {
+                let is_stopped = connection.hearing == Hearing::Stopped;
                 if connection.overdue(&self.config, now).is_some() {
-                    connection.look = Look::UnderWay { since: now };
-                    self.ops.push(Op::Look { conn });
-                    if !self.is_probed(conn) {
+                    if is_stopped && self.has_unread(conn) {
+                        return self.look_later(conn, now);
+                    }
+                    self.begin_look(conn, now);
+                    if !self.is_probed(conn) && !is_stopped {
                         self.tell_suspect(conn, now);
                     }
                 } else {
@@ -59,6 +62,22 @@ impl Gateway {
                 }
             }
             State::Closing => {}
+        }
+    }
+
+    fn begin_look(&mut self, conn: ConnId, now: Moment) {
+        if let Some(connection) = self.tracker.get_mut(conn) {
+            connection.look = Look::UnderWay { since: now };
+            self.ops.push(Op::Look { conn });
+        }
+    }
+
+    /// A client that we do not read has said something. It lives until that was read.
+    fn look_later(&mut self, conn: ConnId, now: Moment) {
+        let Some(connection) = self.tracker.get(conn) else { return };
+        if let State::Live(session) = &connection.state {
+            let later = now + session.rhythm().interval;
+            self.tracker.touch(conn, later);
         }
     }
 
@@ -100,12 +119,17 @@ impl Gateway {
         let Look::UnderWay { since } = std::mem::replace(&mut connection.look, Look::None) else {
             return;
         };
+        let is_stopped = connection.hearing == Hearing::Stopped;
         match &connection.state {
             State::Greeting { .. } | State::Live(_) => {}
             State::Held(_) | State::Leaving { .. } | State::Closing => return,
         }
         let was_deaf = connection.rearmed_in == self.turn;
-        match (found, connection.overdue(&self.config, since)) {
+        let overdue = connection.overdue(&self.config, since);
+        if is_stopped && (found == Found::Bytes || self.has_unread(conn)) {
+            return self.look_later(conn, now);
+        }
+        match (found, overdue) {
             // The kernel did not listen for it until just now: what it said may not be here yet.
             (Found::Nothing, Some(_)) if was_deaf => {
                 let next_turn = now + self.config.tick;

@@ -13,6 +13,7 @@ use crate::base::time::{Span, WallAnchor};
 use crate::gateway::{Command, Reply, Stats};
 use crate::os::driver::DriverStats;
 use crate::os::wake::Waker;
+use crate::server::line::{self, Line, LineInside};
 
 /// What the loop tells.
 #[derive(Debug)]
@@ -60,6 +61,8 @@ pub(crate) struct Inside {
     news: rtrb::Producer<News>,
     answers: rtrb::Producer<News>,
     reader: Arc<OnceLock<Thread>>,
+    /// By which DATA goes up.
+    pub(crate) line: LineInside,
 }
 
 /// Asks the loop. For one thread.
@@ -74,6 +77,7 @@ pub struct Reader {
     news: rtrb::Consumer<News>,
     answers: rtrb::Consumer<News>,
     reader: Arc<OnceLock<Thread>>,
+    line: Option<Line>,
 }
 
 /// Opens the door.
@@ -82,14 +86,17 @@ pub(crate) fn open(waker: Waker) -> (Inside, Asker, Reader) {
     let (news_in, news_out) = rtrb::RingBuffer::new(limits::EVENT_QUEUE_MAX);
     let (answers_in, answers_out) = rtrb::RingBuffer::new(limits::COMMAND_QUEUE_MAX);
     let reader = Arc::new(OnceLock::new());
+    let (line_inside, line) = line::open(waker.clone());
     let inside = Inside {
         questions: questions_out,
         news: news_in,
         answers: answers_in,
         reader: Arc::clone(&reader),
+        line: line_inside,
     };
     let asker = Asker { questions: questions_in, waker, ticket_next: 1 };
-    (inside, asker, Reader { news: news_out, answers: answers_out, reader })
+    let line = Some(line);
+    (inside, asker, Reader { news: news_out, answers: answers_out, reader, line })
 }
 
 impl Inside {
@@ -173,7 +180,12 @@ impl Reader {
         self.news.is_empty() && self.answers.is_empty()
     }
 
-    /// From now on this thread is woken by news and by the end. Always the same thread.
+    /// The line by which DATA goes up, for whoever takes it; once.
+    pub fn take_line(&mut self) -> Option<Line> {
+        self.line.take()
+    }
+
+    /// From now on this thread is woken by news, by DATA and by the end. Always the same thread.
     pub fn listen(&self) {
         self.reader.get_or_init(std::thread::current);
     }

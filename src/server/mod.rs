@@ -4,6 +4,7 @@
 //! Never here: protocol, verdicts, files. A turn is a dozen lines and stays so.
 
 mod hearing;
+pub mod line;
 pub mod mailbox;
 mod pace;
 pub mod shards;
@@ -11,6 +12,7 @@ pub mod shards;
 use std::collections::VecDeque;
 
 use crate::base::config::GatewayConfig;
+use crate::base::data::{Credit, DataRecord};
 use crate::base::event::{Record, TransportRecord};
 use crate::base::io::Op;
 use crate::base::limits;
@@ -36,6 +38,8 @@ pub struct Server {
     records: Vec<Record>,
     transport: Vec<TransportRecord>,
     replies: VecDeque<News>,
+    data: Vec<Box<DataRecord>>,
+    credits: Vec<Credit>,
     report_due: Moment,
     hearing: Hearing,
     pace: Pace,
@@ -87,6 +91,8 @@ impl Server {
             records: Vec::new(),
             transport: Vec::new(),
             replies: VecDeque::new(),
+            data: Vec::new(),
+            credits: Vec::new(),
             report_due: Moment::ZERO,
             hearing: Hearing::default(),
             pace: Pace::new(now),
@@ -126,11 +132,13 @@ impl Server {
         let sleep = self.sleep(began);
         let heard = self.driver.enter(sleep)?;
         self.note_elsewhere();
+        self.gateway.set_data_wanted(self.mailbox.line.is_wished());
         let (input, now) = self.hand_in(began, heard);
         if let Some(until) = self.hearing.until(began, input) {
             self.gateway.on_time(until);
         }
         self.take_questions(now);
+        self.take_credits(now);
         self.trade();
         self.tell(now);
         Ok(if self.is_over() { self.finish(now) } else { Turn::Goes })
@@ -173,10 +181,12 @@ impl Server {
     /// How long to sleep now, and for how long to gather while at it.
     fn sleep(&mut self, now: Moment) -> Span {
         self.driver.gather(self.pace.window(now, self.driver.received()));
-        if self.gateway.take_awaits_send() {
+        if self.gateway.take_awaits_send() || self.mailbox.line.has_credits() {
             return Span::ZERO;
         }
-        let is_congested = !self.records.is_empty() || self.gateway.events_waiting() > 0;
+        let is_congested = !self.records.is_empty()
+            || self.gateway.events_waiting() > 0
+            || self.gateway.data_waiting() > 0;
         let longest = match is_congested || self.is_trade_held_up() {
             false => limits::SLEEP_MAX,
             true => CONGESTED_SLEEP_MAX,
@@ -228,6 +238,32 @@ impl Server {
         }
     }
 
+    /// Credit of DATA that was taken comes back.
+    fn take_credits(&mut self, now: Moment) {
+        let line = &mut self.mailbox.line;
+        let was_full = line.take_credits(limits::TURN_CREDITS_MAX, &mut self.credits);
+        if !self.credits.is_empty() {
+            self.gateway.on_credits(&self.credits, now);
+            self.credits.clear();
+        }
+        if was_full {
+            // Further ones wait where only the side thread sees them.
+            self.mailbox.wake_reader();
+        }
+    }
+
+    /// Hands DATA up, as far as there is room.
+    fn hand_up(&mut self) {
+        let room = self.mailbox.line.room();
+        self.gateway.take_data(&mut self.data, room);
+        if !self.data.is_empty() {
+            for record in self.data.drain(..) {
+                self.mailbox.line.hand_up(record);
+            }
+            self.mailbox.wake_reader();
+        }
+    }
+
     /// Tells the side thread how things are, unless it is far behind.
     fn report(&mut self) {
         let wall = self.clock.wall();
@@ -267,6 +303,7 @@ impl Server {
             self.mailbox.wake_reader();
         }
         self.tell_transport();
+        self.hand_up();
     }
 
     /// Tells transport events, as far as the ledger does not need the room.

@@ -241,7 +241,9 @@ impl Stage {
                     self.ops.push(op);
                 }
                 Op::Receive { .. } | Op::SetUserTimeout { .. } | Op::Discard { .. } => {}
-                Op::Connect(_) | Op::Move(_) => panic!("nobody asked for {op:?}"),
+                Op::Connect(_) | Op::Pause { .. } | Op::Move(_) => {
+                    panic!("nobody asked for {op:?}")
+                }
             }
         }
         assert!(self.accepts <= limits::ACCEPTS_MAX);

@@ -355,7 +355,7 @@ impl Oracle {
     /// The receive ended.
     pub(crate) fn on_receive_ended(&mut self, conn: ConnId, end: ReceiveEnd, now: Moment) {
         match end {
-            ReceiveEnd::Starved | ReceiveEnd::Interrupted => {
+            ReceiveEnd::Starved | ReceiveEnd::Interrupted | ReceiveEnd::Paused => {
                 self.seat(conn).rearmed_in = Some(self.turns);
             }
             ReceiveEnd::Eof => self.end(conn, CloseReason::ClosedByPeer, now),

@@ -136,7 +136,9 @@ impl Crowd {
                 self.gateway.on_completion(Completion::Closed { conn }, now);
             }
             Op::Receive { .. } | Op::SetUserTimeout { .. } => {}
-            Op::Connect(_) | Op::Discard { .. } | Op::Move(_) => panic!("nobody asked for {op:?}"),
+            Op::Connect(_) | Op::Discard { .. } | Op::Pause { .. } | Op::Move(_) => {
+                panic!("nobody asked for {op:?}")
+            }
         }
     }
 

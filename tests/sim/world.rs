@@ -502,6 +502,7 @@ impl World {
                 | Op::Connect(_)
                 | Op::Discard { .. }
                 | Op::Receive { .. }
+                | Op::Pause { .. }
                 | Op::SetUserTimeout { .. }
                 | Op::Move(_) => {}
             }

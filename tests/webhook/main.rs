@@ -8,6 +8,7 @@ mod gate;
 #[allow(dead_code, reason = "shared with the tests of the admin API, which use more of it")]
 mod http;
 mod kills;
+mod messages;
 mod outage;
 mod rules;
 mod secure;

@@ -37,6 +37,7 @@ use crate::control::api::routes::{Access, ROUTES, Route, Verb};
 use crate::control::auth::{self, Token};
 use crate::control::door::LoopHandle;
 use crate::control::events::Identity;
+use crate::control::hub::Hub;
 use crate::control::journal::Health;
 use crate::control::ledger::Ledger;
 use crate::control::webhook::Webhooks;
@@ -45,6 +46,8 @@ use crate::control::webhook::Webhooks;
 pub struct Api {
     /// The loop.
     pub door: LoopHandle,
+    /// Where DATA of clients comes together.
+    pub hub: Hub,
     /// Who speaks.
     pub identity: Identity,
     /// What the gateway was told at its start: its classes, its bounds.
@@ -74,6 +77,7 @@ impl Api {
     /// An API to the loop behind `door`.
     pub fn new(
         door: LoopHandle,
+        hub: Hub,
         identity: Identity,
         gateway: GatewayConfig,
         token: Option<Token>,
@@ -81,6 +85,7 @@ impl Api {
     ) -> Self {
         Self {
             door,
+            hub,
             identity,
             gateway,
             token,
@@ -252,7 +257,12 @@ pub(crate) fn with_type(status: StatusCode, content_type: HeaderValue, body: Bod
 /// A long answer, piece by piece as they are put into the other end. Whoever puts them in waits
 /// for whoever reads.
 pub(crate) fn pieces() -> (mpsc::Sender<Bytes>, Body) {
-    let (sender, pieces) = mpsc::channel(limits::HTTP_PIECES_WAITING_MAX);
+    pieces_of(limits::HTTP_PIECES_WAITING_MAX)
+}
+
+/// The same, with so many pieces waiting at most.
+pub(crate) fn pieces_of(waiting_max: usize) -> (mpsc::Sender<Bytes>, Body) {
+    let (sender, pieces) = mpsc::channel(waiting_max);
     (sender, Body::from_stream(Pieces(pieces)))
 }
 

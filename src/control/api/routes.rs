@@ -5,7 +5,7 @@ use std::pin::Pin;
 
 use crate::control::api::problem::Kind;
 use crate::control::api::{Answer, Asked, clients, node, openapi, snapshot, webhooks};
-use crate::control::{feed, metrics};
+use crate::control::{feed, messages, metrics};
 
 /// One path with one method.
 pub(crate) struct Route {
@@ -196,6 +196,26 @@ pub(crate) static ROUTES: &[Route] = &[
         success: text(EVENT_STREAM, "One event each, with its boot and tseq as id"),
         problems: &[Kind::BadRequest, Kind::Untold, Kind::Gone, Kind::Busy],
         run: |asked| Box::pin(feed::transport(asked)),
+    },
+    Route {
+        verb: Verb::Get,
+        path: "/v1/messages",
+        id: "followMessages",
+        about: "What clients send up, as server-sent events; what is not read holds their credit",
+        access: Access::Guarded,
+        query: &[
+            parameter("topic", "string", "Only messages of this topic (default: of all)"),
+            parameter(
+                "after",
+                "string",
+                "Begin right after this message, BOOT:USEQ, as far as it is kept; Last-Event-ID \
+                 goes before it (default: with what comes from now on)",
+            ),
+        ],
+        body: None,
+        success: text(EVENT_STREAM, "One message each, with BOOT:USEQ as id"),
+        problems: &[Kind::BadRequest, Kind::Gone, Kind::Busy],
+        run: |asked| Box::pin(messages::messages(asked)),
     },
     Route {
         verb: Verb::Get,

@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use serde::Serialize;
 
 use crate::control::api::{Answer, Asked, json};
-use crate::control::ledger::Ledger;
+use crate::control::webhook::Sources;
 use crate::control::webhook::health::Health;
 
 #[derive(Serialize)]
@@ -37,7 +37,7 @@ struct Row {
 }
 
 impl Row {
-    fn of(health: &Health, ledger: &Ledger) -> Self {
+    fn of(health: &Health, sources: &Sources) -> Self {
         let (last_failure_unix_ms, last_failure) =
             health.last_failure().map(|failure| (failure.unix_ms, failure.cause)).unzip();
         Self {
@@ -46,7 +46,7 @@ impl Row {
             url: health.url(),
             state: health.state().word(),
             position: health.position().to_string(),
-            lag: health.lag(ledger),
+            lag: health.lag(sources),
             batches: health.batches.load(Relaxed),
             events: health.events.load(Relaxed),
             failures: health.attempts_failed.load(Relaxed),
@@ -64,7 +64,7 @@ impl Row {
 pub(crate) async fn list(asked: Asked) -> Answer {
     let webhooks = match &asked.api.webhooks {
         Some(webhooks) => {
-            webhooks.rows().iter().map(|health| Row::of(health, webhooks.ledger())).collect()
+            webhooks.rows().iter().map(|health| Row::of(health, webhooks.sources())).collect()
         }
         None => Vec::new(),
     };

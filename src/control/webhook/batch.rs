@@ -56,9 +56,14 @@ impl Gathering {
 
     /// Takes an entry; `end` is the place behind it.
     pub(crate) fn add(&mut self, end: Position, json: &[u8]) {
-        // An entry can stand for many events that are missing: its first is the one that follows.
-        let seq = if end.boot == self.at.boot { self.at.seq + 1 } else { 1 };
-        self.first.get_or_insert(Position { boot: end.boot, seq });
+        let first = match self.stream {
+            // An entry can stand for many events that are missing: the first is what follows.
+            Stream::Events if end.boot == self.at.boot => self.at.seq + 1,
+            Stream::Events => 1,
+            // Between two of them others may be that are not for this target.
+            Stream::Messages | Stream::Transport => end.seq,
+        };
+        self.first.get_or_insert(Position { boot: end.boot, seq: first });
         self.at = end;
         self.count += 1;
         self.append(json);
@@ -92,6 +97,11 @@ impl Gathering {
         let is_long = self.entries.len() >= limits::WEBHOOK_BODY_BYTES_MAX;
         let room = self.entries_max.saturating_sub(self.count);
         if is_long { 0 } else { room.min(limits::FEED_BATCH_MAX) }
+    }
+
+    /// How many more bytes it takes, about; at least one, so that an entry of any length can begin.
+    pub(crate) fn room_bytes(&self) -> usize {
+        limits::WEBHOOK_BODY_BYTES_MAX.saturating_sub(self.entries.len()).max(1)
     }
 
     pub(crate) fn count(&self) -> usize {

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
 use crate::control::journal::Position;
-use crate::control::ledger::Ledger;
+use crate::control::webhook::Sources;
 use crate::control::webhook::target::{Stream, Target};
 
 /// How one stream to one target is.
@@ -99,7 +99,7 @@ impl Health {
         self.state.store(State::Off as u8, Relaxed);
     }
 
-    pub(crate) fn on_begin(&self, position: Position) {
+    pub(crate) fn on_place(&self, position: Position) {
         *lock(&self.position) = position;
     }
 
@@ -127,13 +127,14 @@ impl Health {
         lock(&self.last_failure).clone()
     }
 
-    /// How many events of this boot the target has not taken. Those of earlier boots, while it is
-    /// still among them, are not counted.
-    pub(crate) fn lag(&self, ledger: &Ledger) -> u64 {
-        let newest = ledger.door.newest();
+    /// How many entries of this boot the target has not taken. Those of earlier boots, while it is
+    /// still among them, are not counted; messages of other topics are, while it is behind.
+    pub(crate) fn lag(&self, sources: &Sources) -> u64 {
+        let Sources { ledger, hub } = sources;
         let last = match self.stream {
-            Stream::Events => newest.seq,
-            Stream::Transport => newest.tseq,
+            Stream::Events => ledger.door.newest().seq,
+            Stream::Messages => hub.last_useq(),
+            Stream::Transport => ledger.door.newest().tseq,
         };
         let position = self.position();
         if position.boot == ledger.identity.boot { last.saturating_sub(position.seq) } else { last }

@@ -80,7 +80,7 @@ static METRICS: [Metric; 10] = [
         float(h.positions_unsaved.load(Relaxed))
     }),
     gauge("heartwheel_webhook_lag", "Entries of this boot that wait for a target", |h, all| {
-        float(h.lag(all.ledger()))
+        float(h.lag(all.sources()))
     }),
     gauge("heartwheel_webhook_up", "1 while a target takes what it is sent", |h, _| {
         float(u64::from(h.state() == State::Ok))

@@ -28,6 +28,7 @@ use tokio::task::JoinHandle;
 
 use crate::base::limits;
 use crate::base::time::Span;
+use crate::control::hub::Hub;
 use crate::control::journal::Position;
 use crate::control::ledger::Ledger;
 use crate::control::webhook::health::{Health, State};
@@ -44,8 +45,17 @@ pub struct Webhooks {
     shared: Arc<Shared>,
 }
 
+/// What webhooks tell.
+#[derive(Clone)]
+pub struct Sources {
+    /// What happens.
+    pub ledger: Ledger,
+    /// What clients send up.
+    pub hub: Hub,
+}
+
 struct Shared {
-    ledger: Ledger,
+    sources: Sources,
     /// Every stream of every target.
     rows: Mutex<Vec<Arc<Health>>>,
     /// `None` until there is a target.
@@ -111,8 +121,8 @@ impl Prepared {
 
 impl Webhooks {
     /// Webhooks without a target; they cost nothing.
-    pub fn new(ledger: Ledger) -> Self {
-        let shared = Shared { ledger, rows: Mutex::default(), thread: Mutex::default() };
+    pub fn new(sources: Sources) -> Self {
+        let shared = Shared { sources, rows: Mutex::default(), thread: Mutex::default() };
         Self { shared: Arc::new(shared) }
     }
 
@@ -163,8 +173,8 @@ impl Webhooks {
     }
 
     /// What they tell.
-    pub fn ledger(&self) -> &Ledger {
-        &self.shared.ledger
+    pub fn sources(&self) -> &Sources {
+        &self.shared.sources
     }
 }
 
@@ -213,7 +223,7 @@ struct Working {
 impl Manager {
     async fn run(mut self, mut wished: watch::Receiver<Vec<Prepared>>) {
         let mut start = Start::Program;
-        let mut newest = self.shared.ledger.door.subscribe();
+        let mut newest = self.shared.sources.ledger.door.subscribe();
         loop {
             let wish = wished.borrow_and_update().clone();
             self.apply(wish, start);
@@ -299,11 +309,11 @@ impl Manager {
         health: Arc<Health>,
         stop: watch::Receiver<bool>,
     ) -> Worker {
-        let ledger = self.shared.ledger.clone();
+        let sources = self.shared.sources.clone();
         let connector = prepared.tls.as_ref().map(Tls::connector);
         let target = Arc::clone(&prepared.target);
-        let sender = Sender::new(Arc::clone(&target), connector, ledger.door.clock());
-        Worker::new(Making { target, stream, ledger, health, sender, stop })
+        let sender = Sender::new(Arc::clone(&target), connector, sources.ledger.door.clock());
+        Worker::new(Making { target, stream, sources, health, sender, stop })
     }
 }
 

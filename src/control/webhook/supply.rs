@@ -1,16 +1,26 @@
 //! Where the entries of a target's batches come from, and how far it has taken them.
 
-use serde::Serialize;
+use std::collections::VecDeque;
+use std::sync::Arc;
 
+use serde::Serialize;
+use tokio::sync::watch;
+
+use crate::control::door::{Forgotten, Newest};
+use crate::control::events::Identity;
+use crate::control::hub::{Hub, Message, Sink};
 use crate::control::journal::Position;
 use crate::control::ledger::{Ledger, Lost, Trail};
+use crate::control::messages;
 use crate::control::transport;
+use crate::control::webhook::Sources;
 use crate::control::webhook::batch::Gathering;
-use crate::control::webhook::target::Stream;
+use crate::control::webhook::target::{Stream, Target};
 
 /// What one stream to one target reads.
 pub(crate) struct Supply {
     ledger: Ledger,
+    newest: watch::Receiver<Newest>,
     /// The last that was taken by the target.
     taken: Position,
     source: Source,
@@ -21,7 +31,17 @@ pub(crate) struct Supply {
 enum Source {
     /// `None` until something is wanted, and after everything that went wrong.
     Events(Option<Trail>),
+    Messages(Messages),
     Transport,
+}
+
+/// Messages of clients. Those that are handed out are kept until they are taken: the hub hands out
+/// each once.
+struct Messages {
+    sink: Sink,
+    kept: VecDeque<Arc<Message>>,
+    /// How many of them are in the batch that gathers.
+    given: usize,
 }
 
 /// What stands before events when others before them are lost.
@@ -50,12 +70,37 @@ pub(crate) struct Findings {
 pub(crate) struct Unreadable(pub(crate) String);
 
 impl Supply {
-    pub(crate) fn new(ledger: Ledger, stream: Stream, taken: Position) -> Self {
-        let source = match stream {
-            Stream::Events => Source::Events(None),
-            Stream::Transport => Source::Transport,
+    /// What follows `taken` of a target's stream, and how many messages are known to be lost.
+    pub(crate) fn new(
+        sources: &Sources,
+        target: &Target,
+        stream: Stream,
+        taken: Position,
+    ) -> (Self, u64) {
+        let Sources { ledger, hub } = sources.clone();
+        let (source, missed) = match stream {
+            Stream::Events => (Source::Events(None), 0),
+            Stream::Messages => {
+                let (messages, missed) = Messages::new(hub, target, taken.seq);
+                (Source::Messages(messages), missed)
+            }
+            Stream::Transport => (Source::Transport, 0),
         };
-        Self { ledger, taken, source, reset: None }
+        (Self { newest: ledger.door.subscribe(), ledger, taken, source, reset: None }, missed)
+    }
+
+    /// What comes from now on is news.
+    pub(crate) fn mark_seen(&mut self) {
+        self.newest.borrow_and_update();
+    }
+
+    /// Waits until there may be more, if that is said at all.
+    pub(crate) async fn changed(&mut self) {
+        match &mut self.source {
+            // At the end there is nothing to wait for.
+            Source::Messages(messages) => drop(messages.sink.changed().await),
+            Source::Events(_) | Source::Transport => drop(self.newest.changed().await),
+        }
     }
 
     pub(crate) fn taken(&self) -> Position {
@@ -66,12 +111,17 @@ impl Supply {
     pub(crate) fn on_taken(&mut self, last: Position) {
         self.taken = last;
         self.reset = None;
+        if let Source::Messages(messages) = &mut self.source {
+            messages.on_taken(last.seq);
+        }
     }
 
     /// What was handed out and not taken is wanted again.
     pub(crate) fn rewind(&mut self) {
-        if let Source::Events(trail) = &mut self.source {
-            *trail = None;
+        match &mut self.source {
+            Source::Events(trail) => *trail = None,
+            Source::Messages(messages) => messages.given = 0,
+            Source::Transport => {}
         }
     }
 
@@ -80,11 +130,20 @@ impl Supply {
         Gathering::new(stream, self.taken, entries_max)
     }
 
+    /// Passes by messages that are for others, if there are none left that are for this target.
+    pub(crate) fn pass_by(&mut self) {
+        if let Source::Messages(messages) = &self.source
+            && messages.kept.is_empty()
+        {
+            self.taken.seq = messages.sink.looked_at();
+        }
+    }
+
     /// Whether the door says when there is more.
     pub(crate) fn is_in_memory(&self) -> bool {
         match &self.source {
             Source::Events(trail) => trail.as_ref().is_none_or(Trail::is_in_memory),
-            Source::Transport => true,
+            Source::Messages(_) | Source::Transport => true,
         }
     }
 
@@ -96,6 +155,7 @@ impl Supply {
                 let after = into.at();
                 findings.missed = take_transport(&self.ledger, after, into);
             }
+            Source::Messages(messages) => messages.take(&self.ledger.identity, into),
             Source::Events(_) => self.take_events(into, &mut findings).await?,
         }
         Ok(findings)
@@ -151,6 +211,42 @@ impl Supply {
         self.reset = Some(line);
         into.restart(next);
         Findings { resets: 1, missed }
+    }
+}
+
+impl Messages {
+    /// What follows number `after`, as far as it is kept; how many are not is said.
+    fn new(hub: Hub, target: &Target, after: u64) -> (Self, u64) {
+        let topics = || target.topics.iter().map(|topic| Box::from(topic.as_str())).collect();
+        let (sink, missed) = match hub.subscribe_to(topics(), Some(after)) {
+            Ok(sink) => (sink, 0),
+            Err(Forgotten) => {
+                let missed = hub.last_useq().saturating_sub(after);
+                let sink = hub.subscribe_to(topics(), None);
+                (sink.expect("what comes from now on is not forgotten"), missed)
+            }
+        };
+        (Self { sink, kept: VecDeque::new(), given: 0 }, missed)
+    }
+
+    fn take(&mut self, identity: &Identity, into: &mut Gathering) {
+        if self.given == self.kept.len() {
+            self.kept.extend(self.sink.take(into.room(), into.room_bytes()));
+        }
+        for message in self.kept.iter().skip(self.given).take(into.room()) {
+            let mut json = Vec::new();
+            messages::append_json(message, identity, &mut json);
+            into.add(Position { boot: identity.boot, seq: message.useq }, &json);
+            self.given += 1;
+        }
+    }
+
+    fn on_taken(&mut self, useq: u64) {
+        while self.kept.front().is_some_and(|message| message.useq <= useq) {
+            self.kept.pop_front();
+            self.given = self.given.saturating_sub(1);
+        }
+        self.sink.done(useq);
     }
 }
 

@@ -42,18 +42,21 @@ pub struct Target {
 pub enum Stream {
     /// The ledger: at least once, in order.
     Events,
+    /// What clients send up: in order, and taken by the target before its client hears so.
+    Messages,
     /// Comings and goings of connections: as far as there is room.
     Transport,
 }
 
 impl Stream {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Events, Self::Transport];
+    pub const ALL: [Self; 3] = [Self::Events, Self::Messages, Self::Transport];
 
     /// The word for it.
     pub const fn word(self) -> &'static str {
         match self {
             Self::Events => "events",
+            Self::Messages => "messages",
             Self::Transport => "transport",
         }
     }

@@ -9,9 +9,8 @@ use tokio::time::sleep;
 
 use crate::base::limits;
 use crate::base::time::{Moment, Span};
-use crate::control::door::Newest;
 use crate::control::journal::Position;
-use crate::control::ledger::Ledger;
+use crate::control::webhook::Sources;
 use crate::control::webhook::backoff::Backoff;
 use crate::control::webhook::batch::Batch;
 use crate::control::webhook::health::Health;
@@ -26,7 +25,7 @@ use crate::os::random;
 pub(crate) struct Worker {
     target: Arc<Target>,
     stream: Stream,
-    ledger: Ledger,
+    sources: Sources,
     health: Arc<Health>,
     sender: Sender,
     backoff: Backoff,
@@ -34,7 +33,6 @@ pub(crate) struct Worker {
     file: Option<PositionFile>,
     /// Fewer than the target was configured for, where it refuses as many.
     batch_max: usize,
-    newest: watch::Receiver<Newest>,
     stop: watch::Receiver<bool>,
     clock: Clock,
     complaint: Complaint,
@@ -44,7 +42,7 @@ pub(crate) struct Worker {
 pub(crate) struct Making {
     pub(crate) target: Arc<Target>,
     pub(crate) stream: Stream,
-    pub(crate) ledger: Ledger,
+    pub(crate) sources: Sources,
     pub(crate) health: Arc<Health>,
     pub(crate) sender: Sender,
     /// Becomes true when it has to end.
@@ -73,17 +71,17 @@ enum Course {
 
 impl Worker {
     pub(crate) fn new(making: Making) -> Self {
-        let Making { target, stream, ledger, health, sender, stop } = making;
+        let Making { target, stream, sources, health, sender, stop } = making;
+        let ledger = &sources.ledger;
         let folder = ledger.journal.as_ref().filter(|_| stream == Stream::Events);
         let clock = ledger.door.clock();
         Self {
             backoff: Backoff::new(target.retry_max, random::u64()),
             file: folder.map(|folder| PositionFile::new(folder, &target.name)),
             batch_max: target.batch_max,
-            newest: ledger.door.subscribe(),
             target,
             stream,
-            ledger,
+            sources,
             health,
             sender,
             stop,
@@ -96,8 +94,9 @@ impl Worker {
     /// that was taken; `None`: it does not know.
     pub(crate) async fn run(mut self, start: Start) -> Option<Position> {
         let taken = self.find_start(start).await?;
-        self.health.on_begin(taken);
-        let mut supply = Supply::new(self.ledger.clone(), self.stream, taken);
+        self.health.on_place(taken);
+        let (mut supply, missed) = Supply::new(&self.sources, &self.target, self.stream, taken);
+        self.health.missed.fetch_add(missed, Relaxed);
         while let Some(batch) = self.gather(&mut supply).await {
             match self.deliver(&batch).await {
                 Course::Taken => {
@@ -107,8 +106,11 @@ impl Worker {
                 Course::Smaller => supply.rewind(),
                 Course::Stopped => break,
                 Course::Off => {
+                    let taken = supply.taken();
+                    // Clients whose messages nobody takes here must not wait for that.
+                    drop(supply);
                     let _ = self.stop.wait_for(|stop| *stop).await;
-                    break;
+                    return Some(taken);
                 }
             }
         }
@@ -126,19 +128,23 @@ impl Worker {
             Some(file) => self.load(file).await?,
             None => Found::Nothing,
         };
-        let boot = self.ledger.identity.boot;
+        let boot = self.sources.ledger.identity.boot;
         let begin = Position { boot, seq: 0 };
         let position = match (found, self.stream, self.target.from, start) {
             (Found::At(position), ..) => return Some(position),
             (Found::Damaged, ..) | (Found::Nothing, Stream::Events, Beginning::Start, _) => {
-                self.ledger.oldest().await
+                self.sources.ledger.oldest().await
             }
             (Found::Nothing, Stream::Transport, Beginning::Start, _)
-            | (Found::Nothing, _, _, Start::Program) => begin,
-            (Found::Nothing, Stream::Transport, ..) => {
-                Position { boot, seq: self.ledger.door.newest().tseq }
+            | (Found::Nothing, Stream::Events | Stream::Transport, _, Start::Program) => begin,
+            // Nobody wanted those that came before.
+            (Found::Nothing, Stream::Messages, ..) => {
+                Position { boot, seq: self.sources.hub.last_useq() }
             }
-            (Found::Nothing, Stream::Events, ..) => self.ledger.newest(),
+            (Found::Nothing, Stream::Transport, ..) => {
+                Position { boot, seq: self.sources.ledger.door.newest().tseq }
+            }
+            (Found::Nothing, Stream::Events, ..) => self.sources.ledger.newest(),
         };
         // From now on nothing may be missed, whatever happens before the first batch is taken.
         self.save(position).await;
@@ -183,8 +189,9 @@ impl Worker {
     }
 
     fn say_what_is_left(&self) {
-        let lag = self.health.lag(&self.ledger);
-        if lag == 0 || !self.ledger.door.has_ended() {
+        let lag = self.health.lag(&self.sources);
+        // Whoever sent a message that was not taken was not told that it was.
+        if lag == 0 || self.stream == Stream::Messages || !self.sources.ledger.door.has_ended() {
             return;
         }
         let (webhook, stream) = (&self.target.name, self.stream.word());
@@ -205,9 +212,9 @@ impl Worker {
         let mut gathering = supply.gathering(self.stream, self.batch_max);
         let mut due_at = None;
         while !*self.stop.borrow() {
-            self.newest.borrow_and_update();
+            supply.mark_seen();
             // Asked first: what was told before the end is seen below.
-            let has_ended = self.ledger.door.has_ended();
+            let has_ended = self.sources.ledger.door.has_ended();
             let before = gathering.count();
             let pause = match supply.take(&mut gathering).await {
                 Ok(findings) => self.note(findings, &gathering.at()),
@@ -227,12 +234,14 @@ impl Worker {
             if has_ended || left == Some(Span::ZERO) {
                 break;
             }
-            self.wait(pause, supply.is_in_memory(), left).await;
+            supply.pass_by();
+            self.health.on_place(supply.taken());
+            self.wait(pause, supply, left).await;
         }
         if *self.stop.borrow() {
             return None;
         }
-        gathering.finish(&self.ledger.identity)
+        gathering.finish(&self.sources.ledger.identity)
     }
 
     fn note(&self, findings: Findings, next: &Position) -> Pause {
@@ -251,14 +260,15 @@ impl Worker {
     }
 
     /// Waits for something new, at most for `left`.
-    async fn wait(&mut self, pause: Pause, is_in_memory: bool, left: Option<Span>) {
+    async fn wait(&mut self, pause: Pause, supply: &mut Supply, left: Option<Span>) {
+        let is_in_memory = supply.is_in_memory();
         let longest = match (pause, is_in_memory) {
             (Pause::ForNews, true) => left.unwrap_or(limits::FEED_HEARTBEAT),
             (Pause::ForNews, false) | (Pause::AWhile, _) => limits::JOURNAL_FOLLOW_PAUSE,
         };
         let is_news = pause == Pause::ForNews && is_in_memory;
         tokio::select! {
-            _ = self.newest.changed(), if is_news => {}
+            () = supply.changed(), if is_news => {}
             _ = self.stop.wait_for(|stop| *stop) => {}
             () = sleep(longest.into()) => {}
         }
@@ -270,7 +280,7 @@ impl Worker {
     async fn deliver(&mut self, batch: &Batch) -> Course {
         for attempt in 1_u64.. {
             // After the end each batch has one attempt.
-            let has_ended = self.ledger.door.has_ended();
+            let has_ended = self.sources.ledger.door.has_ended();
             if attempt > 1 {
                 self.health.retries.fetch_add(1, Relaxed);
             }
@@ -341,7 +351,7 @@ impl Worker {
     /// Waits for `pause`, or until the loop has ended. Says whether it was stopped meanwhile.
     async fn is_stopped_within(&mut self, pause: Span) -> bool {
         let ended = async {
-            let mut newest = self.ledger.door.subscribe();
+            let mut newest = self.sources.ledger.door.subscribe();
             while newest.changed().await.is_ok() {}
         };
         tokio::select! {

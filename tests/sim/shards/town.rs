@@ -409,6 +409,7 @@ impl Town {
                 assert!(!wire.is_armed, "{conn}: a second receive");
                 wire.is_armed = true;
             }
+            Op::Pause { conn } => panic!("{conn}: nobody sends DATA"),
             Op::Send { conn, chunk } => {
                 let wire = self.open(shard, conn);
                 assert!(wire.sending.is_none(), "{conn}: a second send");
