@@ -14,10 +14,13 @@ mod sender;
 mod sign;
 mod supply;
 pub mod target;
+#[cfg(test)]
+mod tests;
 mod tls;
 mod worker;
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -60,6 +63,8 @@ struct Shared {
     rows: Mutex<Vec<Arc<Health>>>,
     /// `None` until there is a target.
     thread: Mutex<Option<Thread>>,
+    /// Whether the targets of the start of the program are known.
+    has_begun: AtomicBool,
 }
 
 struct Thread {
@@ -122,7 +127,12 @@ impl Prepared {
 impl Webhooks {
     /// Webhooks without a target; they cost nothing.
     pub fn new(sources: Sources) -> Self {
-        let shared = Shared { sources, rows: Mutex::default(), thread: Mutex::default() };
+        let shared = Shared {
+            sources,
+            rows: Mutex::default(),
+            thread: Mutex::default(),
+            has_begun: AtomicBool::new(false),
+        };
         Self { shared: Arc::new(shared) }
     }
 
@@ -135,7 +145,8 @@ impl Webhooks {
     }
 
     /// From now on these are the targets. Those that are as before go on undisturbed, but for one
-    /// that was switched off; one that changed goes on behind the last batch that was taken.
+    /// that was switched off; one that changed goes on behind the last batch that was taken. What the first
+    /// call names is there from the start of the program.
     ///
     /// # Errors
     /// When a file of a target cannot be used, or the machine gives no further thread. Then nothing
@@ -144,11 +155,13 @@ impl Webhooks {
         let prepared = targets.into_iter().map(Prepared::new);
         let prepared: Vec<Prepared> = prepared.collect::<Result<_, _>>()?;
         let mut thread = lock(&self.shared.thread);
+        let has_begun = self.shared.has_begun.swap(true, Relaxed);
+        let start = if has_begun { Start::Later } else { Start::Program };
         match &mut *thread {
             Some(thread) => drop(thread.wishes.send_replace(prepared)),
             None if prepared.is_empty() => {}
             None => {
-                let started = Thread::start(&self.shared, prepared);
+                let started = Thread::start(&self.shared, prepared, start);
                 *thread = Some(started.map_err(|cause| WebhookError::Machine { cause })?);
             }
         }
@@ -179,7 +192,7 @@ impl Webhooks {
 }
 
 impl Thread {
-    fn start(shared: &Arc<Shared>, targets: Vec<Prepared>) -> io::Result<Self> {
+    fn start(shared: &Arc<Shared>, targets: Vec<Prepared>, start: Start) -> io::Result<Self> {
         let runtime = Builder::new_current_thread()
             .enable_io()
             .enable_time()
@@ -190,8 +203,9 @@ impl Thread {
         let (end, ended) = sync_channel(1);
         let shared = Arc::clone(shared);
         thread::Builder::new().name("webhook".to_owned()).spawn(move || {
-            runtime
-                .block_on(Manager { shared, running: Vec::new(), leaving: Vec::new() }.run(wished));
+            runtime.block_on(
+                Manager { shared, running: Vec::new(), leaving: Vec::new() }.run(wished, start),
+            );
             // A lookup of a name that hangs is not waited for.
             runtime.shutdown_background();
             drop(end);
@@ -221,8 +235,7 @@ struct Working {
 }
 
 impl Manager {
-    async fn run(mut self, mut wished: watch::Receiver<Vec<Prepared>>) {
-        let mut start = Start::Program;
+    async fn run(mut self, mut wished: watch::Receiver<Vec<Prepared>>, mut start: Start) {
         let mut newest = self.shared.sources.ledger.door.subscribe();
         loop {
             let wish = wished.borrow_and_update().clone();
