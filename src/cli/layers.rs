@@ -398,6 +398,7 @@ mod tests {
             ("frame-timeout", "\"1s\""),
             ("max-payload", "0x1000"),
             ("outbox-bytes", "65_536"),
+            ("up-bytes", "1_048_576"),
             ("keepalive", "false"),
             ("keepalive-idle", "\"5s\""),
             ("keepalive-interval", "\"5s\""),
@@ -431,6 +432,7 @@ mod tests {
         assert_eq!(args.max_payload, Some(4_096));
         assert_eq!(args.coalesce, Some(Span::from_millis(5)));
         assert_eq!(args.outbox_bytes, Some(65_536));
+        assert_eq!(args.up.up_bytes, Some(1_048_576));
         assert_eq!(args.keepalive, Some(Switch::Off));
         assert_eq!(args.node.as_deref(), Some("n"));
         assert_eq!(args.shards, Some(ShardsArg::Count(3)));

@@ -165,7 +165,9 @@ impl Account {
     /// last of them wants to be told, if any does.
     fn forget_ended(&mut self) -> Option<u32> {
         let mut ack = None;
-        while let Some(sent) = self.sent.pop_front_if(|sent| sent.is_over) {
+        while self.sent.front().is_some_and(|sent| sent.is_over)
+            && let Some(sent) = self.sent.pop_front()
+        {
             self.first += 1;
             if sent.ack == AckWanted::Yes {
                 ack = Some(sent.seq);
@@ -340,15 +342,15 @@ impl Gateway {
             return;
         }
         let Some(connection) = self.tracker.get_mut(conn) else { return };
-        if connection.hearing == Hearing::Stopped {
-            if let Some(again) = self.stop_of(conn) {
-                again.end = stop.end;
-            }
-            return;
-        }
+        let is_stopped = connection.hearing == Hearing::Stopped;
         if let Some(end) = stop.end {
+            // It stands behind what is left, if anything is.
             return self.on_receive_ended(conn, end, now);
         }
+        if is_stopped {
+            return;
+        }
+        let Some(connection) = self.tracker.get(conn) else { return };
         let is_looked_at = connection.look != Look::None;
         if connection.receive == Receive::Paused {
             self.receive_again(conn);

@@ -38,6 +38,7 @@ pub struct Server {
     records: Vec<Record>,
     transport: Vec<TransportRecord>,
     replies: VecDeque<News>,
+    #[expect(clippy::vec_box, reason = "they are handed on as they are")]
     data: Vec<Box<DataRecord>>,
     credits: Vec<Credit>,
     report_due: Moment,
@@ -181,7 +182,10 @@ impl Server {
     /// How long to sleep now, and for how long to gather while at it.
     fn sleep(&mut self, now: Moment) -> Span {
         self.driver.gather(self.pace.window(now, self.driver.received()));
-        if self.gateway.take_awaits_send() || self.mailbox.line.has_credits() {
+        if self.gateway.take_awaits_send() {
+            return Span::ZERO;
+        }
+        if self.mailbox.line.has_credits() {
             return Span::ZERO;
         }
         let is_congested = !self.records.is_empty()

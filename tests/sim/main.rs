@@ -23,6 +23,7 @@ mod script;
 mod shards;
 mod tally;
 mod trial;
+mod up;
 mod world;
 
 use std::sync::Mutex;
