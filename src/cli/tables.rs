@@ -118,9 +118,9 @@ impl Tables {
         let (is_list, is_number) = (self.lists.contains(&key), self.numbers.contains(&key));
         let text = match value {
             DeValue::Array(values) if is_list => {
-                let texts = values.iter().map(|value| match value.get_ref() {
-                    DeValue::String(text) => Ok(in_a_list(text)),
-                    _ => Err(format!("{key} of {noun} {name} is no list of texts")),
+                let texts = values.iter().map(|value| match value.get_ref().as_str() {
+                    Some(text) => Ok(in_a_list(text)),
+                    None => Err(format!("{key} of {noun} {name} is no list of texts")),
                 });
                 return Ok(texts.collect::<Result<Vec<_>, _>>()?.join(LIST_DELIMITER));
             }
@@ -128,16 +128,21 @@ impl Tables {
             DeValue::Integer(number) if is_number => {
                 return Ok(number.as_str().replace('_', ""));
             }
-            _ if is_number => {
-                return Err(format!(
-                    "{key} of {noun} {name} is no whole number; expected one without quotes"
-                ));
+            DeValue::String(text) if !is_number => text,
+            DeValue::String(_)
+            | DeValue::Integer(_)
+            | DeValue::Float(_)
+            | DeValue::Boolean(_)
+            | DeValue::Datetime(_)
+            | DeValue::Array(_)
+            | DeValue::Table(_) => {
+                let expected = match (is_list, is_number) {
+                    (true, _) => "no list; expected [\"…\", \"…\"]",
+                    (_, true) => "no whole number; expected one without quotes",
+                    (false, false) => "no text; expected one in quotes",
+                };
+                return Err(format!("{key} of {noun} {name} is {expected}"));
             }
-            DeValue::String(text) => text,
-            _ if is_list => {
-                return Err(format!("{key} of {noun} {name} is no list; expected [\"…\", \"…\"]"));
-            }
-            _ => return Err(format!("{key} of {noun} {name} is no text; expected one in quotes")),
         };
         if text.contains([',', CLASS_DELIMITER]) {
             let text = text.escape_debug();

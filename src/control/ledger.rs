@@ -1,7 +1,7 @@
 //! Follows the ledger from any place that is kept: out of the memory that all share, and out of the
 //! journal where that has more.
 //!
-//! A [`Trail`] has a position and no queue: it takes what follows its position as fast as its owner
+//! A `Trail` has a position and no queue: it takes what follows its position as fast as its owner
 //! asks, and whoever is too slow finds its position gone. Feeds and webhooks are such owners.
 
 use std::mem;
@@ -154,9 +154,7 @@ impl Trail {
                 Ok(Source::Memory)
             }
             // Too slow for the memory that all share.
-            Err(Forgotten) => {
-                open_journal(&self.ledger, self.at).await.map(|reader| Source::Journal(reader))
-            }
+            Err(Forgotten) => open_journal(&self.ledger, self.at).await.map(Source::Journal),
         }
     }
 
