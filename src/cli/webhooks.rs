@@ -114,6 +114,22 @@ impl WebhookArg {
         }
     }
 
+    /// What is sent, if there is such a thing.
+    fn streams(&self, told: Told) -> Result<Vec<Stream>, String> {
+        let streams = self.streams.clone().unwrap_or_else(|| vec![Stream::Events]);
+        if streams.contains(&Stream::Transport) && told == Told::Untold {
+            return Err("streams has transport, but there are no transport events; add \
+                        transport-events with a file, such as /dev/null"
+                .to_owned());
+        }
+        if self.topics.is_some() && !streams.contains(&Stream::Messages) {
+            return Err("topics says which messages are sent, but streams has no messages; leave \
+                        topics out, or add messages to streams"
+                .to_owned());
+        }
+        Ok(streams)
+    }
+
     /// The target, checked.
     fn meant(&self, told: Told) -> Result<Target, CliError> {
         let name = &self.name;
@@ -130,22 +146,10 @@ impl WebhookArg {
                     .to_owned(),
             );
         }
-        let streams = self.streams.clone().unwrap_or_else(|| vec![Stream::Events]);
-        if streams.contains(&Stream::Transport) && told == Told::Untold {
-            return refuse(
-                "streams has transport, but there are no transport events; add transport-events \
-                 with a file, such as /dev/null"
-                    .to_owned(),
-            );
-        }
-        let topics = self.topics.clone().unwrap_or_default();
-        if !topics.is_empty() && !streams.contains(&Stream::Messages) {
-            return refuse(
-                "topics says which messages are sent, but streams has no messages; leave topics \
-                 out, or add messages to streams"
-                    .to_owned(),
-            );
-        }
+        let streams = match self.streams(told) {
+            Ok(streams) => streams,
+            Err(text) => return refuse(text),
+        };
         let span = |key: &str, typed: Option<Span>, min, max, default| {
             let span = typed.unwrap_or(default);
             if span < min || span > max {
@@ -166,7 +170,7 @@ impl WebhookArg {
             secret_file: self.secret_file.clone(),
             ca_file: self.ca_file.clone(),
             streams,
-            topics,
+            topics: self.topics.clone().unwrap_or_default(),
             batch_max,
             batch_wait: span(
                 "batch-wait",

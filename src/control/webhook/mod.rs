@@ -145,8 +145,8 @@ impl Webhooks {
     }
 
     /// From now on these are the targets. Those that are as before go on undisturbed, but for one
-    /// that was switched off; one that changed goes on behind the last batch that was taken. What the first
-    /// call names is there from the start of the program.
+    /// that was switched off; one that changed goes on behind the last batch that was taken. What
+    /// the first call names is there from the start of the program.
     ///
     /// # Errors
     /// When a file of a target cannot be used, or the machine gives no further thread. Then nothing

@@ -2,18 +2,22 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::atomic::AtomicU16;
-use std::sync::mpsc::channel;
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::Duration;
 
-use super::*;
 use crate::base::config::Shard;
 use crate::base::event::{Event, Record};
-use crate::base::time::{Moment, WallAnchor};
+use crate::base::time::{Moment, Span, WallAnchor};
 use crate::control::door::{self, Teller};
 use crate::control::events::Identity;
 use crate::control::hub::{self, Feeder};
-use crate::control::webhook::target::Beginning;
+use crate::control::ledger::Ledger;
+use crate::control::webhook::health::{Health, State};
+use crate::control::webhook::target::{Beginning, Stream, Target};
+use crate::control::webhook::{Sources, Webhooks};
 use crate::os::wake::Waker;
 use crate::server::mailbox;
 use crate::server::shards::Switchboard;
