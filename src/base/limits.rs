@@ -272,6 +272,53 @@ pub const PAST_SAMPLES_MAX: usize = 900;
 /// Shortest time between two samples: a little less than between two reports of a loop.
 pub const PAST_STEP_MIN: Span = Span::from_millis(900);
 
+/// Most targets of webhooks.
+pub const WEBHOOKS_MAX: usize = 16;
+/// Longest name of one. It is part of a file's name.
+pub const WEBHOOK_NAME_BYTES_MAX: usize = 64;
+/// Longest URL of one.
+pub const WEBHOOK_URL_BYTES_MAX: usize = 2_048;
+/// Most topics of one.
+pub const WEBHOOK_TOPICS_MAX: usize = 64;
+/// Entries of a batch, unless configured otherwise.
+pub const WEBHOOK_BATCH_DEFAULT: usize = 128;
+/// Most entries of a batch.
+pub const WEBHOOK_BATCH_MAX: usize = 4_096;
+/// A batch that has so many bytes takes no more entries.
+pub const WEBHOOK_BODY_BYTES_MAX: usize = 1_024 * 1_024;
+/// How long a batch gathers, unless configured otherwise.
+pub const WEBHOOK_WAIT_DEFAULT: Span = Span::from_millis(100);
+/// Longest that a batch can be made to gather.
+pub const WEBHOOK_WAIT_MAX: Span = Span::from_secs(60);
+/// How long a target has to answer, unless configured otherwise.
+pub const WEBHOOK_TIMEOUT_DEFAULT: Span = Span::from_secs(10);
+/// Shortest time to answer: a round trip with TLS across the world.
+pub const WEBHOOK_TIMEOUT_MIN: Span = Span::from_millis(100);
+/// Longest time to answer.
+pub const WEBHOOK_TIMEOUT_MAX: Span = Span::from_secs(5 * 60);
+/// Bound of the pause after the first failure. It doubles with each further one.
+pub const WEBHOOK_RETRY_BASE: Span = Span::from_millis(250);
+/// Longest pause between two attempts, unless configured otherwise.
+pub const WEBHOOK_RETRY_DEFAULT: Span = Span::from_secs(30);
+/// Longest that this pause can be made.
+pub const WEBHOOK_RETRY_MAX: Span = Span::from_secs(60 * 60);
+/// Bytes of an answer's body that are read, and forgotten, so that the connection can be kept.
+pub const WEBHOOK_ANSWER_BYTES_MAX: usize = 16 * 1_024;
+/// Longest that they are waited for: the batch is taken already.
+pub const WEBHOOK_ANSWER_PATIENCE: Span = Span::from_secs(1);
+/// Between two lines of the log about a target that fails.
+pub const WEBHOOK_LOG_PAUSE: Span = Span::from_secs(60);
+/// Threads that look up names and read and write files for webhooks.
+pub const WEBHOOK_BLOCKING_MAX: usize = 8;
+/// At the end of the program, for targets to take the last events.
+pub const WEBHOOK_END_PATIENCE: Span = Span::from_secs(3);
+/// Shortest key of a signature: fewer bytes could be guessed.
+pub const WEBHOOK_SECRET_BYTES_MIN: usize = 16;
+/// Longest key of a signature.
+pub const WEBHOOK_SECRET_BYTES_MAX: usize = 1_024;
+/// Largest file of authorities.
+pub const WEBHOOK_CA_BYTES_MAX: u64 = 1_024 * 1_024;
+
 /// Clients in one answer, unless asked for otherwise.
 pub const LIST_CLIENTS_DEFAULT: usize = 100;
 /// Most clients in one answer.

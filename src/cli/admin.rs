@@ -2,7 +2,6 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
 
 use crate::base::config::GatewayConfig;
 use crate::base::limits;
@@ -10,13 +9,10 @@ use crate::cli::args::ServeArgs;
 use crate::cli::error::CliError;
 use crate::control::api::{Api, JournalView};
 use crate::control::auth::{self, Token};
-use crate::control::door::{self, LoopHandle, Teller};
-use crate::control::events::Identity;
 use crate::control::http::{self, Bound, HttpThread};
-use crate::control::hub::Hub;
-use crate::os::clock::Clock;
+use crate::control::ledger::Ledger;
+use crate::control::webhook::{Sources, Webhooks};
 use crate::os::random;
-use crate::server::shards::Switchboard;
 
 /// Where the admin API is, unless told otherwise: this machine only.
 pub const ADMIN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7_071);
@@ -100,30 +96,16 @@ impl Admin {
         self.bound.address()
     }
 
-    /// Opens the door to the loop.
-    pub fn open(self, asker: &Arc<Mutex<Switchboard>>, clock: Clock) -> (OpenAdmin, Teller) {
-        let (handle, teller) = door::open(Arc::clone(asker), clock);
-        (OpenAdmin { admin: self, handle }, teller)
-    }
-}
-
-/// The admin API before it is served.
-pub struct OpenAdmin {
-    admin: Admin,
-    handle: LoopHandle,
-}
-
-impl OpenAdmin {
-    /// Starts to serve.
+    /// Starts to serve what the webhooks tell others.
     pub fn serve(
         self,
-        hub: Hub,
-        identity: Identity,
+        webhooks: Webhooks,
         gateway: GatewayConfig,
         journal: Option<JournalView>,
     ) -> Result<HttpThread, CliError> {
-        let Admin { bound, token } = self.admin;
-        let api = Api::new(self.handle, hub, identity, gateway, token, journal);
+        let Self { bound, token } = self;
+        let Sources { ledger: Ledger { door, identity, .. }, hub } = webhooks.sources().clone();
+        let api = Api::new(door, hub, identity, gateway, token, journal).with_webhooks(webhooks);
         http::spawn(bound, api)
             .map_err(|cause| CliError::machine(format!("cannot serve the admin API: {cause}")))
     }

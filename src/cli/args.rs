@@ -6,6 +6,7 @@
 
 mod top;
 pub mod up;
+mod webhook;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -29,6 +30,7 @@ use crate::control::log::{LogFormat, LogLevel};
 use crate::load::dialect::Dialect;
 
 pub use crate::cli::args::top::TopArgs;
+pub use crate::cli::args::webhook::WebhookArgs;
 
 /// Holds long-lived TCP connections and knows within one tick which of a million is gone
 #[derive(Clone, Debug, Parser)]
@@ -96,6 +98,12 @@ A class is said once a flag, or in the file as a table:
   [class.lock]
   grace = \"30s\"
   duplicate = \"reject\"
+
+A webhook likewise:
+  --webhook audit:url=https://backend.example/hook,secret-file=/etc/audit.key
+  [webhook.audit]
+  url = \"https://backend.example/hook\"
+  secret-file = \"/etc/audit.key\"
 
 SIGUSR1 makes it log how its verdicts go.
 
@@ -231,6 +239,9 @@ pub struct ServeArgs {
     /// standard output (default: nowhere)
     #[arg(long, value_name = "PATH|-", value_parser = parse_events, help_heading = "Output")]
     pub transport_events: Option<EventsTarget>,
+    /// Where events are sent in batches.
+    #[command(flatten)]
+    pub webhooks: WebhookArgs,
     /// Where the admin API is, or off; a port that is taken matters only when asked for
     /// (default: 127.0.0.1:7071)
     #[arg(long, value_name = "ADDR:PORT|off", value_parser = parse_admin, help_heading = "Admin")]
@@ -463,6 +474,8 @@ pub enum CtlCommand {
     Snapshot,
     /// Print how things are
     Stats,
+    /// Print how the webhooks are
+    Webhooks,
 }
 
 /// `ctl clients` as typed.

@@ -14,9 +14,11 @@ use crate::cli::args::{DemoArgs, Descriptors, DriverChoice, ServeArgs, Switch};
 use crate::cli::classes;
 use crate::cli::error::CliError;
 use crate::cli::values::ShardsArg;
+use crate::cli::webhooks::{self, Told};
 use crate::control::events::EventsTarget;
 use crate::control::journal::JournalOptions;
 use crate::control::log::{LogFormat, LogLevel};
+use crate::control::webhook::target::Target;
 use crate::os::process;
 
 /// Where a gateway listens unless told otherwise: this machine only, until somebody decides.
@@ -52,6 +54,8 @@ pub struct ServeOptions {
     pub admin: AdminOptions,
     /// Where transport events are written.
     pub transport_events: EventsTarget,
+    /// Where events are sent in batches.
+    pub webhooks: Vec<Target>,
     /// How the log looks.
     pub log_format: LogFormat,
     /// What the log leaves out.
@@ -144,6 +148,7 @@ impl ServeOptions {
             journal: journal(args)?,
             admin: AdminOptions::new(args)?,
             transport_events: transport_events(args)?,
+            webhooks: webhooks::meant(&args.webhooks.webhook, told(args))?,
             log_format: args.log_format.unwrap_or_default(),
             log_level: args.log_level.unwrap_or_default(),
         })
@@ -385,6 +390,10 @@ fn transport_events(args: &ServeArgs) -> Result<EventsTarget, CliError> {
         ))),
         Some(target) => Ok(target.clone()),
     }
+}
+
+fn told(args: &ServeArgs) -> Told {
+    if args.transport_events.is_some() { Told::Told } else { Told::Untold }
 }
 
 fn descriptors(args: &ServeArgs) -> Result<Descriptors, CliError> {

@@ -39,6 +39,7 @@ pub fn run(args: &CtlArgs) -> Result<(), CliError> {
         CtlCommand::Drain(args) => desk.drain(args)?,
         CtlCommand::Snapshot => desk.snapshot()?,
         CtlCommand::Stats => desk.show("/v1/stats")?,
+        CtlCommand::Webhooks => desk.webhooks()?,
     }
     desk.flush()
 }
@@ -218,6 +219,41 @@ impl Desk<'_> {
     fn drain(&mut self, args: &CtlDrainArgs) -> Result<(), CliError> {
         let body = args.within.map(|within| json!({ "within_ms": within.as_millis() }));
         self.tell("/v1/drain", &body.unwrap_or_else(|| json!({})))
+    }
+
+    fn webhooks(&mut self) -> Result<(), CliError> {
+        let answer = understood(&self.caller.get("/v1/webhooks")?)?;
+        if self.form == Form::Human {
+            self.webhook_line([
+                "TARGET",
+                "STREAM",
+                "STATE",
+                "LAG",
+                "TOOK",
+                "FAILED",
+                "LAST FAILURE",
+            ])?;
+        }
+        for row in answer["webhooks"].as_array().into_iter().flatten() {
+            if self.form == Form::Json {
+                self.line(&row.to_string())?;
+                continue;
+            }
+            let text = |key: &str| row.get(key).map(shown_value).unwrap_or_default();
+            let columns =
+                ["target", "stream", "state", "lag", "events", "failures", "last_failure"];
+            let columns = columns.map(text);
+            self.webhook_line(columns.each_ref().map(String::as_str))?;
+        }
+        Ok(())
+    }
+
+    fn webhook_line(&mut self, columns: [&str; 7]) -> Result<(), CliError> {
+        let [target, stream, state, lag, took, failed, why] = columns;
+        let line = format!(
+            "{target:<24}  {stream:<10} {state:<8} {lag:>10} {took:>12} {failed:>8}  {why}"
+        );
+        self.line(line.trim_end())
     }
 
     fn snapshot(&mut self) -> Result<(), CliError> {

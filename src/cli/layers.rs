@@ -18,17 +18,17 @@ use toml::de::{DeTable, DeValue};
 
 use crate::base::limits;
 use crate::cli::args::{ServeArgs, Switch};
-use crate::cli::classes::{self, CLASS_DELIMITER, CLASS_KEYS, nearest_key};
+use crate::cli::classes;
 use crate::cli::error::CliError;
+use crate::cli::tables;
 use crate::cli::usage;
-use crate::cli::values::{ShardsArg, ValueError};
+use crate::cli::values::ShardsArg;
+use crate::cli::webhooks;
 
 /// What the variables of the environment begin with.
 const VARIABLE_PREFIX: &str = "HEARTWHEEL_";
 /// The key that only flags and environment can give: a file does not name another file.
 const KEY_CONFIG: &str = "config";
-/// The key that is a table of tables in the file.
-const KEY_CLASS: &str = "class";
 
 /// Joins what was typed as `flags` with the environment and with the file that either names.
 ///
@@ -135,9 +135,12 @@ fn update(joined: &mut ServeArgs, layer: &ArgMatches) -> Result<(), CliError> {
         joined.preset = None;
     }
     let lower = std::mem::take(&mut joined.class);
+    let lower_webhooks = std::mem::take(&mut joined.webhooks.webhook);
     let updated = joined.update_from_arg_matches(layer);
     let upper = std::mem::take(&mut joined.class);
     joined.class = classes::join(lower, upper);
+    let upper = std::mem::take(&mut joined.webhooks.webhook);
+    joined.webhooks.webhook = webhooks::join(lower_webhooks, upper);
     updated.map_err(|error| CliError::usage(usage::one_line(&error)))
 }
 
@@ -183,7 +186,8 @@ fn file_words(keys: &Keys, path: &Path, text: &str) -> Result<Vec<Word>, CliErro
 
     let mut words = Vec::new();
     for (key, value) in entries {
-        let origin = origin_of(key.span().start);
+        let span = key.span();
+        let origin = origin_of(span.start);
         let key = key.get_ref().as_ref();
         let refuse = |text: String| CliError::usage(format!("{origin}: {text}"));
         if key == KEY_CONFIG {
@@ -193,62 +197,21 @@ fn file_words(keys: &Keys, path: &Path, text: &str) -> Result<Vec<Word>, CliErro
             let nearest = keys.nearest(key);
             return Err(refuse(format!("unknown key '{key}'; did you mean '{nearest}'?")));
         };
-        if key == KEY_CLASS {
-            class_words(value.get_ref(), &origin, &origin_of, &mut words)?;
+        if let Some(tables) = tables::find(key) {
+            let said = tables.read(value.get_ref(), span.start).map_err(|refusal| {
+                CliError::usage(format!("{}: {}", origin_of(refusal.at), refusal.text))
+            })?;
+            words.extend(said.into_iter().map(|said| Word {
+                key: key.to_owned(),
+                text: said.text.into(),
+                origin: origin_of(said.at),
+            }));
             continue;
         }
         let text = text_of(arg, value.get_ref()).map_err(refuse)?;
         words.push(Word { key: key.to_owned(), text: text.into(), origin });
     }
     Ok(words)
-}
-
-/// The classes of the file: a word for each key, so that an error can say where it stands.
-fn class_words(
-    classes: &DeValue<'_>,
-    origin: &str,
-    origin_of: &impl Fn(usize) -> String,
-    words: &mut Vec<Word>,
-) -> Result<(), CliError> {
-    let refuse = |origin: &str, text: String| CliError::usage(format!("{origin}: {text}"));
-    let no_table = |origin: &str| {
-        refuse(origin, "class is no table; expected tables such as [class.lock]".to_owned())
-    };
-    let DeValue::Table(classes) = classes else { return Err(no_table(origin)) };
-    for (name, class) in classes {
-        let origin = origin_of(name.span().start);
-        let DeValue::Table(class) = class.get_ref() else { return Err(no_table(&origin)) };
-        let name = name.get_ref().as_ref();
-        if name.contains(CLASS_DELIMITER) {
-            return Err(refuse(&origin, ValueError::ClassName.to_string()));
-        }
-        let word = |setting: String, origin| {
-            let text = format!("{name}:{setting}").into();
-            Word { key: KEY_CLASS.to_owned(), text, origin }
-        };
-        words.push(word(String::new(), origin));
-        for (key, value) in class {
-            let origin = origin_of(key.span().start);
-            let key = key.get_ref().as_ref();
-            if !CLASS_KEYS.contains(&key) {
-                let nearest = nearest_key(key);
-                let text =
-                    format!("unknown key '{key}' in class {name}; did you mean '{nearest}'?");
-                return Err(refuse(&origin, text));
-            }
-            let DeValue::String(value) = value.get_ref() else {
-                let text = format!("{key} of class {name} is no text; expected one in quotes");
-                return Err(refuse(&origin, text));
-            };
-            if value.contains([',', CLASS_DELIMITER]) {
-                let value = value.escape_debug();
-                let text = format!("'{value}' for {key} of class {name} is more than one value");
-                return Err(refuse(&origin, text));
-            }
-            words.push(word(format!("{key}={value}"), origin));
-        }
-    }
-    Ok(())
 }
 
 /// The value as it would be typed behind the flag.
@@ -337,6 +300,7 @@ mod tests {
     use crate::base::config::Preset;
     use crate::base::time::Span;
     use crate::cli::classes::parse_class;
+    use crate::cli::webhooks::parse_webhook;
 
     /// Joins `flags`, variables and a file's text.
     fn joined(
@@ -449,6 +413,11 @@ mod tests {
             ("journal-segment-bytes", "65536"),
             ("journal-retain-bytes", "0x1_0000_0000"),
             ("transport-events", "\"t\""),
+            (
+                "webhook",
+                "{ a = { url = \"http://b/\", batch-max = 7, streams = [\"events\"], \
+                 topics = [\"a+b\", \"c,d\"] } }",
+            ),
             ("admin", "\"off\""),
             ("admin-token-file", "\"t\""),
             ("log-format", "\"json\""),
@@ -474,6 +443,9 @@ mod tests {
             args.class,
             [parse_class("lock:grace=9s,duplicate=take-over").expect("a class")]
         );
+        let webhook =
+            parse_webhook("a:url=http://b/,batch-max=7,streams=events,topics=a%2Bb+c%2Cd");
+        assert_eq!(args.webhooks.webhook, [webhook.expect("a webhook")]);
     }
 
     #[test]
@@ -537,6 +509,32 @@ mod tests {
                 "heartwheel.toml:1: class is no table; expected tables such as [class.lock]",
             ),
             (
+                "unknown key of a webhook",
+                "[webhook.a]\nuri = \"http://b/\"",
+                "heartwheel.toml:2: unknown key 'uri' in webhook a; did you mean 'url'?",
+            ),
+            (
+                "text for a webhook's number",
+                "[webhook.a]\nbatch-max = \"7\"",
+                "heartwheel.toml:2: batch-max of webhook a is no whole number; expected one \
+                 without quotes",
+            ),
+            (
+                "number for a webhook's list",
+                "[webhook.a]\nstreams = 1",
+                "heartwheel.toml:2: streams of webhook a is no list; expected [\"…\", \"…\"]",
+            ),
+            (
+                "number for a webhook's text",
+                "[webhook.a]\nurl = 1",
+                "heartwheel.toml:2: url of webhook a is no text; expected one in quotes",
+            ),
+            (
+                "webhook that is no table",
+                "webhook = \"http://b/\"",
+                "heartwheel.toml:1: webhook is no table; expected tables such as [webhook.audit]",
+            ),
+            (
                 "another file",
                 "config = \"other.toml\"",
                 "heartwheel.toml:1: a file cannot name another one with config",
@@ -569,6 +567,12 @@ mod tests {
                 "[class.lock]\nprobe = \"off,grace=1s\"",
                 vec![":2: ", "'off,grace=1s' for probe of class lock is more than one value"],
             ),
+            (
+                "bad value in a webhook",
+                "[webhook.a]\n\nurl = \"b\"",
+                vec![":3: ", "'a:url=b' for webhook: expected a URL such as"],
+            ),
+            ("webhook with a bad name", "[webhook.\"a b\"]", vec![":1: ", "a name of 1 to 64"]),
             ("class without a name", "[class.\"\"]", vec![":1: ", "a name of 1 to 64 bytes"]),
             ("class with a name of two", "[class.\"a:;b:\"]", vec![":1: ", "and ';'"]),
             ("no TOML", "interval: 5s", vec!["heartwheel.toml:1: "]),

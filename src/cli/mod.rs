@@ -20,9 +20,11 @@ pub mod load;
 mod machine;
 pub mod serve;
 pub mod signals;
+pub mod tables;
 pub mod top;
 pub mod usage;
 pub mod values;
+pub mod webhooks;
 
 use std::ffi::OsString;
 use std::io::{self, Write};

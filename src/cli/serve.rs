@@ -17,16 +17,21 @@ use crate::cli::error::CliError;
 use crate::cli::layers;
 use crate::cli::machine;
 use crate::cli::signals::{self, SignalWatch, Wish};
+use crate::cli::webhooks;
 use crate::control::api::JournalView;
+use crate::control::door::{self, LoopHandle};
 use crate::control::events::{EventWriter, EventsTarget, Identity};
 use crate::control::from_loop::FromLoop;
+use crate::control::hub::Hub;
 use crate::control::journal::{
     self, Cut, Door, JournalOptions, JournalOutcome, JournalThread, Recovered, Writer,
 };
+use crate::control::ledger::Ledger;
 use crate::control::log;
 use crate::control::side::{self, Outcome};
 use crate::control::summary;
 use crate::control::transport::{self, TransportFeed, TransportThread};
+use crate::control::webhook::{Sources, Webhooks};
 use crate::gateway::Command;
 use crate::os::clock::Clock;
 use crate::os::driver::DriverConfig;
@@ -58,6 +63,7 @@ pub fn run(flags: &ArgMatches) -> Result<(), CliError> {
 /// Runs a gateway as `options` say, until a signal ends it.
 pub fn serve(options: &ServeOptions) -> Result<(), CliError> {
     let clock = Clock::new();
+    webhooks::check(&options.webhooks)?;
     let plan = look_at_machine(options)?;
     let listener = listen(&options.listener)?;
     let address = listener.local_address();
@@ -91,12 +97,15 @@ pub fn serve(options: &ServeOptions) -> Result<(), CliError> {
         .map(|options| start_journal(options, identity.clone(), clock, Arc::clone(&asker)))
         .transpose()?;
     let (door, journal) = journal.unzip();
-    let (admin, teller) = admin.map(|admin| admin.open(&asker, clock)).unzip();
+    let is_heard = admin.is_some() || !options.webhooks.is_empty();
+    let (heard, teller) = is_heard.then(|| door::open(Arc::clone(&asker), clock)).unzip();
     let view = journal_view(options, door.as_ref());
     let source = FromLoop::new(readers, clock).with_transport(transport_feed).with_door(teller);
     let (source, hub) = source.with_hub();
     let side = side::spawn(source, writer, door).map_err(no_thread)?;
-    let http = admin.map(|admin| admin.serve(hub, identity, gateway, view)).transpose()?;
+    let webhooks = heard.map(|door| start_webhooks(options, door, hub, &identity)).transpose()?;
+    let api = admin.zip(webhooks.clone());
+    let http = api.map(|(admin, webhooks)| admin.serve(webhooks, gateway, view)).transpose()?;
     let signals = watch_signals(asker, options.gateway.drain_timeout)?;
     tracing::info!("{ready}");
     let outcome = run_to_the_end(shards);
@@ -107,6 +116,7 @@ pub fn serve(options: &ServeOptions) -> Result<(), CliError> {
     if let Some(transport) = transport {
         transport.finish(TRANSPORT_PATIENCE);
     }
+    webhooks.inspect(|webhooks| webhooks.finish(limits::WEBHOOK_END_PATIENCE));
     admin::finish(http);
     let untold = outcome?;
     events_outcome(&options.events, side, untold)?;
@@ -117,6 +127,18 @@ pub fn serve(options: &ServeOptions) -> Result<(), CliError> {
 fn journal_view(options: &ServeOptions, door: Option<&Door>) -> Option<JournalView> {
     let folder = options.journal.as_ref()?.folder.clone();
     Some(JournalView { folder, health: door?.health() })
+}
+
+/// Starts the webhooks, which go on where they were if there is a journal.
+fn start_webhooks(
+    options: &ServeOptions,
+    door: LoopHandle,
+    hub: Hub,
+    identity: &Identity,
+) -> Result<Webhooks, CliError> {
+    let journal = options.journal.as_ref().map(|journal| journal.folder.clone());
+    let ledger = Ledger { door, identity: identity.clone(), journal };
+    webhooks::start(Sources { ledger, hub }, &options.webhooks)
 }
 
 /// Takes over the journal, and says what was found.

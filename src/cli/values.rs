@@ -14,6 +14,7 @@ use crate::base::limits;
 use crate::base::time::Span;
 use crate::cli::admin::AdminArg;
 use crate::control::events::EventsTarget;
+use crate::control::webhook::target::{Stream, UrlError};
 
 /// Why a text is not the value that was asked for. Shown after the flag's or key's name.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -74,9 +75,47 @@ pub enum ValueError {
         /// The key.
         key: String,
     },
+    /// Not a webhook.
+    #[error(
+        "expected a webhook such as audit:url=https://backend.example/hook,secret-file=/etc/key, \
+         several of them with ';' between, and %2C and %3B for ',' and ';' in a URL"
+    )]
+    Webhook,
+    /// Not the name of a webhook.
+    #[error(
+        "expected a name of 1 to {} letters, digits, '-', '_' and '.' before the ':'",
+        limits::WEBHOOK_NAME_BYTES_MAX
+    )]
+    WebhookName,
+    /// Not where a webhook could be.
+    #[error(transparent)]
+    WebhookUrl(UrlError),
+    /// Not what a webhook could be sent.
+    #[error("expected one or several of {} with + between, each once", stream_words())]
+    WebhookStream,
+    /// Not topics.
+    #[error(
+        "expected 1 to {} topics of at most {} bytes with + between; a + in one is %2B",
+        limits::WEBHOOK_TOPICS_MAX,
+        limits::TOPIC_BYTES_MAX
+    )]
+    WebhookTopics,
+    /// Not a number.
+    #[error("expected a whole number")]
+    WebhookCount,
+    /// Not where a webhook could begin.
+    #[error("expected now or start")]
+    WebhookFrom,
+    /// Not a file.
+    #[error("expected a path")]
+    WebhookFile,
     /// No path at all.
     #[error("expected a path, or - for standard output")]
     Path,
+}
+
+fn stream_words() -> String {
+    Stream::ALL.map(Stream::word).join(", ")
 }
 
 /// How many shards there shall be.

@@ -186,6 +186,11 @@ impl LoopHandle {
         lock(&self.shared.events).last()
     }
 
+    /// The number up to which events are no longer kept here.
+    pub fn events_forgotten_up_to(&self) -> u64 {
+        lock(&self.shared.events).before
+    }
+
     /// At most `limit` transport events that follow number `tseq`, in order. Those that were
     /// dropped on the way, or are no longer kept, are missing.
     pub fn transport_after(&self, tseq: u64, limit: usize) -> Vec<Dated<TransportRecord>> {

@@ -98,8 +98,8 @@ struct Back {
 }
 
 struct Subscription {
-    /// `None`: all.
-    topic: Option<Box<str>>,
+    /// None: all.
+    topics: Vec<Box<str>>,
     /// Messages from here on count on it.
     since: u64,
     /// The next one to look at.
@@ -147,14 +147,25 @@ impl Hub {
     /// # Errors
     /// When something that followed `after` is no longer kept.
     pub fn subscribe(&self, topic: Option<&str>, after: Option<u64>) -> Result<Sink, Forgotten> {
+        self.subscribe_to(topic.into_iter().map(Box::from).collect(), after)
+    }
+
+    /// The same for any of several topics; none named: all.
+    ///
+    /// # Errors
+    /// When something that followed `after` is no longer kept.
+    pub fn subscribe_to(
+        &self,
+        topics: Vec<Box<str>>,
+        after: Option<u64>,
+    ) -> Result<Sink, Forgotten> {
         let mut inner = self.shared.lock();
         let since = inner.useq_next;
         let next = after.map_or(since, |after| after.saturating_add(1).min(since));
         if next <= inner.forgotten {
             return Err(Forgotten);
         }
-        let topic = topic.map(Box::from);
-        let key = inner.sinks.insert(Subscription { topic, since, next, done_below: next });
+        let key = inner.sinks.insert(Subscription { topics, since, next, done_below: next });
         inner.wish();
         drop(inner);
         Ok(Sink { shared: Arc::clone(&self.shared), newest: self.newest.clone(), key })
@@ -207,6 +218,11 @@ impl Sink {
         self.shared.lock().take(self.key, messages_max, bytes_max)
     }
 
+    /// The number of the last message that was looked at, whether it was for it or not.
+    pub fn looked_at(&self) -> u64 {
+        self.shared.lock().sinks[self.key].next.saturating_sub(1)
+    }
+
     /// It is done with all that it took up to number `upto`: their clients may hear so, unless
     /// others are not.
     pub fn done(&mut self, upto: u64) {
@@ -240,7 +256,7 @@ impl Drop for Sink {
 
 impl Subscription {
     fn wants(&self, message: &Message) -> bool {
-        self.topic.as_deref().is_none_or(|topic| topic == &*message.record.topic)
+        self.topics.is_empty() || self.topics.contains(&message.record.topic)
     }
 }
 

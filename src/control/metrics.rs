@@ -12,6 +12,7 @@ use prometheus_client::registry::Registry;
 use crate::base::event::CloseReason;
 use crate::base::limits;
 use crate::control::api::Api;
+use crate::control::webhook;
 use crate::gateway::{LATENESS_BOUNDS, Stats};
 use crate::os::driver::DriverStats;
 use crate::os::process;
@@ -23,6 +24,9 @@ pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8"
 pub(crate) fn exposition(api: &Api) -> Result<String, fmt::Error> {
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Scrape::of(api)));
+    if let Some(webhooks) = &api.webhooks {
+        registry.register_collector(Box::new(webhook::metrics::Scrape(webhooks.clone())));
+    }
     let mut text = String::new();
     prometheus_text::encode(&mut text, &registry)?;
     Ok(text)

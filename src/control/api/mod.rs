@@ -10,6 +10,7 @@ pub(crate) mod past;
 pub(crate) mod problem;
 pub(crate) mod routes;
 pub(crate) mod snapshot;
+pub(crate) mod webhooks;
 
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -39,6 +40,8 @@ use crate::control::door::LoopHandle;
 use crate::control::events::Identity;
 use crate::control::hub::Hub;
 use crate::control::journal::Health;
+use crate::control::ledger::Ledger;
+use crate::control::webhook::Webhooks;
 
 /// All that the API needs to know.
 pub struct Api {
@@ -54,6 +57,8 @@ pub struct Api {
     pub token: Option<Token>,
     /// The journal, if there is one.
     pub journal: Option<JournalView>,
+    /// The webhooks, if there can be any.
+    pub webhooks: Option<Webhooks>,
     /// Places for those who follow a feed.
     pub(crate) followers: Arc<Semaphore>,
     /// The place for whoever takes a snapshot: each costs memory for every client.
@@ -86,8 +91,25 @@ impl Api {
             gateway,
             token,
             journal,
+            webhooks: None,
             followers: Arc::new(Semaphore::new(limits::FEED_FOLLOWERS_MAX)),
             snapshots: Arc::new(Semaphore::new(1)),
+        }
+    }
+
+    /// Tells how these webhooks are, too.
+    #[must_use]
+    pub fn with_webhooks(mut self, webhooks: Webhooks) -> Self {
+        self.webhooks = Some(webhooks);
+        self
+    }
+
+    /// Where the ledger can be read.
+    pub(crate) fn ledger(&self) -> Ledger {
+        Ledger {
+            door: self.door.clone(),
+            identity: self.identity.clone(),
+            journal: self.journal.as_ref().map(|journal| journal.folder.clone()),
         }
     }
 }

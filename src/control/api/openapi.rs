@@ -112,7 +112,7 @@ fn reference(name: &str) -> Value {
 
 fn schemas() -> Value {
     let mut all = answer_schemas();
-    for (name, schema) in body_schemas() {
+    for (name, schema) in body_schemas().into_iter().chain(webhook_schemas()) {
         all[name] = schema;
     }
     all
@@ -251,6 +251,24 @@ fn sample_schema() -> Value {
     sample["properties"]["went"]["additionalProperties"] = json!({ "type": "integer" });
     sample["properties"]["late"]["items"] = json!({ "type": "integer" });
     sample
+}
+
+/// How the webhooks are: each stream to each target.
+fn webhook_schemas() -> [(&'static str, Value); 2] {
+    let texts = ["target", "stream", "url", "state", "position"].map(|name| (name, "string"));
+    let counts = ["lag", "batches", "events", "failures", "retries", "resets", "missed"];
+    let mut webhook = object(texts.into_iter().chain(counts.map(|name| (name, "integer"))));
+    webhook["properties"]["state"]["enum"] = json!(["ok", "failing", "off"]);
+    let properties = &mut webhook["properties"];
+    properties["last_success_unix_ms"] = json!({ "type": "integer" });
+    properties["last_failure_unix_ms"] = json!({ "type": "integer" });
+    properties["last_failure"] = json!({ "type": "string" });
+    let list = json!({
+        "type": "object",
+        "required": ["webhooks"],
+        "properties": { "webhooks": { "type": "array", "items": reference("Webhook") } },
+    });
+    [("Webhook", webhook), ("WebhookList", list)]
 }
 
 /// An object that has all of these.

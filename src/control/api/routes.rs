@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 use crate::control::api::problem::Kind;
-use crate::control::api::{Answer, Asked, clients, node, openapi, past, snapshot};
+use crate::control::api::{Answer, Asked, clients, node, openapi, past, snapshot, webhooks};
 use crate::control::{dashboard, feed, messages, metrics};
 
 /// One path with one method.
@@ -243,6 +243,18 @@ pub(crate) static ROUTES: &[Route] = &[
         success: text(EVENT_STREAM, "One message each, with BOOT:USEQ as id"),
         problems: &[Kind::BadRequest, Kind::Gone, Kind::Busy],
         run: |asked| Box::pin(messages::messages(asked)),
+    },
+    Route {
+        verb: Verb::Get,
+        path: "/v1/webhooks",
+        id: "listWebhooks",
+        about: "How the webhooks are: every stream of every target",
+        access: Access::Guarded,
+        query: &[],
+        body: None,
+        success: success(200, "WebhookList", "The targets; none where none is configured"),
+        problems: &[],
+        run: |asked| Box::pin(webhooks::list(asked)),
     },
     Route {
         verb: Verb::Get,
