@@ -380,7 +380,7 @@ mod tests {
             ("empty variable", &[], &[("HEARTWHEEL_DRAIN_TIMEOUT", "")], file, secs(1)),
         ] {
             let args = joined(flags, variables, file).expect("all is well");
-            assert_eq!(args.drain_timeout, expected, "{name}");
+            assert_eq!(args.stopping.drain_timeout, expected, "{name}");
         }
     }
 

@@ -27,7 +27,7 @@ use crate::control::log;
 use crate::control::side::{self, Outcome};
 use crate::control::summary;
 use crate::control::transport::{self, TransportFeed, TransportThread};
-use crate::gateway::Command;
+use crate::gateway::{Command, Drain};
 use crate::os::clock::Clock;
 use crate::os::driver::DriverConfig;
 use crate::os::machine::{Plan, Wanted};
@@ -281,7 +281,7 @@ fn watch_signals(
         let command = match within {
             Some(within) => {
                 tracing::info!(%within, "stopping: clients are asked to leave");
-                Command::Drain { within }
+                Command::Drain(Drain::at_once(within))
             }
             // The side thread logs the answer.
             None => Command::Stats,

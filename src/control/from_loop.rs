@@ -184,6 +184,7 @@ impl FromLoop {
             | Reply::NoSuchClient
             | Reply::OtherSession
             | Reply::NotConnected
+            | Reply::Draining
             | Reply::OutOfBounds { .. }
             | Reply::Session(_)
             | Reply::Sessions { .. } => {
@@ -385,6 +386,7 @@ fn is_worth_a_warning(reason: CloseReason) -> bool {
         CloseReason::Bye
         | CloseReason::Drain
         | CloseReason::Replaced
+        | CloseReason::Rebalance
         | CloseReason::ClosedByPeer
         | CloseReason::Reset
         | CloseReason::HeartbeatTimeout

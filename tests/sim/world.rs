@@ -14,7 +14,7 @@ use heartwheel::base::ids::{ClientId, ConnId};
 use heartwheel::base::io::{Completion, IoFault, Op};
 use heartwheel::base::limits;
 use heartwheel::base::time::{Moment, Span};
-use heartwheel::gateway::{Command, Gateway, Kick, Reply};
+use heartwheel::gateway::{Command, Drain, Gateway, Kick, Reply};
 
 use crate::clients::{Clients, Patience};
 use crate::faults::{Fault, Faults, happens, part_of, span_upto, stream};
@@ -704,7 +704,10 @@ impl World {
         }
         let until = self.now + within;
         self.oracle.on_told(self.now);
-        assert_eq!(self.gateway.on_command(Command::Drain { within }, self.now), Reply::Done);
+        assert_eq!(
+            self.gateway.on_command(Command::Drain(Drain::at_once(within)), self.now),
+            Reply::Done
+        );
         self.oracle.on_drain(within, self.now);
         self.read_ledger(self.now);
         let end = until + self.config.tick.times(2) + Span::from_secs(2);
