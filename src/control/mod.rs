@@ -20,3 +20,4 @@ pub mod patient;
 pub mod side;
 pub mod summary;
 pub mod transport;
+pub mod watchdog;

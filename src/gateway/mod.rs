@@ -241,10 +241,12 @@ impl Gateway {
         if self.unfinished == Progress::More || self.is_about_to_stop() {
             return Some(Moment::ZERO);
         }
-        let wakes = [self.tracker.next_wake(), self.accepting.paused_until, self.leave_wake()];
+        let leave_wake = self.leave_wake();
+        let wakes = [self.tracker.next_wake(), self.accepting.paused_until, leave_wake];
         let lived = wakes.into_iter().flatten();
         let wake = lived.min().map(|moment| self.time.expected(moment));
-        if self.tracker.is_empty() {
+        // A sleep that is longer is taken for a stall, and puts off what is waited for.
+        if self.tracker.is_empty() && leave_wake.is_none() {
             return wake;
         }
         let longest = self.time.told_at() + limits::SLEEP_MAX;

@@ -14,7 +14,7 @@ use heartwheel::base::ids::{ClientId, ConnId};
 use heartwheel::base::io::{Completion, IoFault, Op};
 use heartwheel::base::limits;
 use heartwheel::base::time::{Moment, Span};
-use heartwheel::gateway::{Command, Drain, Gateway, Kick, Reply};
+use heartwheel::gateway::{Command, Drain, Gateway, Kick, Pace, Rebalance, Reply};
 
 use crate::clients::{Clients, Patience};
 use crate::faults::{Fault, Faults, happens, part_of, span_upto, stream};
@@ -677,6 +677,9 @@ impl World {
 
     fn kick(&mut self) {
         self.oracle.on_told(self.now);
+        if self.rng.usize(0..3) == 0 {
+            return self.rebalance();
+        }
         let online = self.oracle.online();
         let absent = Command::Kick(Kick::of(ClientId::new("nobody").expect("a client id")));
         assert_eq!(self.gateway.on_command(absent, self.now), Reply::NoSuchClient);
@@ -688,6 +691,24 @@ impl World {
             self.oracle.on_kick(device, self.now);
         }
         self.read_ledger(self.now);
+    }
+
+    /// A part of them is asked to go elsewhere.
+    fn rebalance(&mut self) {
+        let rebalance = Rebalance {
+            parts_per_million: self.rng.u32(0..=1_000_000),
+            within: self.rng.bool().then(|| span_upto(&mut self.rng, Span::from_secs(5))),
+            pace: pace(&mut self.rng),
+            window: None,
+        };
+        let reply = self.gateway.on_command(Command::Rebalance(rebalance), self.now);
+        self.read_ledger(self.now);
+        if self.oracle.drain_ordered.is_some() {
+            return assert_eq!(reply, Reply::Draining);
+        }
+        assert_eq!(reply, Reply::Done);
+        self.oracle.on_rebalance();
+        self.tally.note("drain", "rebalance", 1);
     }
 
     // --- the end ---------------------------------------------------------------------------------
@@ -703,12 +724,19 @@ impl World {
             self.patience = Patience::Slept; // it gives itself too little on purpose
         }
         let until = self.now + within;
+        let drain = Drain {
+            within: Some(within),
+            notice: match self.rng.bool() {
+                true => Span::ZERO,
+                false => span_upto(&mut self.rng, within.divided_by(2)),
+            },
+            pace: pace(&mut self.rng),
+        };
         self.oracle.on_told(self.now);
-        assert_eq!(
-            self.gateway.on_command(Command::Drain(Drain::at_once(within)), self.now),
-            Reply::Done
-        );
-        self.oracle.on_drain(within, self.now);
+        assert_eq!(self.gateway.on_command(Command::Drain(drain), self.now), Reply::Done);
+        self.oracle.on_drain(drain.notice, within, self.now);
+        self.tally.note("drain", "with notice", u64::from(drain.notice > Span::ZERO));
+        self.tally.note("drain", "paced", u64::from(drain.pace != Pace::AtOnce));
         self.read_ledger(self.now);
         let end = until + self.config.tick.times(2) + Span::from_secs(2);
         while !self.gateway.is_drained() {
@@ -761,10 +789,22 @@ impl World {
     }
 }
 
+fn pace(rng: &mut Rng) -> Pace {
+    match rng.usize(0..4) {
+        0 => Pace::AtOnce,
+        1 => Pace::Spread,
+        _ => Pace::PerSecond(rng.u32(1..50)),
+    }
+}
+
 /// Reasons after which the other end is told with GOAWAY, and closes first.
 pub(crate) fn is_told(reason: CloseReason) -> bool {
     matches!(
         reason,
-        CloseReason::Replaced | CloseReason::Drain | CloseReason::Busy | CloseReason::Contested
+        CloseReason::Replaced
+            | CloseReason::Drain
+            | CloseReason::Rebalance
+            | CloseReason::Busy
+            | CloseReason::Contested
     )
 }
