@@ -457,6 +457,10 @@ pub enum CtlCommand {
     Snapshot,
     /// Print how things are
     Stats,
+    /// Say whether the loops turn, by the exit code too: for the health checks of containers
+    Health,
+    /// Say whether clients can come, by the exit code too
+    Ready,
 }
 
 /// `ctl clients` as typed.

@@ -47,6 +47,8 @@ pub fn run(args: &CtlArgs) -> Result<(), CliError> {
         CtlCommand::Rebalance(args) => desk.rebalance(args)?,
         CtlCommand::Snapshot => desk.snapshot()?,
         CtlCommand::Stats => desk.show("/v1/stats")?,
+        CtlCommand::Health => desk.is_well("/healthz")?,
+        CtlCommand::Ready => desk.is_well("/readyz")?,
     }
     desk.flush()
 }
@@ -204,6 +206,14 @@ impl Desk<'_> {
         match self.form {
             Form::Json => self.line(&understood(&answer)?.to_string()),
             Form::Human => self.line("done"),
+        }
+    }
+
+    fn is_well(&mut self, path: &str) -> Result<(), CliError> {
+        let answer = self.caller.get(path)?;
+        match self.form {
+            Form::Json => self.line(&understood(&answer)?.to_string()),
+            Form::Human => self.line("ok"),
         }
     }
 

@@ -442,6 +442,7 @@ mod tests {
             ("driver", "\"io_uring\""),
             ("descriptors", "\"direct\""),
             ("drain-timeout", "\"1s\""),
+            ("drain-notice", "\"1s\""),
             ("reconnect-window", "\"1s..2s\""),
             ("events", "\"-\""),
             ("journal", "\"d\""),
