@@ -254,7 +254,7 @@ fn look_at_machine(options: &ServeOptions) -> Result<Plan, CliError> {
 /// The service manager, if there is one. One that cannot be reached is no reason not to serve.
 fn supervisor(var: impl Fn(&str) -> Option<OsString>) -> Supervisor {
     Supervisor::from_environment(var).unwrap_or_else(|cause| {
-        tracing::warn!(%cause, "the service manager named by NOTIFY_SOCKET cannot be told anything");
+        tracing::warn!(%cause, "the service manager of NOTIFY_SOCKET cannot be told anything");
         Supervisor::default()
     })
 }

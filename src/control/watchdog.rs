@@ -5,7 +5,7 @@
 
 use crate::base::limits;
 use crate::base::time::{Moment, Span};
-use crate::gateway::Stats;
+use crate::gateway::{Leaving, Stats};
 use crate::os::supervisor::Supervisor;
 
 /// Between two lines for people.
@@ -77,12 +77,9 @@ impl Watchdog {
 }
 
 fn status(stats: &Stats) -> String {
-    let Stats { online, held, connections, leavers_told, leavers_left, .. } = stats;
+    let Stats { online, held, connections, leaving: Leaving { told, left, .. }, .. } = stats;
     match stats.draining {
-        true => format!(
-            "STATUS=draining: {leavers_told} told, {leavers_left} left, \
-                         {connections} still here"
-        ),
+        true => format!("STATUS=draining: {told} told, {left} left, {connections} still here"),
         false => format!("STATUS={online} online, {held} held"),
     }
 }

@@ -89,8 +89,8 @@ pub struct Rebalance {
     /// How many of those online, of a million each. Everybody has the same chance. 0 ends a
     /// rebalance that is under way.
     pub parts_per_million: u32,
-    /// From the order to its end, whoever was told by then; `None`: as long as the pace takes, which
-    /// spreads over the configured drain timeout.
+    /// From the order to its end, whoever was told by then; `None`: as long as the pace takes,
+    /// which spreads over the configured drain timeout.
     pub within: Option<Span>,
     /// How fast clients are told.
     pub pace: Pace,
@@ -242,14 +242,8 @@ pub struct Stats {
     pub accepting: bool,
     /// Whether a drain is under way, its notice included, or over.
     pub draining: bool,
-    /// Whether a rebalance is under way.
-    pub rebalancing: bool,
-    /// Connections that were asked to leave by a drain or a rebalance.
-    pub leavers_told: u64,
-    /// Those of them that then left by themselves.
-    pub leavers_left: u64,
-    /// Those of them that did not in time, and were closed.
-    pub leavers_closed: u64,
+    /// What becomes of those who are asked to leave.
+    pub leaving: Leaving,
     /// Events that the side thread has not taken yet.
     pub events_waiting: usize,
     /// Number of the latest event.
@@ -301,6 +295,36 @@ pub struct Stats {
     pub endings: [Endings; CloseReason::ALL.len()],
 }
 
+/// What becomes of those who are asked to leave by a drain or a rebalance.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Leaving {
+    /// Whether a rebalance is under way.
+    pub rebalancing: bool,
+    /// Connections that were asked to leave.
+    pub told: u64,
+    /// Those of them that then left by themselves.
+    pub left: u64,
+    /// Those of them that did not in time, and were closed.
+    pub closed: u64,
+}
+
+impl Leaving {
+    fn add(&mut self, other: &Self) {
+        let Self { rebalancing, told, left, closed } = other;
+        self.rebalancing |= rebalancing;
+        self.told += told;
+        self.left += left;
+        self.closed += closed;
+    }
+}
+
+impl Endings {
+    fn add(&mut self, more: &Self) {
+        self.count += more.count;
+        self.peer_last = more.peer_last.or(self.peer_last);
+    }
+}
+
 /// How many connections ended for one reason.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Endings {
@@ -324,10 +348,7 @@ impl Stats {
             online,
             accepting,
             draining,
-            rebalancing,
-            leavers_told,
-            leavers_left,
-            leavers_closed,
+            leaving,
             events_waiting,
             seq_last,
             accepted,
@@ -362,9 +383,6 @@ impl Stats {
         }
         for (sum, count) in [
             (&mut self.seq_last, seq_last),
-            (&mut self.leavers_told, leavers_told),
-            (&mut self.leavers_left, leavers_left),
-            (&mut self.leavers_closed, leavers_closed),
             (&mut self.accepted, accepted),
             (&mut self.moved, moved),
             (&mut self.arrived, arrived),
@@ -387,13 +405,10 @@ impl Stats {
         }
         self.accepting |= accepting;
         self.draining |= draining;
-        self.rebalancing |= rebalancing;
+        self.leaving.add(leaving);
         self.stalled = self.stalled + *stalled;
         self.lateness.add(lateness);
-        for (sum, more) in self.endings.iter_mut().zip(endings) {
-            sum.count += more.count;
-            sum.peer_last = more.peer_last.or(sum.peer_last);
-        }
+        self.endings.iter_mut().zip(endings).for_each(|(sum, more)| sum.add(more));
     }
 
     pub(crate) fn count_ending(&mut self, reason: CloseReason, peer: SocketAddr) {

@@ -14,7 +14,7 @@ use crate::base::io::Op;
 use crate::base::limits;
 use crate::base::time::{Moment, Span};
 use crate::gateway::Gateway;
-use crate::gateway::command::{Drain, Pace, Rebalance, Reply};
+use crate::gateway::command::{Drain, Leaving, Pace, Rebalance, Reply};
 use crate::gateway::connection::State;
 use crate::tracker::Progress;
 
@@ -287,9 +287,9 @@ impl Gateway {
 
     /// How many are here and were not asked to leave, about: a few strangers are among them.
     fn unasked(&self) -> u64 {
-        let leaving = self.stats.leavers_told - self.stats.leavers_left - self.stats.leavers_closed;
+        let Leaving { told, left, closed, .. } = self.stats.leaving;
         let here = self.tracker.len() - self.held.count();
-        (here as u64).saturating_sub(leaving)
+        (here as u64).saturating_sub(told - left - closed)
     }
 
     /// Whether the last one has left a drain and only the ledger's end is still to be written.

@@ -81,7 +81,7 @@ impl Gateway {
                     text: word.text,
                 };
                 let has_to_go = matches!(reason, CloseReason::Drain | CloseReason::Rebalance);
-                self.stats.leavers_told += u64::from(has_to_go);
+                self.stats.leaving.told += u64::from(has_to_go);
                 let waits_for = if has_to_go { WaitsFor::Leaver } else { WaitsFor::Peer };
                 self.leave(conn, &goaway, waits_for, now);
             }
@@ -109,7 +109,7 @@ impl Gateway {
         let Some(connection) = self.tracker.get_mut(conn) else { return };
         let write = |out: &mut Vec<u8>| native::encode(word, out);
         if connection.outbox.append(&mut self.chunks, bytes_max, write).is_err() {
-            self.stats.leavers_closed += u64::from(waits_for == WaitsFor::Leaver);
+            self.stats.leaving.closed += u64::from(waits_for == WaitsFor::Leaver);
             self.close(conn, CloseHow::Abort);
             return;
         }

@@ -62,8 +62,8 @@ use crate::gateway::transport::TransportQueue;
 use crate::tracker::{Progress, Tracker, TrackerConfig};
 
 pub use crate::gateway::command::{
-    Command, Drain, Endings, Filter, Kick, Mood, Pace, Presence, Rebalance, Reply, SessionView,
-    Stats,
+    Command, Drain, Endings, Filter, Kick, Leaving, Mood, Pace, Presence, Rebalance, Reply,
+    SessionView, Stats,
 };
 pub use crate::gateway::lateness::{LATENESS_BOUNDS, Lateness};
 pub use crate::gateway::moves::owner;
@@ -261,7 +261,7 @@ impl Gateway {
             held: self.held.count(),
             accepting: !self.is_emptying() && self.accepting.paused_until.is_none(),
             draining: self.draining.is_some(),
-            rebalancing: self.shedding.is_some(),
+            leaving: Leaving { rebalancing: self.shedding.is_some(), ..self.stats.leaving },
             events_waiting: self.ledger.waiting(),
             seq_last: self.ledger.seq_last(),
             ..self.stats.clone()
@@ -346,8 +346,8 @@ impl Gateway {
             }
         }
         assert_eq!(held, self.held.count());
-        let Stats { leavers_told, leavers_left, leavers_closed, .. } = self.stats;
-        assert_eq!(leavers_told, leavers_left + leavers_closed + leavers, "each is counted once");
+        let Leaving { told, left, closed, .. } = self.stats.leaving;
+        assert_eq!(told, left + closed + leavers, "each is counted once");
         assert!(self.held.remembered() <= 2 * self.capacity() + limits::HELD_ROOM_MIN);
         assert_eq!(live + held, self.tracker.named());
         assert!(self.recent.len() <= limits::RECENT_MAX);
@@ -493,7 +493,7 @@ impl Gateway {
                     WaitsFor::Sent(how) => how,
                     WaitsFor::Peer => CloseHow::Finish,
                     WaitsFor::Leaver => {
-                        self.stats.leavers_left += 1;
+                        self.stats.leaving.left += 1;
                         CloseHow::Finish
                     }
                 };

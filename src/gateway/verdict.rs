@@ -54,7 +54,7 @@ impl Gateway {
                     self.tracker.touch(conn, until);
                     return;
                 }
-                self.stats.leavers_closed += u64::from(waits_for == WaitsFor::Leaver);
+                self.stats.leaving.closed += u64::from(waits_for == WaitsFor::Leaver);
                 let is_patient = matches!(waits_for, WaitsFor::Peer | WaitsFor::Leaver);
                 let is_heard = is_patient && is_said;
                 self.close(conn, if is_heard { CloseHow::Finish } else { CloseHow::Abort });

@@ -18,7 +18,10 @@ pub struct Inherited {
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum InheritedError {
     /// The environment contradicts itself.
-    #[error("LISTEN_FDS is '{}'; expected the number of sockets that were passed, 1 or 2", .count.escape_debug())]
+    #[error(
+        "LISTEN_FDS is '{}'; expected the number of sockets that were passed, 1 or 2",
+        .count.escape_debug()
+    )]
     Count {
         /// What it says.
         count: String,

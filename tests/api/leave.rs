@@ -9,13 +9,12 @@ use crate::http::{get, post, start};
 
 /// The code and the window of a GOAWAY that is there already.
 fn goaway(caller: &mut Caller) -> Option<(u16, u32, u32)> {
-    match caller.hear_within(Duration::from_millis(1)) {
-        Word::Goaway { code, reconnect_min_ms, reconnect_max_ms } => {
-            Some((code, reconnect_min_ms, reconnect_max_ms))
-        }
-        Word::Nothing => None,
-        other => panic!("{other:?}"),
+    let heard = caller.hear_within(Duration::from_millis(1));
+    if let Word::Goaway { code, reconnect_min_ms, reconnect_max_ms } = heard {
+        return Some((code, reconnect_min_ms, reconnect_max_ms));
     }
+    assert_eq!(heard, Word::Nothing);
+    None
 }
 
 fn number(admin: std::net::SocketAddr, key: &str) -> u64 {

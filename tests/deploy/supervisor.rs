@@ -104,7 +104,7 @@ fn signs_of_life_come_while_it_turns_and_not_while_it_stands_still() {
     }
 }
 
-/// A loop that hangs beside threads that live: the loop's thread alone is stopped, as by a bug in it.
+/// A loop that hangs beside threads that live: its thread alone is stopped, as by a bug in it.
 #[test]
 fn a_loop_that_hangs_beside_a_living_side_thread_is_silent() {
     if !crate::has("python3", "python3") {

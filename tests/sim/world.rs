@@ -14,11 +14,12 @@ use heartwheel::base::ids::{ClientId, ConnId};
 use heartwheel::base::io::{Completion, IoFault, Op};
 use heartwheel::base::limits;
 use heartwheel::base::time::{Moment, Span};
-use heartwheel::gateway::{Command, Drain, Gateway, Kick, Pace, Rebalance, Reply};
+use heartwheel::gateway::{Command, Gateway, Kick, Pace, Reply};
 
 use crate::clients::{Clients, Patience};
 use crate::faults::{Fault, Faults, happens, part_of, span_upto, stream};
 use crate::kernel::{Kernel, News, link_of, socket_of};
+use crate::leave;
 use crate::link::Word;
 use crate::oracle::Oracle;
 use crate::script::{Label, Step, client_id};
@@ -695,12 +696,7 @@ impl World {
 
     /// A part of them is asked to go elsewhere.
     fn rebalance(&mut self) {
-        let rebalance = Rebalance {
-            parts_per_million: self.rng.u32(0..=1_000_000),
-            within: self.rng.bool().then(|| span_upto(&mut self.rng, Span::from_secs(5))),
-            pace: pace(&mut self.rng),
-            window: None,
-        };
+        let rebalance = leave::rebalance(&mut self.rng);
         let reply = self.gateway.on_command(Command::Rebalance(rebalance), self.now);
         self.read_ledger(self.now);
         if self.oracle.drain_ordered.is_some() {
@@ -724,14 +720,7 @@ impl World {
             self.patience = Patience::Slept; // it gives itself too little on purpose
         }
         let until = self.now + within;
-        let drain = Drain {
-            within: Some(within),
-            notice: match self.rng.bool() {
-                true => Span::ZERO,
-                false => span_upto(&mut self.rng, within.divided_by(2)),
-            },
-            pace: pace(&mut self.rng),
-        };
+        let drain = leave::drain(&mut self.rng, within);
         self.oracle.on_told(self.now);
         assert_eq!(self.gateway.on_command(Command::Drain(drain), self.now), Reply::Done);
         self.oracle.on_drain(drain.notice, within, self.now);
@@ -786,14 +775,6 @@ impl World {
         if self.is_traced {
             println!("{:>12} us  {}", self.now.as_nanos() / 1_000, line());
         }
-    }
-}
-
-fn pace(rng: &mut Rng) -> Pace {
-    match rng.usize(0..4) {
-        0 => Pace::AtOnce,
-        1 => Pace::Spread,
-        _ => Pace::PerSecond(rng.u32(1..50)),
     }
 }
 

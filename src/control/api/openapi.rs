@@ -228,15 +228,7 @@ fn answer_schemas() -> Value {
                 "clients": { "type": "array", "items": reference("Present") },
             },
         },
-        "Draining": {
-            "type": "object",
-            "required": ["draining", "notice_ms"],
-            "properties": {
-                "draining": { "type": "boolean" },
-                "within_ms": { "type": "integer" },
-                "notice_ms": { "type": "integer" },
-            },
-        },
+        "Draining": draining(),
         "Rebalancing": object([("rebalancing", "boolean"), ("fraction", "number")]),
         "Stats": {
             "type": "object",
@@ -250,6 +242,13 @@ fn answer_schemas() -> Value {
             "additionalProperties": { "type": ["number", "boolean"] },
         },
     })
+}
+
+/// The rate may decide instead of a time.
+fn draining() -> Value {
+    let mut draining = object([("draining", "boolean"), ("notice_ms", "integer")]);
+    draining["properties"]["within_ms"] = json!({ "type": "integer" });
+    draining
 }
 
 /// An object that has all of these.

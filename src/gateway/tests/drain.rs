@@ -7,7 +7,7 @@ use crate::base::io::{CloseHow, Completion, IoFault, Op, ReceiveEnd};
 use crate::base::limits;
 use crate::base::time::{Moment, Span};
 use crate::gateway::tests::{Stage, config};
-use crate::gateway::{Command, Drain, Pace, Rebalance, Reply, Stats, owner};
+use crate::gateway::{Command, Drain, Leaving, Pace, Rebalance, Reply, owner};
 
 const TICK: Span = limits::TICK_DEFAULT;
 
@@ -64,8 +64,8 @@ fn told(stage: &mut Stage, span: Span) -> Vec<(ConnId, Span)> {
 }
 
 fn leavers(stage: &Stage) -> [u64; 3] {
-    let Stats { leavers_told, leavers_left, leavers_closed, .. } = stage.gateway.stats();
-    [leavers_told, leavers_left, leavers_closed]
+    let Leaving { told, left, closed, .. } = stage.gateway.stats().leaving;
+    [told, left, closed]
 }
 
 #[test]
@@ -236,7 +236,7 @@ fn a_turn_looks_at_so_many_slots_and_no_more() {
     }
     order(&mut stage, Drain::at_once(Span::from_secs(5)));
     let mut turns = 0;
-    while stage.gateway.stats().leavers_told == 0 {
+    while stage.gateway.stats().leaving.told == 0 {
         assert_eq!(stage.gateway.next_wake(), Some(Moment::ZERO), "there is more to look at");
         stage.gateway.on_time(stage.now);
         stage.settle();
@@ -352,7 +352,7 @@ fn a_rebalance_sheds_its_part_tells_why_and_leaves_the_others_alone() {
     };
     assert_eq!(stage.records.iter().filter(|record| offline(record)).count(), 40);
     assert_eq!(stage.records.len(), 40);
-    assert!(stage.gateway.stats().accepting && !stage.gateway.stats().rebalancing);
+    assert!(stage.gateway.stats().accepting && !stage.gateway.stats().leaving.rebalancing);
     assert_eq!(leavers(&stage), [40, 0, 0]);
     assert!(CloseReason::Rebalance.code() == 103);
     stage.pass(limits::LINGER_TIMEOUT + TICK.times(2));
@@ -397,13 +397,13 @@ fn a_rebalance_has_a_pace_and_spares_those_who_come_meanwhile() {
     shed(&mut stage, half);
     let first = told(&mut stage, Span::from_millis(4_950));
     assert_eq!(first.len(), 50);
-    assert!(stage.gateway.stats().rebalancing);
+    assert!(stage.gateway.stats().leaving.rebalancing);
     let newcomers: Vec<_> = (0..100).map(|number| stage.login(&format!("n{number}"))).collect();
     stage.ops.clear();
     let second = told(&mut stage, Span::from_secs(6));
     assert_eq!(second.len(), 50);
     assert!(second.iter().all(|(conn, _)| !newcomers.contains(conn)));
-    assert!(!stage.gateway.stats().rebalancing);
+    assert!(!stage.gateway.stats().leaving.rebalancing);
 }
 
 #[test]
@@ -418,16 +418,16 @@ fn a_rebalance_ends_with_its_time_by_another_one_and_by_a_drain() {
     shed(&mut stage, all(Some(Span::from_secs(2))));
     let told_in_time = told(&mut stage, Span::from_secs(5)).len();
     assert!((20..=21).contains(&told_in_time), "{told_in_time}");
-    assert!(!stage.gateway.stats().rebalancing);
+    assert!(!stage.gateway.stats().leaving.rebalancing);
 
     shed(&mut stage, all(None));
     shed(&mut stage, Rebalance { parts_per_million: 0, ..all(None) });
-    assert!(!stage.gateway.stats().rebalancing, "nobody is wanted any more");
+    assert!(!stage.gateway.stats().leaving.rebalancing, "nobody is wanted any more");
 
     shed(&mut stage, all(None));
     order(&mut stage, Drain::at_once(Span::from_secs(5)));
     told(&mut stage, TICK);
-    assert!(!stage.gateway.stats().rebalancing);
+    assert!(!stage.gateway.stats().leaving.rebalancing);
     assert_eq!(shed(&mut stage, all(None)), Reply::Draining);
 }
 
