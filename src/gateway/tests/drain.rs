@@ -144,11 +144,11 @@ fn a_gateway_without_clients_keeps_its_notice_and_then_ends() {
     for _ in 0..stage.accepts {
         stage.complete(Completion::AcceptFailed { fault: IoFault::Cancelled });
     }
-    let began = stage.now;
     stage.gateway.on_time(stage.now);
-    assert_eq!(stage.gateway.next_wake(), Some(began + Span::from_secs(2)), "at most half of it");
+    let wake = stage.gateway.next_wake().expect("there is something to wait for");
+    assert!(wake <= stage.now + limits::SLEEP_MAX, "a longer sleep would be taken for a stall");
     stage.pass(Span::from_millis(1_990));
-    assert!(!stage.gateway.is_drained());
+    assert!(!stage.gateway.is_drained(), "at most half of the time, and no less");
     stage.pass(Span::from_millis(10));
     assert!(stage.gateway.is_drained());
 }
