@@ -290,6 +290,8 @@ pub struct GatewayConfig {
     pub linger_timeout: Span,
     /// From the order to drain to closing whoever is still there.
     pub drain_timeout: Span,
+    /// From an operator's order to drain to the first GOAWAY.
+    pub drain_notice: Span,
     /// Window within which drained and refused clients are asked to come back.
     pub reconnect_window: (Span, Span),
     /// Largest payload of a frame after WELCOME.
@@ -336,6 +338,7 @@ impl Default for GatewayConfig {
             frame_timeout: limits::FRAME_TIMEOUT,
             linger_timeout: limits::LINGER_TIMEOUT,
             drain_timeout: limits::DRAIN_TIMEOUT,
+            drain_notice: limits::DRAIN_NOTICE,
             reconnect_window: limits::RECONNECT_WINDOW,
             payload_bytes_max: limits::PAYLOAD_BYTES_DEFAULT,
             outbox_bytes_max: limits::OUTBOX_BYTES_MAX,

@@ -20,6 +20,8 @@ pub enum CloseReason {
     Drain = 101,
     /// A newer login of the same client id took over.
     Replaced = 102,
+    /// The client is asked to go elsewhere, and the server goes on.
+    Rebalance = 103,
     /// The client closed the connection without BYE.
     ClosedByPeer = 200,
     /// The connection was reset.
@@ -79,10 +81,11 @@ pub enum ComeBack {
 
 impl CloseReason {
     /// Every reason, in the order of the codes.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::Bye,
         Self::Drain,
         Self::Replaced,
+        Self::Rebalance,
         Self::ClosedByPeer,
         Self::Reset,
         Self::HeartbeatTimeout,
@@ -128,6 +131,7 @@ impl CloseReason {
             Self::Bye => "bye",
             Self::Drain => "drain",
             Self::Replaced => "replaced",
+            Self::Rebalance => "rebalance",
             Self::ClosedByPeer => "closed_by_peer",
             Self::Reset => "reset",
             Self::HeartbeatTimeout => "heartbeat_timeout",
@@ -167,6 +171,7 @@ impl CloseReason {
             | Self::TcpTimeout
             | Self::NetworkFault
             | Self::Drain
+            | Self::Rebalance
             | Self::SlowConsumer
             | Self::ServerError => ComeBack::Resume,
             Self::Bye

@@ -77,6 +77,12 @@ pub const LINGER_TIMEOUT: Span = Span::from_secs(2);
 pub const DRAIN_TIMEOUT: Span = Span::from_secs(5);
 /// Window within which clients are asked to come back after a drain.
 pub const RECONNECT_WINDOW: (Span, Span) = (Span::from_secs(1), Span::from_secs(10));
+/// From the order to drain to the first GOAWAY, unless configured otherwise: a probe a second and
+/// the way of its answer.
+pub const DRAIN_NOTICE: Span = Span::from_secs(2);
+/// Clients that come back in a second after they were asked to leave. A larger crowd is spread over
+/// more time than the reconnect window: 1,000,000 over 200 s.
+pub const COME_BACKS_PER_S: u32 = 5_000;
 /// What a client waits at most before its first attempt to come back.
 pub const COME_BACK_BASE: Span = Span::from_secs(1);
 /// What a client waits at most before any attempt to come back.
@@ -346,7 +352,7 @@ pub const REAP_BATCH_MAX: usize = 1_024;
 pub const EXPIRE_BATCH_MAX: usize = 1_024;
 /// Blocks of the wheel visited in one call.
 pub const WHEEL_VISITS_MAX: usize = 4_096;
-/// Clients told GOAWAY in one turn of a drain.
+/// Slots looked at in one turn of a drain or a rebalance, and clients told GOAWAY.
 pub const DRAIN_BATCH_MAX: u32 = 1_024;
 /// Connections taken in from other shards in one turn.
 pub const TURN_ARRIVALS_MAX: usize = 1_024;
@@ -455,6 +461,7 @@ const _: () = {
     assert!(HANDSHAKE_TIMEOUT.as_nanos() <= DEADLINE_MAX.as_nanos());
     assert!(FRAME_TIMEOUT.as_nanos() <= DEADLINE_MAX.as_nanos());
     assert!(DRAIN_TIMEOUT.as_nanos() <= DEADLINE_MAX.as_nanos());
+    assert!(DRAIN_NOTICE.as_nanos() <= DRAIN_TIMEOUT.as_nanos() / 2);
     assert!(INTERVAL_MIN.as_nanos() <= INTERVAL_WISH_MIN.as_nanos());
     assert!(INTERVAL_MAX.as_nanos() < TIMEOUT_MAX.as_nanos());
     assert!(INTERVAL_MIN.as_nanos() < TIMEOUT_MIN.as_nanos());

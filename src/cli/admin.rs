@@ -1,6 +1,6 @@
 //! The admin API of `serve`: where it listens, and who may use it.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 
 use crate::base::config::GatewayConfig;
@@ -72,11 +72,26 @@ pub struct Admin {
 }
 
 /// Binds the socket and reads the token. `None`: there is no admin API.
-pub fn bind(options: &AdminOptions) -> Result<Option<Admin>, CliError> {
-    let Some(address) = options.address else { return Ok(None) };
+///
+/// A socket that was `inherited` takes the place of the address.
+pub fn bind(
+    options: &AdminOptions,
+    inherited: Option<TcpListener>,
+) -> Result<Option<Admin>, CliError> {
+    let Some(address) = options.address else {
+        return match inherited {
+            None => Ok(None),
+            Some(_) => Err(CliError::usage(
+                "a socket was passed for the admin API, but admin is off; leave one of them out",
+            )),
+        };
+    };
     let secret = options.token_file.as_deref().map(auth::read_token).transpose();
     let secret = secret.map_err(|error| CliError::machine(error.to_string()))?;
     let token = secret.map(|secret| Token::new(&secret, random::hash_key()));
+    if let Some(socket) = inherited {
+        return inherit(socket, token).map(Some);
+    }
     match Bound::new(address) {
         Ok(bound) => Ok(Some(Admin { bound, token })),
         Err(cause) if options.asked => Err(CliError::machine(format!(
@@ -88,6 +103,22 @@ pub fn bind(options: &AdminOptions) -> Result<Option<Admin>, CliError> {
             Ok(None)
         }
     }
+}
+
+/// Whoever can be reached from elsewhere asks for a token, however it came by its socket.
+fn inherit(socket: TcpListener, token: Option<Token>) -> Result<Admin, CliError> {
+    let bound = Bound::inherited(socket).map_err(|cause| {
+        CliError::machine(format!("cannot use the socket passed for the admin API: {cause}"))
+    })?;
+    let address = bound.address();
+    if !address.ip().is_loopback() && token.is_none() {
+        return Err(CliError::usage(format!(
+            "the socket passed for the admin API, {address}, can be reached from elsewhere and \
+             needs admin-token-file; expected a file with a token, or an address such as \
+             {ADMIN_DEFAULT}"
+        )));
+    }
+    Ok(Admin { bound, token })
 }
 
 impl Admin {

@@ -4,6 +4,7 @@
 //! `cli::config`, where the file and the environment have joined them; that is why nothing in
 //! [`ServeArgs`] has a default here.
 
+mod leave;
 mod top;
 pub mod up;
 mod webhook;
@@ -22,13 +23,14 @@ use crate::cli::classes::{CLASS_DELIMITER, ClassArg, parse_class};
 use crate::cli::ctl::Form;
 use crate::cli::values::{
     DUPLICATES, ShardsArg, choice, parse_address, parse_admin, parse_events, parse_probe,
-    parse_shards, parse_span, parse_user_timeout, parse_window,
+    parse_shards, parse_span, parse_user_timeout,
 };
 use crate::control::events::EventsTarget;
 use crate::control::journal::Position;
 use crate::control::log::{LogFormat, LogLevel};
 use crate::load::dialect::Dialect;
 
+pub use crate::cli::args::leave::{CtlDrainArgs, CtlRebalanceArgs, StoppingArgs};
 pub use crate::cli::args::top::TopArgs;
 pub use crate::cli::args::webhook::WebhookArgs;
 
@@ -215,12 +217,9 @@ pub struct ServeArgs {
     #[arg(long, value_name = "HOW", value_parser = choice(&DESCRIPTORS), help_heading = "TCP")]
     pub descriptors: Option<Descriptors>,
 
-    /// From SIGTERM to closing whoever is still there (default: 5s)
-    #[arg(long, value_name = "D", value_parser = parse_span, help_heading = "Stopping")]
-    pub drain_timeout: Option<Span>,
-    /// When drained and refused clients are asked to come back, spread over it (default: 1s..10s)
-    #[arg(long, value_name = "MIN..MAX", value_parser = parse_window, help_heading = "Stopping")]
-    pub reconnect_window: Option<(Span, Span)>,
+    /// How it ends.
+    #[command(flatten)]
+    pub stopping: StoppingArgs,
 
     /// Where ONLINE and OFFLINE go as JSON lines: a file, or - for standard output (default:
     /// nowhere)
@@ -429,6 +428,7 @@ Examples:
   heartwheel ctl kick till-12 --text 'replaced by till-13'
   heartwheel ctl rhythm till-12 --interval 5s --timeout 12s
   heartwheel ctl events --follow --json | jq
+  heartwheel ctl rebalance 10% --per-second 100
   heartwheel ctl drain --within 30s")]
 pub struct CtlArgs {
     /// The gateway's admin API (default: 127.0.0.1:7071)
@@ -470,12 +470,18 @@ pub enum CtlCommand {
     Events(CtlEventsArgs),
     /// Ask everybody to leave, and end the gateway
     Drain(CtlDrainArgs),
+    /// Ask a part of the clients to go elsewhere
+    Rebalance(CtlRebalanceArgs),
     /// Print who is online, exactly true at one position of the ledger
     Snapshot,
     /// Print how things are
     Stats,
     /// Print how the webhooks are
     Webhooks,
+    /// Say whether the loops turn, by the exit code too: for the health checks of containers
+    Health,
+    /// Say whether clients can come, by the exit code too
+    Ready,
 }
 
 /// `ctl clients` as typed.
@@ -533,14 +539,6 @@ pub struct CtlEventsArgs {
     /// Comings and goings of connections instead of the ledger
     #[arg(long)]
     pub transport: bool,
-}
-
-/// `ctl drain` as typed.
-#[derive(Args, Clone, Debug)]
-pub struct CtlDrainArgs {
-    /// How long clients have (default: as the gateway was told)
-    #[arg(long, value_name = "D", value_parser = parse_span)]
-    pub within: Option<Span>,
 }
 
 /// `completions` as typed.

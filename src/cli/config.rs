@@ -240,11 +240,17 @@ fn gateway_config(args: &ServeArgs, rhythm: Rhythm) -> Result<GatewayConfig, Cli
         )?,
         drain_timeout: deadline(
             "drain-timeout",
-            args.drain_timeout,
+            args.stopping.drain_timeout,
             Span::ZERO,
             defaults.drain_timeout,
         )?,
-        reconnect_window: match args.reconnect_window {
+        drain_notice: deadline(
+            "drain-notice",
+            args.stopping.drain_notice,
+            Span::ZERO,
+            defaults.drain_notice,
+        )?,
+        reconnect_window: match args.stopping.reconnect_window {
             Some((from, to)) => {
                 within("reconnect-window", to, Span::ZERO, limits::DEADLINE_MAX)?;
                 (from, to)
@@ -435,6 +441,7 @@ fn within<T: Copy + fmt::Display + PartialOrd>(
 mod tests {
     use super::*;
     use crate::base::config::{Duplicate, ProbePolicy};
+    use crate::cli::args::StoppingArgs;
     use crate::cli::classes::parse_class;
 
     const fn secs(secs: u64) -> Span {
@@ -465,6 +472,7 @@ mod tests {
             frame_timeout,
             grace,
             drain_timeout,
+            drain_notice,
             payload_bytes_max,
             outbox_bytes_max,
             up_bytes_max,
@@ -484,6 +492,7 @@ mod tests {
             ("frame-timeout", brief(frame_timeout)),
             ("grace", brief(grace)),
             ("drain-timeout", brief(drain_timeout)),
+            ("drain-notice", brief(drain_notice)),
             ("max-payload", payload_bytes_max.to_string()),
             ("outbox-bytes", outbox_bytes_max.to_string()),
             ("up-bytes", up_bytes_max.to_string()),
@@ -593,6 +602,11 @@ mod tests {
     #[test]
     fn what_is_out_of_bounds_is_refused_with_the_bounds() {
         let base = ServeArgs::default;
+        let stopping = |change: fn(&mut StoppingArgs)| {
+            let mut args = base();
+            change(&mut args.stopping);
+            args
+        };
         let journal = || Some("journal".into());
         let (interval, timeout) = (Some(secs(5)), Some(secs(5)));
         let rows: Vec<(ServeArgs, &str)> = vec![
@@ -619,11 +633,15 @@ mod tests {
             (ServeArgs { max_payload: Some(511), ..base() }, "max-payload 511 is out of"),
             (ServeArgs { outbox_bytes: Some(16_384), ..base() }, "expected 16408 to 16777216"),
             (ServeArgs { min_interval: Some(Span::ZERO), ..base() }, "min-interval 0s"),
-            (ServeArgs { drain_timeout: Some(secs(3_601)), ..base() }, "drain-timeout 3601s"),
+            (
+                stopping(|stopping| stopping.drain_timeout = Some(secs(3_601))),
+                "drain-timeout 3601s",
+            ),
+            (stopping(|stopping| stopping.drain_notice = Some(secs(3_601))), "drain-notice 3601s"),
             (ServeArgs { frame_timeout: Some(Span::ZERO), ..base() }, "frame-timeout 0s"),
             (ServeArgs { handshake_timeout: Some(Span::ZERO), ..base() }, "handshake-timeout 0s"),
             (
-                ServeArgs { reconnect_window: Some((secs(1), secs(9_999))), ..base() },
+                stopping(|stopping| stopping.reconnect_window = Some((secs(1), secs(9_999)))),
                 "reconnect-window 9999s is out of bounds",
             ),
             (

@@ -5,13 +5,16 @@ use std::io::{self, BufWriter, Write};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value, json};
 
+use crate::base::time::Span;
 use crate::cli::admin::ADMIN_DEFAULT;
 use crate::cli::args::{
-    CtlArgs, CtlClientsArgs, CtlCommand, CtlDrainArgs, CtlEventsArgs, CtlKickArgs, CtlRhythmArgs,
+    CtlArgs, CtlClientsArgs, CtlCommand, CtlDrainArgs, CtlEventsArgs, CtlKickArgs,
+    CtlRebalanceArgs, CtlRhythmArgs,
 };
 use crate::cli::error::CliError;
 use crate::control::auth;
 use crate::control::caller::{CallError, Caller};
+use crate::os::pause;
 
 /// What stands for itself in a path.
 const IN_A_PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
@@ -19,6 +22,10 @@ const IN_A_PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(
 const PAGE: usize = 1_000;
 /// Longest line of a feed.
 const LINE_BYTES_MAX: usize = 64 * 1_024;
+/// Between two looks at a gateway that is to end.
+const WAIT_PAUSE: Span = Span::from_millis(500);
+/// Looks in a row that may go wrong.
+const WAIT_MISSES_MAX: u32 = 10;
 /// A day, in milliseconds.
 const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
 
@@ -37,11 +44,20 @@ pub fn run(args: &CtlArgs) -> Result<(), CliError> {
         CtlCommand::Rhythm(args) => desk.rhythm(args)?,
         CtlCommand::Events(args) => desk.events(args)?,
         CtlCommand::Drain(args) => desk.drain(args)?,
+        CtlCommand::Rebalance(args) => desk.rebalance(args)?,
         CtlCommand::Snapshot => desk.snapshot()?,
         CtlCommand::Stats => desk.show("/v1/stats")?,
         CtlCommand::Webhooks => desk.webhooks()?,
+        CtlCommand::Health => desk.is_well("/healthz")?,
+        CtlCommand::Ready => desk.is_well("/readyz")?,
     }
     desk.flush()
+}
+
+fn put_span(body: &mut Value, name: &str, span: Option<Span>) {
+    if let Some(span) = span {
+        body[name] = span.as_millis().into();
+    }
 }
 
 /// How answers are printed.
@@ -194,6 +210,14 @@ impl Desk<'_> {
         }
     }
 
+    fn is_well(&mut self, path: &str) -> Result<(), CliError> {
+        let answer = self.caller.get(path)?;
+        match self.form {
+            Form::Json => self.line(&understood(&answer)?.to_string()),
+            Form::Human => self.line("ok"),
+        }
+    }
+
     fn kick(&mut self, args: &CtlKickArgs) -> Result<(), CliError> {
         let mut body = json!({});
         if let Some(epoch) = args.epoch {
@@ -217,8 +241,58 @@ impl Desk<'_> {
     }
 
     fn drain(&mut self, args: &CtlDrainArgs) -> Result<(), CliError> {
-        let body = args.within.map(|within| json!({ "within_ms": within.as_millis() }));
-        self.tell("/v1/drain", &body.unwrap_or_else(|| json!({})))
+        let mut body = json!({});
+        put_span(&mut body, "within_ms", args.within);
+        put_span(&mut body, "notice_ms", args.notice);
+        if let Some(rate) = args.per_second {
+            body["per_second"] = rate.into();
+        }
+        self.tell("/v1/drain", &body)?;
+        if args.wait { self.wait_for_end() } else { Ok(()) }
+    }
+
+    /// Looks until nobody answers any more, and says what it sees.
+    fn wait_for_end(&mut self) -> Result<(), CliError> {
+        let mut said = String::new();
+        let mut misses = 0;
+        loop {
+            self.flush()?;
+            pause::pause(WAIT_PAUSE);
+            let stats = match self.caller.get("/v1/stats") {
+                Ok(stats) => understood(&stats)?,
+                Err(CallError::Unreachable { .. }) => return self.line("ended"),
+                // It may be busy, or ending just now.
+                Err(_) if misses < WAIT_MISSES_MAX => {
+                    misses += 1;
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            misses = 0;
+            if stats["draining"] == false {
+                // Another one is in its place already.
+                return self.line("ended");
+            }
+            let number = |key: &str| stats[key].as_u64().unwrap_or_default();
+            let (told, left) = (number("leavers_told"), number("leavers_left"));
+            let (closed, here) = (number("leavers_closed"), number("connections"));
+            let line = format!("told {told}, left {left}, closed {closed}, still here {here}");
+            if line != said && self.form == Form::Human {
+                self.line(&line)?;
+                said = line;
+            }
+        }
+    }
+
+    fn rebalance(&mut self, args: &CtlRebalanceArgs) -> Result<(), CliError> {
+        let mut body = json!({ "fraction": f64::from(args.parts_per_million) / 1_000_000.0 });
+        put_span(&mut body, "within_ms", args.within);
+        put_span(&mut body, "window_min_ms", args.window.map(|(min, _)| min));
+        put_span(&mut body, "window_max_ms", args.window.map(|(_, max)| max));
+        if let Some(rate) = args.per_second {
+            body["per_second"] = rate.into();
+        }
+        self.tell("/v1/rebalance", &body)
     }
 
     fn webhooks(&mut self) -> Result<(), CliError> {

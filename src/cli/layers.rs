@@ -344,7 +344,7 @@ mod tests {
             ("empty variable", &[], &[("HEARTWHEEL_DRAIN_TIMEOUT", "")], file, secs(1)),
         ] {
             let args = joined(flags, variables, file).expect("all is well");
-            assert_eq!(args.drain_timeout, expected, "{name}");
+            assert_eq!(args.stopping.drain_timeout, expected, "{name}");
         }
     }
 
@@ -407,6 +407,7 @@ mod tests {
             ("driver", "\"io_uring\""),
             ("descriptors", "\"direct\""),
             ("drain-timeout", "\"1s\""),
+            ("drain-notice", "\"1s\""),
             ("reconnect-window", "\"1s..2s\""),
             ("events", "\"-\""),
             ("journal", "\"d\""),

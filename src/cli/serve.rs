@@ -1,7 +1,8 @@
 //! `serve`: the gateway as a program.
 
+use std::ffi::OsString;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 
 use clap::ArgMatches;
@@ -31,14 +32,16 @@ use crate::control::log;
 use crate::control::side::{self, Outcome};
 use crate::control::summary;
 use crate::control::transport::{self, TransportFeed, TransportThread};
+use crate::control::watchdog::Watchdog;
 use crate::control::webhook::{Sources, Webhooks};
-use crate::gateway::Command;
+use crate::gateway::{Command, Drain};
 use crate::os::clock::Clock;
 use crate::os::driver::DriverConfig;
 use crate::os::machine::{Plan, Wanted};
 use crate::os::ring;
 use crate::os::socket::{self, KeepAlive, ListenOptions, Listener};
-use crate::os::{process, random};
+use crate::os::supervisor::{self, Supervisor};
+use crate::os::{inherited, process, random};
 use crate::server::Server;
 use crate::server::shards::{self, Ended, Shards, Switchboard};
 
@@ -62,12 +65,17 @@ pub fn run(flags: &ArgMatches) -> Result<(), CliError> {
 
 /// Runs a gateway as `options` say, until a signal ends it.
 pub fn serve(options: &ServeOptions) -> Result<(), CliError> {
+    // Before anything else is opened: these have numbers and no names.
+    let var = |name: &str| std::env::var_os(name);
+    let inherited = inherited::take(var, std::process::id())
+        .map_err(|error| CliError::machine(error.to_string()))?;
+    let supervisor = supervisor(var);
     let clock = Clock::new();
     webhooks::check(&options.webhooks)?;
     let plan = look_at_machine(options)?;
-    let listener = listen(&options.listener)?;
+    let listener = listen(&options.listener, inherited.clients)?;
     let address = listener.local_address();
-    let admin = admin::bind(&options.admin)?;
+    let admin = admin::bind(&options.admin, inherited.admin)?;
     let wall = clock.wall();
     let recovered = options.journal.as_ref().map(recover).transpose()?;
     let former = recovered.as_ref().and_then(|recovered| recovered.former);
@@ -100,7 +108,11 @@ pub fn serve(options: &ServeOptions) -> Result<(), CliError> {
     let is_heard = admin.is_some() || !options.webhooks.is_empty();
     let (heard, teller) = is_heard.then(|| door::open(Arc::clone(&asker), clock)).unzip();
     let view = journal_view(options, door.as_ref());
-    let source = FromLoop::new(readers, clock).with_transport(transport_feed).with_door(teller);
+    let watchdog = watchdog(&supervisor, var);
+    let source = FromLoop::new(readers, clock)
+        .with_transport(transport_feed)
+        .with_door(teller)
+        .with_watchdog(watchdog);
     let (source, hub) = source.with_hub();
     let side = side::spawn(source, writer, door).map_err(no_thread)?;
     let webhooks = heard.map(|door| start_webhooks(options, door, hub, &identity)).transpose()?;
@@ -108,6 +120,7 @@ pub fn serve(options: &ServeOptions) -> Result<(), CliError> {
     let http = api.map(|(admin, webhooks)| admin.serve(webhooks, gateway, view)).transpose()?;
     let signals = watch_signals(asker, options.gateway.drain_timeout)?;
     tracing::info!("{ready}");
+    supervisor.ready(&ready);
     let outcome = run_to_the_end(shards);
     signals.end();
     // What was told is written even when the ring failed.
@@ -267,7 +280,31 @@ fn look_at_machine(options: &ServeOptions) -> Result<Plan, CliError> {
     Ok(plan)
 }
 
-fn listen(options: &ListenerOptions) -> Result<Listener, CliError> {
+/// The service manager, if there is one. One that cannot be reached is no reason not to serve.
+fn supervisor(var: impl Fn(&str) -> Option<OsString>) -> Supervisor {
+    Supervisor::from_environment(var).unwrap_or_else(|cause| {
+        tracing::warn!(%cause, "the service manager of NOTIFY_SOCKET cannot be told anything");
+        Supervisor::default()
+    })
+}
+
+/// What tells it that the loops turn, if there is one.
+fn watchdog(supervisor: &Supervisor, var: impl Fn(&str) -> Option<OsString>) -> Option<Watchdog> {
+    if !supervisor.is_there() {
+        return None;
+    }
+    let patience = supervisor::watchdog(var, std::process::id());
+    let shortest = limits::SLEEP_MAX.times(3);
+    if let Some(patience) = patience.filter(|patience| *patience < shortest) {
+        tracing::warn!(
+            "the service manager wants a sign of life every {patience}, and the loops report once \
+             a second; set WatchdogSec to {shortest} or more"
+        );
+    }
+    Some(Watchdog::new(supervisor.clone(), patience))
+}
+
+fn listen(options: &ListenerOptions, inherited: Option<TcpListener>) -> Result<Listener, CliError> {
     let listen = ListenOptions {
         keep_alive: options.keepalive.map(|keepalive| KeepAlive {
             idle: keepalive.idle,
@@ -277,6 +314,12 @@ fn listen(options: &ListenerOptions) -> Result<Listener, CliError> {
         user_timeout: options.user_timeout,
         ..ListenOptions::default()
     };
+    if let Some(socket) = inherited {
+        let adopted = socket::adopt(socket, &listen);
+        return adopted.map_err(|cause| {
+            CliError::machine(format!("cannot use the socket passed for clients: {cause}"))
+        });
+    }
     socket::listen(options.address, &listen).map_err(|error| CliError::machine(error.to_string()))
 }
 
@@ -310,7 +353,7 @@ fn watch_signals(
         let command = match within {
             Some(within) => {
                 tracing::info!(%within, "stopping: clients are asked to leave");
-                Command::Drain { within }
+                Command::Drain(Drain::at_once(within))
             }
             // The side thread logs the answer.
             None => Command::Stats,

@@ -109,6 +109,9 @@ pub enum ValueError {
     /// Not a file.
     #[error("expected a path")]
     WebhookFile,
+    /// Not a part of a whole.
+    #[error("expected a percentage such as 10% or a fraction such as 0.1")]
+    Fraction,
     /// No path at all.
     #[error("expected a path, or - for standard output")]
     Path,
@@ -144,6 +147,25 @@ pub fn parse_window(text: &str) -> Result<(Span, Span), ValueError> {
         return Err(ValueError::Window);
     }
     Ok(window)
+}
+
+/// A percentage such as `10%` or a fraction such as `0.1`, in parts of a million.
+pub fn parse_fraction(text: &str) -> Result<u32, ValueError> {
+    let (number, whole) = match text.strip_suffix('%') {
+        Some(percentage) => (percentage, 100.0),
+        None => (text, 1.0),
+    };
+    let number: f64 = number.parse().map_err(|_| ValueError::Fraction)?;
+    if !(0.0..=whole).contains(&number) {
+        return Err(ValueError::Fraction);
+    }
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "it is 0 to a million"
+    )]
+    let parts = (number / whole * 1_000_000.0).round() as u32;
+    Ok(parts)
 }
 
 /// `follow`, `off`, or a length of time.

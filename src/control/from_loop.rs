@@ -11,6 +11,7 @@ use crate::control::merge::Merge;
 use crate::control::side::{Source, Supply};
 use crate::control::summary;
 use crate::control::transport::TransportFeed;
+use crate::control::watchdog::Watchdog;
 use crate::gateway::{Reply, Stats};
 use crate::os::clock::Clock;
 use crate::os::driver::DriverStats;
@@ -39,6 +40,8 @@ pub struct FromLoop {
     door: Option<Teller>,
     /// `None`: nobody takes DATA.
     hub: Option<Feeder>,
+    /// `None`: no service manager wants to know whether the loops turn.
+    watchdog: Option<Watchdog>,
 }
 
 /// What is heard from one shard.
@@ -92,6 +95,7 @@ impl FromLoop {
             transport: None,
             door: None,
             hub: None,
+            watchdog: None,
         }
     }
 
@@ -114,6 +118,13 @@ impl FromLoop {
     #[must_use]
     pub fn with_door(mut self, door: Option<Teller>) -> Self {
         self.door = door;
+        self
+    }
+
+    /// Feeds `watchdog` whenever all loops have reported.
+    #[must_use]
+    pub fn with_watchdog(mut self, watchdog: Option<Watchdog>) -> Self {
+        self.watchdog = watchdog;
         self
     }
 
@@ -196,6 +207,7 @@ impl FromLoop {
             | Reply::NoSuchClient
             | Reply::OtherSession
             | Reply::NotConnected
+            | Reply::Draining
             | Reply::OutOfBounds { .. }
             | Reply::Session(_)
             | Reply::Sessions { .. } => {
@@ -246,11 +258,16 @@ impl FromLoop {
     fn on_driver_report(&mut self, shard: usize, stats: DriverStats) {
         self.ears[shard].driver = stats;
         let oldest = self.ears.iter().map(|ear| ear.reported_at).min().flatten();
-        let (Some(heard_at), Some(door)) = (oldest, &mut self.door) else { return };
+        let Some(heard_at) = oldest else { return };
         let mut driver = self.ears[0].driver;
         self.ears[1..].iter().for_each(|ear| driver.add(&ear.driver));
         let stats = self.merge.sum(self.ears.iter().map(|ear| &ear.stats));
-        door.report(Report { heard_at, stats, driver, shards: self.ears.len() });
+        if let Some(watchdog) = &mut self.watchdog {
+            watchdog.on_report(heard_at, &stats, self.clock.now());
+        }
+        if let Some(door) = &mut self.door {
+            door.report(Report { heard_at, stats, driver, shards: self.ears.len() });
+        }
     }
 
     fn end_round(&mut self) {
@@ -408,6 +425,7 @@ fn is_worth_a_warning(reason: CloseReason) -> bool {
         CloseReason::Bye
         | CloseReason::Drain
         | CloseReason::Replaced
+        | CloseReason::Rebalance
         | CloseReason::ClosedByPeer
         | CloseReason::Reset
         | CloseReason::HeartbeatTimeout

@@ -124,6 +124,7 @@ impl Merge {
             | Reply::NoSuchClient
             | Reply::OtherSession
             | Reply::NotConnected
+            | Reply::Draining
             | Reply::OutOfBounds { .. } => {}
         }
         reply

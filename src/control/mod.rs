@@ -25,4 +25,5 @@ pub mod patient;
 pub mod side;
 pub mod summary;
 pub mod transport;
+pub mod watchdog;
 pub mod webhook;

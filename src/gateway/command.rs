@@ -12,12 +12,11 @@ use crate::gateway::up::UpStats;
 /// What an outsider may ask.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Command {
-    /// Accept nobody any more, ask everybody to leave, and close whoever is still there after
-    /// `within`. Said again, the shorter time holds.
-    Drain {
-        /// How long clients have.
-        within: Span,
-    },
+    /// Accept nobody any more, ask everybody to leave, and close whoever is still there in the end.
+    /// Said again, the shorter time and the faster pace hold.
+    Drain(Drain),
+    /// Ask a part of the clients to go elsewhere, and go on.
+    Rebalance(Rebalance),
     /// End one client's session.
     Kick(Kick),
     /// Give a client another rhythm, from its next beat on.
@@ -52,6 +51,52 @@ pub enum Command {
         /// [`CLIENTS_PAGE_MAX`](crate::base::limits::CLIENTS_PAGE_MAX).
         limit: u32,
     },
+}
+
+/// How the gateway is emptied.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Drain {
+    /// From the order to closing whoever is still there; `None`: the notice, what the pace takes,
+    /// and the configured drain timeout.
+    pub within: Option<Span>,
+    /// From the order to the first GOAWAY, at most half of `within`. Until then newcomers are let
+    /// in, and those who send them can notice that they should not.
+    pub notice: Span,
+    /// How fast clients are told.
+    pub pace: Pace,
+}
+
+impl Drain {
+    /// Tells everybody at once, without notice.
+    pub const fn at_once(within: Span) -> Self {
+        Self { within: Some(within), notice: Span::ZERO, pace: Pace::AtOnce }
+    }
+}
+
+/// How fast clients are asked to leave.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Pace {
+    /// All of them, as fast as turns go.
+    AtOnce,
+    /// Evenly over the time that there is, less some in which the last ones can leave.
+    Spread,
+    /// So many in a second, by all shards together. Not 0.
+    PerSecond(u32),
+}
+
+/// How a part of the clients is asked to go elsewhere.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Rebalance {
+    /// How many of those online, of a million each. Everybody has the same chance. 0 ends a
+    /// rebalance that is under way.
+    pub parts_per_million: u32,
+    /// From the order to its end, whoever was told by then; `None`: as long as the pace takes,
+    /// which spreads over the configured drain timeout.
+    pub within: Option<Span>,
+    /// How fast clients are told.
+    pub pace: Pace,
+    /// Within which they are asked to come back, instead of the configured window.
+    pub window: Option<(Span, Span)>,
 }
 
 /// The end of one client's session by an outsider's will.
@@ -93,6 +138,8 @@ pub enum Reply {
     NoSuchClient,
     /// The client is online, but with another session than the one that was meant.
     OtherSession,
+    /// A drain is under way, and asks everybody to leave anyway.
+    Draining,
     /// The client's session is held: it has no connection by which it could be told anything.
     NotConnected,
     /// The interval is not one that this client may be given.
@@ -194,8 +241,10 @@ pub struct Stats {
     /// Whether newcomers are let in: not while a drain is under way, nor while the machine is short
     /// of something.
     pub accepting: bool,
-    /// Whether a drain is under way, or over.
+    /// Whether a drain is under way, its notice included, or over.
     pub draining: bool,
+    /// What becomes of those who are asked to leave.
+    pub leaving: Leaving,
     /// Events that the side thread has not taken yet.
     pub events_waiting: usize,
     /// Number of the latest event.
@@ -249,6 +298,36 @@ pub struct Stats {
     pub endings: [Endings; CloseReason::ALL.len()],
 }
 
+/// What becomes of those who are asked to leave by a drain or a rebalance.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Leaving {
+    /// Whether a rebalance is under way.
+    pub rebalancing: bool,
+    /// Connections that were asked to leave.
+    pub told: u64,
+    /// Those of them that then left by themselves.
+    pub left: u64,
+    /// Those of them that did not in time, and were closed.
+    pub closed: u64,
+}
+
+impl Leaving {
+    fn add(&mut self, other: &Self) {
+        let Self { rebalancing, told, left, closed } = other;
+        self.rebalancing |= rebalancing;
+        self.told += told;
+        self.left += left;
+        self.closed += closed;
+    }
+}
+
+impl Endings {
+    fn add(&mut self, more: &Self) {
+        self.count += more.count;
+        self.peer_last = more.peer_last.or(self.peer_last);
+    }
+}
+
 /// How many connections ended for one reason.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Endings {
@@ -272,6 +351,7 @@ impl Stats {
             online,
             accepting,
             draining,
+            leaving,
             events_waiting,
             seq_last,
             accepted,
@@ -330,16 +410,10 @@ impl Stats {
         self.up.add(up);
         self.accepting |= accepting;
         self.draining |= draining;
+        self.leaving.add(leaving);
         self.stalled = self.stalled + *stalled;
         self.lateness.add(lateness);
-        self.add_endings(endings);
-    }
-
-    fn add_endings(&mut self, endings: &[Endings]) {
-        for (sum, more) in self.endings.iter_mut().zip(endings) {
-            sum.count += more.count;
-            sum.peer_last = more.peer_last.or(sum.peer_last);
-        }
+        self.endings.iter_mut().zip(endings).for_each(|(sum, more)| sum.add(more));
     }
 
     pub(crate) fn count_ending(&mut self, reason: CloseReason, peer: SocketAddr) {

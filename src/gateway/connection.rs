@@ -141,6 +141,8 @@ pub(crate) enum WaitsFor {
     Sent(CloseHow),
     /// For the peer to close, as GOAWAY asks it to.
     Peer,
+    /// The same of somebody who has to go because of a drain or a rebalance, and is counted.
+    Leaver,
 }
 
 /// Whether the kernel listens on our behalf.
@@ -484,6 +486,7 @@ impl Farewell {
             | CloseReason::SlowConsumer => Self::Silent(CloseHow::Abort),
             CloseReason::Drain
             | CloseReason::Replaced
+            | CloseReason::Rebalance
             | CloseReason::Busy
             | CloseReason::Contested => Self::Goaway,
             // Whoever is judged dead leaves no orphan behind that retries for minutes. Should it be

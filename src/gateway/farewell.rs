@@ -80,7 +80,10 @@ impl Gateway {
                     address: "",
                     text: word.text,
                 };
-                self.leave(conn, &goaway, WaitsFor::Peer, now);
+                let has_to_go = matches!(reason, CloseReason::Drain | CloseReason::Rebalance);
+                self.stats.leaving.told += u64::from(has_to_go);
+                let waits_for = if has_to_go { WaitsFor::Leaver } else { WaitsFor::Peer };
+                self.leave(conn, &goaway, waits_for, now);
             }
         }
     }
@@ -99,13 +102,14 @@ impl Gateway {
         now: Moment,
     ) {
         let until = match &self.draining {
-            Some(drain) => drain.until.max(now),
-            None => now + self.config.linger_timeout,
+            Some(drain) if self.is_emptying() => drain.until.max(now),
+            Some(_) | None => now + self.config.linger_timeout,
         };
         let bytes_max = self.config.outbox_bytes_max;
         let Some(connection) = self.tracker.get_mut(conn) else { return };
         let write = |out: &mut Vec<u8>| native::encode(word, out);
         if connection.outbox.append(&mut self.chunks, bytes_max, write).is_err() {
+            self.stats.leaving.closed += u64::from(waits_for == WaitsFor::Leaver);
             self.close(conn, CloseHow::Abort);
             return;
         }

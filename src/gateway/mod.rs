@@ -23,6 +23,7 @@
 mod answers;
 mod command;
 mod connection;
+mod drain;
 mod events;
 mod farewell;
 mod lateness;
@@ -49,11 +50,12 @@ use crate::base::io::{
     CloseHow, Completion, IoFault, Move, Op, ReceiveEnd, SocketHandle, TcpFacts,
 };
 use crate::base::limits;
-use crate::base::time::{Moment, Span, WallAnchor};
+use crate::base::time::{Moment, WallAnchor};
 use crate::gateway::answers::session_of;
 use crate::gateway::connection::{
     ChunkPool, Connection, Hearing, Look, Receive, Socket, State, WaitsFor,
 };
+use crate::gateway::drain::{Emptying, Shedding};
 use crate::gateway::events::Ledger;
 use crate::gateway::farewell::Word;
 use crate::gateway::lived::LivedTime;
@@ -64,7 +66,8 @@ use crate::gateway::up::UpPath;
 use crate::tracker::{Progress, Tracker, TrackerConfig};
 
 pub use crate::gateway::command::{
-    Command, Endings, Filter, Kick, Mood, Presence, Reply, SessionView, Stats,
+    Command, Drain, Endings, Filter, Kick, Leaving, Mood, Pace, Presence, Rebalance, Reply,
+    SessionView, Stats,
 };
 pub use crate::gateway::lateness::{LATENESS_BOUNDS, Lateness};
 pub use crate::gateway::moves::owner;
@@ -92,8 +95,10 @@ pub struct Gateway {
     /// Connections of the other shards.
     connections_elsewhere: usize,
     accepting: Accepting,
-    draining: Option<Drain>,
-    /// Whether the wheel or a drain stopped for want of budget.
+    draining: Option<Emptying>,
+    /// Some are asked to go elsewhere.
+    shedding: Option<Box<Shedding>>,
+    /// Whether the wheel, a drain or a rebalance stopped for want of budget.
     unfinished: Progress,
     due: Vec<ConnId>,
     /// The turn: what comes in until time passes. Never 0 at first, and wrapping.
@@ -113,16 +118,6 @@ struct Accepting {
     outstanding: u32,
     /// Not before this moment, when the machine was short of something.
     paused_until: Option<Moment>,
-}
-
-/// The gateway is being emptied.
-struct Drain {
-    /// Who is still here then is closed.
-    until: Moment,
-    /// Slots below this one were told.
-    told_below: u32,
-    /// Whether the end of the ledger was written.
-    stopped: bool,
 }
 
 impl Gateway {
@@ -152,6 +147,7 @@ impl Gateway {
             connections_elsewhere: 0,
             accepting: Accepting { outstanding: 0, paused_until: None },
             draining: None,
+            shedding: None,
             unfinished: Progress::Done,
             due: Vec::new(),
             turn: 1,
@@ -198,6 +194,7 @@ impl Gateway {
         let now = self.on_told(now);
         self.turn = self.turn.wrapping_add(1);
         self.expire(now);
+        self.shed_further(now);
         self.drain_further(now);
         self.read_on(now);
         if self.accepting.paused_until.is_some_and(|until| until <= now) {
@@ -210,10 +207,11 @@ impl Gateway {
     pub fn on_command(&mut self, command: Command, now: Moment) -> Reply {
         let now = self.on_told(now);
         match command {
-            Command::Drain { within } => {
-                self.begin_drain(within, now);
+            Command::Drain(drain) => {
+                self.begin_drain(drain, now);
                 Reply::Done
             }
+            Command::Rebalance(rebalance) => self.begin_rebalance(&rebalance, now),
             Command::Kick(kick) => self.kick(&kick, now),
             Command::SetRhythm { client, rhythm } => self.set_rhythm(client, rhythm, now),
             Command::Session { client } => self.session(&client),
@@ -251,9 +249,12 @@ impl Gateway {
         if self.unfinished == Progress::More || self.is_about_to_stop() {
             return Some(Moment::ZERO);
         }
-        let lived = [self.tracker.next_wake(), self.accepting.paused_until].into_iter().flatten();
+        let leave_wake = self.leave_wake();
+        let wakes = [self.tracker.next_wake(), self.accepting.paused_until, leave_wake];
+        let lived = wakes.into_iter().flatten();
         let wake = lived.min().map(|moment| self.time.expected(moment));
-        if self.tracker.is_empty() {
+        // A sleep that is longer is taken for a stall, and puts off what is waited for.
+        if self.tracker.is_empty() && leave_wake.is_none() {
             return wake;
         }
         let longest = self.time.told_at() + limits::SLEEP_MAX;
@@ -266,8 +267,9 @@ impl Gateway {
             connections: self.tracker.len(),
             online: self.tracker.named() - self.held.count(),
             held: self.held.count(),
-            accepting: self.draining.is_none() && self.accepting.paused_until.is_none(),
+            accepting: !self.is_emptying() && self.accepting.paused_until.is_none(),
             draining: self.draining.is_some(),
+            leaving: Leaving { rebalancing: self.shedding.is_some(), ..self.stats.leaving },
             events_waiting: self.ledger.waiting(),
             seq_last: self.ledger.seq_last(),
             up: self.up.stats(self.stats.up),
@@ -323,7 +325,7 @@ impl Gateway {
         assert!(self.accepting.outstanding as usize <= room, "every accept has a slot waiting");
         assert!(self.departures.len() <= self.moves);
         assert!(self.moves <= limits::MOVES_MAX);
-        let (mut live, mut held) = (0, 0);
+        let (mut live, mut held, mut leavers) = (0, 0, 0);
         for slot in 0..self.tracker.slots_end() {
             let Some((conn, connection)) = self.tracker.slot(slot) else { continue };
             let is_live = matches!(connection.state, State::Live(_));
@@ -347,13 +349,18 @@ impl Gateway {
                         false => assert_eq!(connection.receive, Receive::Armed, "{conn} is heard"),
                     }
                 }
-                State::Leaving { .. } => assert!(is_watched, "{conn}: nobody leaves for ever"),
+                State::Leaving { waits_for, .. } => {
+                    assert!(is_watched, "{conn}: nobody leaves for ever");
+                    leavers += u64::from(*waits_for == WaitsFor::Leaver);
+                }
                 State::Held(_) => assert!(is_watched, "{conn}: nobody is held for ever"),
                 State::Closing => {}
             }
         }
         self.check_up();
         assert_eq!(held, self.held.count());
+        let Leaving { told, left, closed, .. } = self.stats.leaving;
+        assert_eq!(told, left + closed + leavers, "each is counted once");
         assert!(self.held.remembered() <= 2 * self.capacity() + limits::HELD_ROOM_MIN);
         assert_eq!(live + held, self.tracker.named());
         assert!(self.recent.len() <= limits::RECENT_MAX);
@@ -395,7 +402,7 @@ impl Gateway {
 
     /// Asks for as many connections as there are slots for, so that an accepted one always has one.
     fn ask_for_connections(&mut self) {
-        if self.draining.is_some() || self.accepting.paused_until.is_some() {
+        if self.is_emptying() || self.accepting.paused_until.is_some() {
             return;
         }
         let room = u32::try_from(self.room()).unwrap_or(u32::MAX);
@@ -411,7 +418,7 @@ impl Gateway {
         self.accepting.outstanding = self.accepting.outstanding.saturating_sub(1);
         self.stats.accepted += 1;
         let Some(conn) = self.admit(socket, peer, now) else { return };
-        if self.draining.is_some() {
+        if self.is_emptying() {
             self.end(conn, CloseReason::Drain, now);
         } else if !self.is_sharded() && self.is_full() {
             // Among shards it is known with HELLO whose the newcomer is, and who has to have room.
@@ -509,6 +516,10 @@ impl Gateway {
                 let how = match waits_for {
                     WaitsFor::Sent(how) => how,
                     WaitsFor::Peer => CloseHow::Finish,
+                    WaitsFor::Leaver => {
+                        self.stats.leaving.left += 1;
+                        CloseHow::Finish
+                    }
                 };
                 self.close(conn, how);
             }
@@ -529,69 +540,6 @@ impl Gateway {
                 self.ask_for_connections();
             }
             None => self.stats.stale += 1,
-        }
-    }
-
-    // --- emptying --------------------------------------------------------------------------------
-
-    fn begin_drain(&mut self, within: Span, now: Moment) {
-        let until = now + within;
-        match &mut self.draining {
-            Some(drain) => {
-                drain.until = drain.until.min(until);
-                drain.told_below = 0;
-            }
-            None => {
-                self.draining = Some(Drain { until, told_below: 0, stopped: false });
-                self.ops.push(Op::StopAccepting);
-            }
-        }
-        self.unfinished = Progress::More;
-    }
-
-    /// Whether the last one has left a drain and only the ledger's end is still to be written.
-    fn is_about_to_stop(&self) -> bool {
-        let is_draining = self.draining.as_ref().is_some_and(|drain| !drain.stopped);
-        is_draining && self.tracker.is_empty() && self.accepting.outstanding == 0
-    }
-
-    /// Tells the next batch of clients to leave; when nobody is left, ends the ledger.
-    fn drain_further(&mut self, now: Moment) {
-        let Some(drain) = &mut self.draining else { return };
-        if drain.stopped {
-            return;
-        }
-        let from = drain.told_below;
-        let upto = from.saturating_add(limits::DRAIN_BATCH_MAX).min(self.tracker.slots_end());
-        drain.told_below = upto;
-        for slot in from..upto {
-            let Some((conn, connection)) = self.tracker.slot(slot) else { continue };
-            match connection.state {
-                State::Greeting { .. } | State::Live(_) => self.end(conn, CloseReason::Drain, now),
-                State::Held(_) => self.end_held(conn, None, now),
-                State::Leaving { .. } => self.shorten_leave(conn),
-                State::Closing => {}
-            }
-        }
-        if upto < self.tracker.slots_end() {
-            self.unfinished = Progress::More;
-        } else if self.is_about_to_stop()
-            && let Some(drain) = &mut self.draining
-        {
-            drain.stopped = true;
-            self.tell(Event::Stopped, now);
-        }
-    }
-
-    /// Somebody who was leaving before the drain leaves with it at the latest.
-    fn shorten_leave(&mut self, conn: ConnId) {
-        let Some(drain) = &self.draining else { return };
-        let drain_until = drain.until;
-        let Some(connection) = self.tracker.get_mut(conn) else { return };
-        if let State::Leaving { until, .. } = &mut connection.state {
-            *until = drain_until.min(*until);
-            let until = *until;
-            self.tracker.touch(conn, until);
         }
     }
 }

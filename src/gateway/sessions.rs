@@ -299,6 +299,7 @@ impl Gateway {
     /// Ends the session on this connection, if there is one: it is held where its class wants that
     /// and the network took it, and written off otherwise. Says whether it is held.
     pub(crate) fn end_session(&mut self, conn: ConnId, reason: CloseReason, now: Moment) -> bool {
+        let is_emptying = self.is_emptying();
         let Some(connection) = self.tracker.get_mut(conn) else { return false };
         let State::Live(session) = &connection.state else { return false };
         let silence = now.since(session.last_beat);
@@ -316,7 +317,7 @@ impl Gateway {
             held: Span::ZERO,
         };
         let grace = session.grace(&self.config);
-        if grace > Span::ZERO && reason.is_loss() && self.draining.is_none() {
+        if grace > Span::ZERO && reason.is_loss() && !is_emptying {
             let until = now + grace;
             let session = session.clone();
             let held = Held { session, reason, evidence, lost_at: now, socket: Socket::Closing };

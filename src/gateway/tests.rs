@@ -13,11 +13,12 @@ use crate::base::io::{
 };
 use crate::base::limits;
 use crate::base::time::{Moment, Span};
-use crate::gateway::{Command, Gateway, Kick, Reply, resume};
+use crate::gateway::{Command, Drain, Gateway, Kick, Reply, resume};
 use crate::wire::message::{Before, Message, Reply as PingReply};
 use crate::wire::native::{self, Deframer, Inbound};
 
 mod answers;
+mod drain;
 mod edges;
 mod moves;
 mod sessions;
@@ -672,7 +673,7 @@ fn a_drain_tells_everybody_closes_the_rest_and_ends_the_ledger() {
     let mut stage = Stage::new(config());
     let (obedient, deaf) = (stage.login("anna"), stage.login("bert"));
     let greeting = stage.connect();
-    stage.gateway.on_command(Command::Drain { within: Span::from_secs(5) }, stage.now);
+    stage.gateway.on_command(Command::Drain(Drain::at_once(Span::from_secs(5))), stage.now);
     stage.settle();
     assert!(stage.takes(|op| matches!(op, Op::StopAccepting)));
     for _ in 0..stage.accepts {

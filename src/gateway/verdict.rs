@@ -59,11 +59,12 @@ impl Gateway {
                 let is_said = connection.outbox.is_empty();
                 if until > now {
                     self.tracker.touch(conn, until);
-                } else if waits_for == WaitsFor::Peer && is_said {
-                    self.close(conn, CloseHow::Finish);
-                } else {
-                    self.close(conn, CloseHow::Abort);
+                    return;
                 }
+                self.stats.leaving.closed += u64::from(waits_for == WaitsFor::Leaver);
+                let is_patient = matches!(waits_for, WaitsFor::Peer | WaitsFor::Leaver);
+                let is_heard = is_patient && is_said;
+                self.close(conn, if is_heard { CloseHow::Finish } else { CloseHow::Abort });
             }
             State::Closing => {}
         }

@@ -17,7 +17,7 @@ use crate::base::event::{Record, TransportRecord};
 use crate::base::io::Op;
 use crate::base::limits;
 use crate::base::time::{Moment, Span};
-use crate::gateway::Gateway;
+use crate::gateway::{Command, Gateway};
 use crate::os::clock::Clock;
 use crate::os::driver::{Driver, DriverConfig, DriverError, Heard};
 use crate::server::hearing::{Hearing, Input};
@@ -237,6 +237,10 @@ impl Server {
                 break;
             }
             let Some((ticket, command)) = self.mailbox.next_question() else { break };
+            // Readiness goes before the first word to a client.
+            if matches!(command, Command::Drain(_)) {
+                self.report_due = Moment::ZERO;
+            }
             let reply = self.gateway.on_command(command, now);
             self.replies.push_back(News::Reply { ticket, reply });
         }
@@ -327,7 +331,7 @@ impl Server {
 mod tests {
     use super::*;
     use crate::base::event::Event;
-    use crate::gateway::{Command, Reply};
+    use crate::gateway::{Command, Drain, Reply};
     use crate::os::ring::{self, Descriptors, RingSizes};
 
     #[test]
@@ -349,7 +353,7 @@ mod tests {
             turn();
         }
         asker.ask(Command::Clients { from_slot: 0, limit: 1 }).expect("there is room again");
-        asker.ask(Command::Drain { within: Span::ZERO }).expect("the same");
+        asker.ask(Command::Drain(Drain::at_once(Span::ZERO))).expect("the same");
         turn();
         turn();
         let mut told: Vec<News> = Vec::new();

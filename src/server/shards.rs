@@ -229,7 +229,9 @@ impl Switchboard {
     pub fn ask(&mut self, command: Command) -> Result<Ticket, Busy> {
         let count = self.askers.len();
         let (index, command) = match command {
-            Command::Drain { .. } | Command::Stats => return self.ask_all(&command),
+            Command::Drain(_) | Command::Rebalance(_) | Command::Stats => {
+                return self.ask_all(&command);
+            }
             Command::Kick(Kick { ref client, .. })
             | Command::SetRhythm { ref client, .. }
             | Command::Session { ref client } => {
@@ -465,7 +467,7 @@ impl Server {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gateway::Reply;
+    use crate::gateway::{Drain, Reply};
     use crate::os::ring::{self, Descriptors, RingSizes};
     use crate::server::Turn;
     use crate::server::mailbox::{Heard, News};
@@ -559,7 +561,7 @@ mod tests {
     #[test]
     fn a_shard_is_over_when_nobody_can_arrive_any_more() {
         let [(mut one, mut ask_one, _r1), (mut two, mut ask_two, _r2)] = pair();
-        let drain = Command::Drain { within: Span::ZERO };
+        let drain = Command::Drain(Drain::at_once(Span::ZERO));
         ask_one.ask(drain.clone()).expect("there is room");
         for _ in 0..5 {
             assert_eq!(turn(&mut one), Turn::Goes, "the other may still hand over");
@@ -615,7 +617,7 @@ mod tests {
         let from_slot = slot_outside(0, 1);
         let page = switchboard.ask(Command::Clients { from_slot, limit: 5 }).expect("the same");
         let stats = switchboard.ask(Command::Stats).expect("the same");
-        switchboard.ask(Command::Drain { within: Span::ZERO }).expect("the same");
+        switchboard.ask(Command::Drain(Drain::at_once(Span::ZERO))).expect("the same");
         let ended = shards.run();
         assert_eq!(ended.outcome.expect("no ring failed"), 0);
         let mut answers: Vec<Vec<(Ticket, Reply)>> = vec![Vec::new(), Vec::new()];

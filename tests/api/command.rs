@@ -90,6 +90,28 @@ fn every_command_does_what_it_says() {
 }
 
 #[test]
+fn a_part_is_sent_elsewhere_and_the_end_is_waited_for() {
+    let (mut gate, admin) = start(&[]);
+    let mut anna = Caller::login(gate.address, "anna");
+    assert_eq!(said(admin, &["rebalance", "100%", "--window", "1s..3s"]), "done\n");
+    let goaway = Word::Goaway { code: 103, reconnect_min_ms: 1_000, reconnect_max_ms: 3_000 };
+    assert_eq!(anna.hear(), goaway);
+    drop(anna);
+    for words in [["rebalance", "110%"], ["rebalance", "some"]] {
+        assert_eq!(ctl(admin, &words).status.code(), Some(2), "{words:?}");
+    }
+    let mut bert = Caller::login(gate.address, "bert");
+    let waits = std::thread::spawn(move || {
+        said(admin, &["drain", "--per-second", "50", "--notice", "100ms", "--wait"])
+    });
+    assert!(matches!(bert.hear(), Word::Goaway { code: 101, .. }));
+    drop(bert);
+    let text = waits.join().expect("it succeeds");
+    assert!(text.starts_with("done\n") && text.ends_with("ended\n"), "{text}");
+    assert!(gate.wait().success());
+}
+
+#[test]
 fn a_token_is_read_from_a_file() {
     let folder = tempfile::tempdir().expect("there is room for a file");
     let file = folder.path().join("token");

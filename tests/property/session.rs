@@ -10,7 +10,7 @@ use heartwheel::base::ids::ConnId;
 use heartwheel::base::io::{CloseHow, Completion, Found, IoFault, Op, ReceiveEnd, SocketHandle};
 use heartwheel::base::limits;
 use heartwheel::base::time::{Moment, Span};
-use heartwheel::gateway::{Command, Gateway};
+use heartwheel::gateway::{Command, Drain, Gateway};
 use heartwheel::wire::message::{Message, Reply};
 use heartwheel::wire::native::{VERSIONS, encode, encode_preface};
 
@@ -199,7 +199,8 @@ impl Stage {
             Step::SendsComplete => self.answer_sends(|bytes| Ok(bytes.div_ceil(2))),
             Step::SendsFail => self.answer_sends(|_| Err(IoFault::Reset)),
             Step::Drain => {
-                self.gateway.on_command(Command::Drain { within: Span::from_secs(1) }, self.now);
+                self.gateway
+                    .on_command(Command::Drain(Drain::at_once(Span::from_secs(1))), self.now);
                 self.settle();
             }
         }

@@ -13,6 +13,7 @@
 mod clients;
 mod faults;
 mod kernel;
+mod leave;
 mod ledger;
 mod link;
 mod lived;

@@ -15,7 +15,7 @@ use heartwheel::base::data::{Credit, DataTicket, Fate};
 use heartwheel::base::event::{CloseReason, Event};
 use heartwheel::base::io::{Completion, IoFault};
 use heartwheel::base::time::{Moment, Span};
-use heartwheel::gateway::{Command, Gateway};
+use heartwheel::gateway::{Command, Drain, Gateway};
 use heartwheel::wire::message::{AckWanted, Message, Reply};
 use heartwheel::wire::native::{self, Deframer, Inbound, VERSIONS};
 
@@ -112,7 +112,7 @@ fn live(seed: u64) -> (u64, BTreeSet<&'static str>) {
     world.run(world.now + timeout.times(3));
     world.check_end();
     let within = Span::from_secs(2);
-    world.gateway.on_command(Command::Drain { within }, world.now);
+    world.gateway.on_command(Command::Drain(Drain::at_once(within)), world.now);
     world.run(world.now + Span::from_secs(5));
     assert!(world.gateway.is_drained());
     assert_eq!(world.gateway.stats().up.bytes, 0);

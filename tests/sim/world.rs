@@ -14,11 +14,12 @@ use heartwheel::base::ids::{ClientId, ConnId};
 use heartwheel::base::io::{Completion, IoFault, Op};
 use heartwheel::base::limits;
 use heartwheel::base::time::{Moment, Span};
-use heartwheel::gateway::{Command, Gateway, Kick, Reply};
+use heartwheel::gateway::{Command, Gateway, Kick, Pace, Reply};
 
 use crate::clients::{Clients, Patience};
 use crate::faults::{Fault, Faults, happens, part_of, span_upto, stream};
 use crate::kernel::{Kernel, News, link_of, socket_of};
+use crate::leave;
 use crate::link::Word;
 use crate::oracle::Oracle;
 use crate::script::{Label, Step, client_id};
@@ -678,6 +679,9 @@ impl World {
 
     fn kick(&mut self) {
         self.oracle.on_told(self.now);
+        if self.rng.usize(0..3) == 0 {
+            return self.rebalance();
+        }
         let online = self.oracle.online();
         let absent = Command::Kick(Kick::of(ClientId::new("nobody").expect("a client id")));
         assert_eq!(self.gateway.on_command(absent, self.now), Reply::NoSuchClient);
@@ -689,6 +693,19 @@ impl World {
             self.oracle.on_kick(device, self.now);
         }
         self.read_ledger(self.now);
+    }
+
+    /// A part of them is asked to go elsewhere.
+    fn rebalance(&mut self) {
+        let rebalance = leave::rebalance(&mut self.rng);
+        let reply = self.gateway.on_command(Command::Rebalance(rebalance), self.now);
+        self.read_ledger(self.now);
+        if self.oracle.drain_ordered.is_some() {
+            return assert_eq!(reply, Reply::Draining);
+        }
+        assert_eq!(reply, Reply::Done);
+        self.oracle.on_rebalance();
+        self.tally.note("drain", "rebalance", 1);
     }
 
     // --- the end ---------------------------------------------------------------------------------
@@ -704,9 +721,12 @@ impl World {
             self.patience = Patience::Slept; // it gives itself too little on purpose
         }
         let until = self.now + within;
+        let drain = leave::drain(&mut self.rng, within);
         self.oracle.on_told(self.now);
-        assert_eq!(self.gateway.on_command(Command::Drain { within }, self.now), Reply::Done);
-        self.oracle.on_drain(within, self.now);
+        assert_eq!(self.gateway.on_command(Command::Drain(drain), self.now), Reply::Done);
+        self.oracle.on_drain(drain.notice, within, self.now);
+        self.tally.note("drain", "with notice", u64::from(drain.notice > Span::ZERO));
+        self.tally.note("drain", "paced", u64::from(drain.pace != Pace::AtOnce));
         self.read_ledger(self.now);
         let end = until + self.config.tick.times(2) + Span::from_secs(2);
         while !self.gateway.is_drained() {
@@ -763,6 +783,10 @@ impl World {
 pub(crate) fn is_told(reason: CloseReason) -> bool {
     matches!(
         reason,
-        CloseReason::Replaced | CloseReason::Drain | CloseReason::Busy | CloseReason::Contested
+        CloseReason::Replaced
+            | CloseReason::Drain
+            | CloseReason::Rebalance
+            | CloseReason::Busy
+            | CloseReason::Contested
     )
 }

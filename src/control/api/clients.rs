@@ -223,9 +223,11 @@ fn answer(reply: Reply, asked: &Asked) -> Answer {
             let detail = format!("interval: expected {shortest} to {longest}");
             Problem::new(Kind::OutOfBounds, detail)
         }
-        Reply::Stats(_) | Reply::Session(_) | Reply::Sessions { .. } | Reply::Clients { .. } => {
-            unexpected()
-        }
+        Reply::Draining
+        | Reply::Stats(_)
+        | Reply::Session(_)
+        | Reply::Sessions { .. }
+        | Reply::Clients { .. } => unexpected(),
     };
     Err(problem)
 }

@@ -4,6 +4,7 @@
 //! table. Pushing, groups and a dashboard are further rows and further files beside `clients`.
 
 pub(crate) mod clients;
+pub(crate) mod leave;
 pub(crate) mod node;
 pub(crate) mod openapi;
 pub(crate) mod past;

@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::base::event::CloseReason;
@@ -22,6 +22,10 @@ struct StatsBody<'a> {
     seq: u64,
     accepting: bool,
     draining: bool,
+    rebalancing: bool,
+    leavers_told: u64,
+    leavers_left: u64,
+    leavers_closed: u64,
     connections: usize,
     online: usize,
     held: usize,
@@ -65,6 +69,10 @@ impl<'a> StatsBody<'a> {
             seq: stats.seq_last,
             accepting: stats.accepting,
             draining: stats.draining,
+            rebalancing: stats.leaving.rebalancing,
+            leavers_told: stats.leaving.told,
+            leavers_left: stats.leaving.left,
+            leavers_closed: stats.leaving.closed,
             connections: stats.connections,
             online: stats.online,
             held: stats.held,
@@ -104,31 +112,6 @@ pub(crate) async fn stats(asked: Asked) -> Answer {
         return Err(unexpected());
     };
     json(StatusCode::OK, &StatsBody::new(&asked.api, &stats))
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct DrainBody {
-    within_ms: Option<u64>,
-}
-
-#[derive(Serialize)]
-struct Draining {
-    draining: bool,
-    within_ms: u64,
-}
-
-/// `POST /v1/drain`
-pub(crate) async fn drain(asked: Asked) -> Answer {
-    let body: DrainBody = asked.json()?;
-    let within = body.within_ms.map_or(asked.api.gateway.drain_timeout, Span::from_millis);
-    if within > limits::DEADLINE_MAX {
-        let detail = format!("within_ms: expected at most {}", limits::DEADLINE_MAX.as_millis());
-        return Err(Problem::new(Kind::OutOfBounds, detail));
-    }
-    tracing::info!(%within, "stopping by the API: clients are asked to leave");
-    asked.api.door.ask(Command::Drain { within }).await?;
-    json(StatusCode::ACCEPTED, &Draining { draining: true, within_ms: within.as_millis() })
 }
 
 /// `GET /healthz`

@@ -119,7 +119,7 @@ fn schemas() -> Value {
 }
 
 /// What requests say.
-fn body_schemas() -> [(&'static str, Value); 3] {
+fn body_schemas() -> [(&'static str, Value); 4] {
     let kick = json!({
         "type": "object",
         "additionalProperties": false,
@@ -141,9 +141,31 @@ fn body_schemas() -> [(&'static str, Value); 3] {
     let drain = json!({
         "type": "object",
         "additionalProperties": false,
-        "properties": { "within_ms": { "type": "integer" } },
+        "properties": {
+            "within_ms": span("Until whoever is still there is closed"),
+            "per_second": { "type": "integer", "minimum": 1, "maximum": u32::MAX },
+            "notice_ms": span("Not ready, but letting in, before the first GOAWAY"),
+        },
     });
-    [("Kick", kick), ("Rhythm", rhythm), ("Drain", drain)]
+    let rebalance = json!({
+        "type": "object",
+        "additionalProperties": false,
+        "required": ["fraction"],
+        "properties": {
+            "fraction": { "type": "number", "minimum": 0, "maximum": 1 },
+            "within_ms": span("Until it ends, whoever was asked by then"),
+            "per_second": { "type": "integer", "minimum": 1, "maximum": u32::MAX },
+            "window_min_ms": span("When they are asked to come back, at the earliest"),
+            "window_max_ms": span("And at the latest"),
+        },
+    });
+    [("Kick", kick), ("Rhythm", rhythm), ("Drain", drain), ("Rebalance", rebalance)]
+}
+
+/// A length of time as a request says it.
+fn span(about: &str) -> Value {
+    let longest = limits::DEADLINE_MAX.as_millis();
+    json!({ "type": "integer", "minimum": 0, "maximum": longest, "description": about })
 }
 
 /// What every client that is online has.
@@ -206,7 +228,8 @@ fn answer_schemas() -> Value {
                 "clients": { "type": "array", "items": reference("Present") },
             },
         },
-        "Draining": object([("draining", "boolean"), ("within_ms", "integer")]),
+        "Draining": draining(),
+        "Rebalancing": object([("rebalancing", "boolean"), ("fraction", "number")]),
         "Stats": {
             "type": "object",
             "description": "Counts by name; `ended` has one for each reason that happened",
@@ -269,6 +292,13 @@ fn webhook_schemas() -> [(&'static str, Value); 2] {
         "properties": { "webhooks": { "type": "array", "items": reference("Webhook") } },
     });
     [("Webhook", webhook), ("WebhookList", list)]
+}
+
+/// The rate may decide instead of a time.
+fn draining() -> Value {
+    let mut draining = object([("draining", "boolean"), ("notice_ms", "integer")]);
+    draining["properties"]["within_ms"] = json!({ "type": "integer" });
+    draining
 }
 
 /// An object that has all of these.

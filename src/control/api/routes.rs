@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 use crate::control::api::problem::Kind;
-use crate::control::api::{Answer, Asked, clients, node, openapi, past, snapshot, webhooks};
+use crate::control::api::{Answer, Asked, clients, leave, node, openapi, past, snapshot, webhooks};
 use crate::control::{dashboard, feed, messages, metrics};
 
 /// One path with one method.
@@ -150,7 +150,19 @@ pub(crate) static ROUTES: &[Route] = &[
         body: Some("Drain"),
         success: success(202, "Draining", "It has begun"),
         problems: &[Kind::BadRequest, Kind::OutOfBounds],
-        run: |asked| Box::pin(node::drain(asked)),
+        run: |asked| Box::pin(leave::drain(asked)),
+    },
+    Route {
+        verb: Verb::Post,
+        path: "/v1/rebalance",
+        id: "rebalance",
+        about: "Ask a part of the clients to go elsewhere, and go on",
+        access: Access::Guarded,
+        query: &[],
+        body: Some("Rebalance"),
+        success: success(202, "Rebalancing", "It has begun"),
+        problems: &[Kind::BadRequest, Kind::OutOfBounds, Kind::Draining],
+        run: |asked| Box::pin(leave::rebalance(asked)),
     },
     Route {
         verb: Verb::Get,

@@ -8,7 +8,7 @@ use crate::base::io::{Chunk, Completion, Found, IoFault, Op, ReceiveEnd};
 use crate::base::limits;
 use crate::base::time::{Moment, Span};
 use crate::gateway::tests::{Stage, config};
-use crate::gateway::{Command, Kick};
+use crate::gateway::{Command, Drain, Kick};
 use crate::wire::message::{AckWanted, Message, Reply};
 use crate::wire::native::{self, Deframer, Inbound};
 
@@ -313,7 +313,7 @@ fn a_client_that_is_not_read_can_be_ended_and_is_then_read_for_its_end() {
         if drains {
             assert!(stage.paused(conn));
             let within = Span::from_secs(5);
-            stage.gateway.on_command(Command::Drain { within }, stage.now);
+            stage.gateway.on_command(Command::Drain(Drain::at_once(within)), stage.now);
             stage.pass(Span::ZERO);
             assert!(stage.receives(conn));
         } else {
