@@ -12,6 +12,8 @@ use crate::base::time::Span;
 pub const CLIENT_ID_BYTES_MAX: usize = 128;
 /// Longest class name.
 pub const CLASS_BYTES_MAX: usize = 64;
+/// Longest name of a group of clients.
+pub const GROUP_BYTES_MAX: usize = 64;
 /// Longest resume token.
 pub const RESUME_TOKEN_BYTES_MAX: usize = 64;
 /// Longest topic of a DATA frame.
@@ -130,6 +132,12 @@ pub const CONTEST_WINDOW: Span = Span::from_secs(60);
 pub const CONTEST_WAIT_MAX: Span = Span::from_secs(60);
 /// Longest time for which a lost session can be held.
 pub const GRACE_MAX: Span = Span::from_secs(60 * 60);
+/// Groups that one client can be in. Whoever is pushed to a group looks through them.
+pub const GROUPS_OF_CLIENT_MAX: usize = 32;
+/// Groups of the clients of one shard.
+pub const GROUPS_MAX: usize = 64 * 1_024;
+/// Groups in one answer.
+pub const GROUPS_PAGE_MAX: usize = 1_000;
 /// Most classes that can be configured.
 pub const CLASSES_MAX: usize = 64;
 

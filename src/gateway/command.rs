@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use crate::base::config::{ClassId, Rhythm};
 use crate::base::event::CloseReason;
-use crate::base::ids::{ClientId, ConnId};
+use crate::base::ids::{ClientId, ConnId, GroupName};
 use crate::base::time::{Moment, Span};
 use crate::gateway::lateness::Lateness;
 
@@ -25,6 +25,27 @@ pub enum Command {
         client: ClientId,
         /// Which; its interval must be one that the client could wish for.
         rhythm: Rhythm,
+    },
+    /// Put a client into a group, for as long as its session lasts.
+    Join {
+        /// Whom.
+        client: ClientId,
+        /// Into which.
+        group: GroupName,
+    },
+    /// Take a client out of a group.
+    Leave {
+        /// Whom.
+        client: ClientId,
+        /// Out of which.
+        group: GroupName,
+    },
+    /// A page of the groups that have somebody in them, by name.
+    Groups {
+        /// Only names behind this one.
+        after: Option<GroupName>,
+        /// How many, at most [`GROUPS_PAGE_MAX`](crate::base::limits::GROUPS_PAGE_MAX).
+        limit: usize,
     },
     /// How things are.
     Stats,
@@ -81,6 +102,8 @@ pub struct Filter {
     pub prefix: Box<str>,
     /// Clients of this class; `None`: of any.
     pub class: Option<ClassId>,
+    /// Clients in this group; `None`: in any, and in none.
+    pub group: Option<GroupName>,
 }
 
 /// What an outsider is told.
@@ -110,6 +133,10 @@ pub enum Reply {
         /// Where the next page begins; `None` when this was the last one.
         next_slot: Option<u32>,
     },
+    /// There are as many groups, or the client is in as many, as there may be.
+    GroupsFull,
+    /// A page of groups, by name, and how many clients are in each.
+    Groups(Vec<(GroupName, usize)>),
     /// How things are.
     Stats(Box<Stats>),
     /// A page of who is online.
@@ -159,6 +186,8 @@ pub struct SessionView {
     pub outbox_bytes: usize,
     /// Bytes of a frame that it has begun and not completed.
     pub partial_bytes: usize,
+    /// The groups it is in.
+    pub groups: Vec<GroupName>,
 }
 
 /// How a session is.

@@ -7,6 +7,7 @@ use crate::base::event::{CloseReason, Evidence};
 use crate::base::io::{Chunk, CloseHow};
 use crate::base::limits;
 use crate::base::time::{Millis, Moment, Span};
+use crate::gateway::extra::Extra;
 use crate::gateway::peer::Peer;
 use crate::wire::native::Deframer;
 
@@ -90,7 +91,6 @@ pub(crate) enum Socket {
 
 /// A client's presence by one connection. Its spans are in whole milliseconds, rounded up: a client
 /// is told what is kept.
-#[derive(Clone)]
 pub(crate) struct Session {
     pub(crate) epoch: u64,
     /// Which class it named.
@@ -108,6 +108,8 @@ pub(crate) struct Session {
     ping_after: Millis,
     /// What becomes of somebody who wants its name.
     pub(crate) duplicate: Duplicate,
+    /// What only some sessions need.
+    pub(crate) extra: Option<Box<Extra>>,
 }
 
 /// What we undertook about a client that is silent.
@@ -273,6 +275,7 @@ impl Session {
             former_timeout: Millis::default(),
             ping_after: Millis::at_least(ping_after.unwrap_or_default()),
             duplicate: terms.duplicate,
+            extra: None,
         }
     }
 
@@ -538,9 +541,9 @@ mod tests {
 
     #[test]
     fn a_connection_is_small() {
-        assert!(size_of::<Session>() <= 48, "{}", size_of::<Session>());
-        assert!(size_of::<State>() <= 48, "{}", size_of::<State>());
+        assert!(size_of::<Session>() <= 56, "{}", size_of::<Session>());
+        assert!(size_of::<State>() <= 56, "{}", size_of::<State>());
         assert!(size_of::<Outbox>() <= 16, "{}", size_of::<Outbox>());
-        assert!(size_of::<Connection>() <= 112, "{}", size_of::<Connection>());
+        assert!(size_of::<Connection>() <= 120, "{}", size_of::<Connection>());
     }
 }

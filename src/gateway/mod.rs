@@ -24,7 +24,9 @@ mod answers;
 mod command;
 mod connection;
 mod events;
+mod extra;
 mod farewell;
+mod groups;
 mod lateness;
 mod lived;
 mod moves;
@@ -53,6 +55,7 @@ use crate::gateway::answers::session_of;
 use crate::gateway::connection::{ChunkPool, Connection, Look, Receive, Socket, State, WaitsFor};
 use crate::gateway::events::Ledger;
 use crate::gateway::farewell::Word;
+use crate::gateway::groups::Groups;
 use crate::gateway::lived::LivedTime;
 use crate::gateway::recent::RecentClients;
 use crate::gateway::sessions::HeldSessions;
@@ -77,6 +80,7 @@ pub struct Gateway {
     transport: Option<TransportQueue>,
     recent: RecentClients,
     held: HeldSessions,
+    groups: Groups,
     chunks: ChunkPool,
     ops: Vec<Op>,
     /// About to be moved: said to the kernel when operations are taken next.
@@ -138,6 +142,7 @@ impl Gateway {
             },
             recent: RecentClients::new(config.hash_key),
             held: HeldSessions::default(),
+            groups: Groups::default(),
             chunks: ChunkPool::default(),
             ops: Vec::new(),
             departures: BTreeMap::new(),
@@ -212,6 +217,9 @@ impl Gateway {
             Command::Sessions { from_slot, limit, filter } => {
                 self.sessions(from_slot, limit, &filter)
             }
+            Command::Join { client, group } => self.join(&client, group),
+            Command::Leave { client, group } => self.leave_group(&client, &group),
+            Command::Groups { after, limit } => self.groups.page(after.as_ref(), limit),
             Command::Stats => Reply::Stats(Box::new(self.stats())),
             Command::Clients { from_slot, limit } => self.clients(from_slot, limit),
         }
@@ -344,6 +352,7 @@ impl Gateway {
         assert!(self.held.remembered() <= 2 * self.capacity() + limits::HELD_ROOM_MIN);
         assert_eq!(live + held, self.tracker.named());
         assert!(self.recent.len() <= limits::RECENT_MAX);
+        self.check_groups();
         assert!(
             self.ledger.waiting() <= limits::EVENTS_WAITING_MAX + 2 * self.capacity() + 2,
             "the ledger is bounded"

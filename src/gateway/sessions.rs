@@ -12,6 +12,7 @@ use crate::gateway::Gateway;
 use crate::gateway::connection::{
     Connection, Held, Receive, Session, Socket, State, WaitsFor, Watch,
 };
+use crate::gateway::extra::Extra;
 use crate::gateway::recent::Fight;
 use crate::gateway::requests::Next;
 use crate::gateway::resume;
@@ -30,10 +31,9 @@ pub(crate) struct Wish<'a> {
 }
 
 /// What a session begins with.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Entry {
     New,
-    Resumed { epoch: u64, since_s: u32, away: Span },
+    Resumed { epoch: u64, since_s: u32, away: Span, extra: Option<Box<Extra>> },
 }
 
 impl Gateway {
@@ -71,7 +71,7 @@ impl Gateway {
         conn: ConnId,
         client: ClientId,
         class: (ClassId, Class),
-        entry: Entry,
+        mut entry: Entry,
         now: Moment,
     ) -> Next {
         let (class_id, class) = class;
@@ -79,13 +79,15 @@ impl Gateway {
             Entry::New => self.epoch_next,
             Entry::Resumed { epoch, .. } => epoch,
         };
-        if entry == Entry::New {
+        let is_new = matches!(entry, Entry::New);
+        if is_new {
             // The epochs between are those of the other shards.
             self.epoch_next += u64::from(self.config.shard.count);
         }
         let mut session = Session::new(epoch, class_id, class, self.ping_after(class), now);
-        if let Entry::Resumed { since_s, .. } = entry {
-            session.since_s = since_s;
+        if let Entry::Resumed { since_s, extra, .. } = &mut entry {
+            session.since_s = *since_s;
+            session.extra = extra.take();
         }
         let rhythm = session.rhythm();
         let Some(connection) = self.tracker.get_mut(conn) else { return Next::Ended };
@@ -111,7 +113,7 @@ impl Gateway {
         }
         // Said after it was written down: should even this be too much, OFFLINE follows ONLINE.
         let token: &[u8] = if class.grace == Span::ZERO { &[] } else { &token };
-        let welcome = self.welcome((epoch, rhythm), entry, token, now);
+        let welcome = self.welcome((epoch, rhythm), is_new, token, now);
         self.answer(conn, &welcome, now)
     }
 
@@ -155,7 +157,7 @@ impl Gateway {
     fn welcome<'a>(
         &mut self,
         session: (u64, Rhythm),
-        entry: Entry,
+        is_new: bool,
         token: &'a [u8],
         now: Moment,
     ) -> Message<'a> {
@@ -165,7 +167,7 @@ impl Gateway {
         Message::Welcome {
             version: *native::VERSIONS.end(),
             mode: self.config.mode,
-            resumed: entry != Entry::New,
+            resumed: !is_new,
             epoch,
             interval_ms,
             timeout_ms: rhythm.timeout.as_millis_u32(),
@@ -199,11 +201,12 @@ impl Gateway {
             self.tell_disconnected(owner, CloseReason::Replaced, now);
         }
         self.tracker.unname(owner);
-        let Some(connection) = self.tracker.get(owner) else { return Entry::New };
+        let Some(connection) = self.tracker.get_mut(owner) else { return Entry::New };
         let peer = connection.peer();
-        match &connection.state {
+        match &mut connection.state {
             State::Live(session) => {
                 let (epoch, since_s) = (session.epoch, session.since_s);
+                let extra = session.extra.take();
                 self.stats.count_ending(CloseReason::Replaced, peer);
                 let replaced = CloseReason::Replaced;
                 let goaway = Message::Goaway {
@@ -214,13 +217,14 @@ impl Gateway {
                     text: replaced.word(),
                 };
                 self.leave(owner, &goaway, WaitsFor::Peer, now);
-                Entry::Resumed { epoch, since_s, away: Span::ZERO }
+                Entry::Resumed { epoch, since_s, away: Span::ZERO, extra }
             }
             State::Held(held) => {
                 let (epoch, since_s) = (held.session.epoch, held.session.since_s);
                 let away = now.since(held.lost_at);
+                let extra = held.session.extra.take();
                 self.release_held(owner);
-                Entry::Resumed { epoch, since_s, away }
+                Entry::Resumed { epoch, since_s, away, extra }
             }
             State::Greeting { .. } | State::Leaving { .. } | State::Closing => Entry::New,
         }
@@ -295,10 +299,10 @@ impl Gateway {
     /// and the network took it, and written off otherwise. Says whether it is held.
     pub(crate) fn end_session(&mut self, conn: ConnId, reason: CloseReason, now: Moment) -> bool {
         let Some(connection) = self.tracker.get_mut(conn) else { return false };
-        let State::Live(session) = &connection.state else { return false };
+        let partial_bytes = connection.partial_bytes();
+        let State::Live(session) = &mut connection.state else { return false };
         let silence = now.since(session.last_beat);
         let intervals = silence.as_nanos() / session.rhythm().interval.as_nanos().max(1);
-        let partial_bytes = connection.partial_bytes();
         let evidence = Evidence {
             beats_missed: u32::try_from(intervals).unwrap_or(u32::MAX),
             partial_bytes: u32::try_from(partial_bytes).unwrap_or(u32::MAX),
@@ -313,7 +317,10 @@ impl Gateway {
         let grace = session.grace(&self.config);
         if grace > Span::ZERO && reason.is_loss() && self.draining.is_none() {
             let until = now + grace;
-            let session = session.clone();
+            let State::Live(session) = std::mem::replace(&mut connection.state, State::Closing)
+            else {
+                return false;
+            };
             let held = Held { session, reason, evidence, lost_at: now, socket: Socket::Closing };
             connection.state = State::Held(Box::new(held));
             connection.begun = None;
@@ -322,7 +329,9 @@ impl Gateway {
             self.hold(conn);
             return true;
         }
-        let (epoch, last_beat, remote) = (session.epoch, session.last_beat, connection.peer());
+        let (epoch, last_beat) = (session.epoch, session.last_beat);
+        let (extra, remote) = (session.extra.take(), connection.peer());
+        self.drop_extra(extra);
         let Some(client) = self.tracker.unname(conn) else { return false };
         self.recent.on_offline(client.as_str(), reason, last_beat, now);
         let last_beat = self.time.clock(last_beat);
@@ -333,12 +342,14 @@ impl Gateway {
 
     /// Writes off a session that was held: nobody came for it, or `instead` is the reason now.
     pub(crate) fn end_held(&mut self, conn: ConnId, instead: Option<CloseReason>, now: Moment) {
-        let Some(connection) = self.tracker.get(conn) else { return };
-        let State::Held(held) = &connection.state else { return };
+        let Some(connection) = self.tracker.get_mut(conn) else { return };
+        let State::Held(held) = &mut connection.state else { return };
+        let extra = held.session.extra.take();
         let reason = instead.unwrap_or(held.reason);
         let evidence = Evidence { held: now.since(held.lost_at), ..held.evidence };
         let (epoch, last_beat, remote) =
             (held.session.epoch, held.session.last_beat, connection.peer());
+        self.drop_extra(extra);
         if let Some(client) = self.tracker.unname(conn) {
             self.recent.on_offline(client.as_str(), reason, last_beat, now);
             let last_beat = self.time.clock(last_beat);

@@ -229,10 +229,14 @@ impl Switchboard {
     pub fn ask(&mut self, command: Command) -> Result<Ticket, Busy> {
         let count = self.askers.len();
         let (index, command) = match command {
-            Command::Drain { .. } | Command::Stats => return self.ask_all(&command),
+            Command::Drain { .. } | Command::Stats | Command::Groups { .. } => {
+                return self.ask_all(&command);
+            }
             Command::Kick(Kick { ref client, .. })
             | Command::SetRhythm { ref client, .. }
-            | Command::Session { ref client } => {
+            | Command::Session { ref client }
+            | Command::Join { ref client, .. }
+            | Command::Leave { ref client, .. } => {
                 (usize::from(owner(self.shard, client.as_str())), command)
             }
             Command::Sessions { from_slot, limit, filter } => {

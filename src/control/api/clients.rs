@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::config::{ClassId, GatewayConfig, Rhythm};
 use crate::base::event::CloseReason;
-use crate::base::ids::ClientId;
+use crate::base::ids::{ClientId, GroupName};
 use crate::base::limits;
 use crate::base::time::{Moment, Span, WallAnchor};
 use crate::control::api::problem::{Kind, Problem};
@@ -32,6 +32,7 @@ struct Client {
     silence_ms: u64,
     outbox_bytes: usize,
     partial_bytes: usize,
+    groups: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -65,6 +66,7 @@ impl Client {
             silence_ms: now.since(view.last_beat).as_millis(),
             outbox_bytes: view.outbox_bytes,
             partial_bytes: view.partial_bytes,
+            groups: view.groups.iter().map(ToString::to_string).collect(),
         }
     }
 }
@@ -75,6 +77,7 @@ pub(crate) async fn list(asked: Asked) -> Answer {
     let filter = Filter {
         prefix: asked.parameter("prefix").unwrap_or_default().into(),
         class: asked.parameter("class").map(|name| class(&asked.api.gateway, name)).transpose()?,
+        group: asked.parameter("group").map(group).transpose()?,
     };
     let boot = asked.api.identity.boot;
     let mut next = Some(match asked.parameter("cursor") {
@@ -123,6 +126,11 @@ fn class(gateway: &GatewayConfig, name: &str) -> Result<ClassId, Problem> {
     }
     let names: Vec<_> = gateway.class_names().collect();
     Err(Problem::bad(format!("class {name:?}: expected one of {}", names.join(", "))))
+}
+
+/// The name of a group.
+pub(crate) fn group(name: &str) -> Result<GroupName, Problem> {
+    GroupName::new(name).map_err(|error| Problem::bad(format!("group {name:?}: {error}")))
 }
 
 /// A place in the table of connections, for whoever asks for the next page. It means nothing on
@@ -223,9 +231,12 @@ fn answer(reply: Reply, asked: &Asked) -> Answer {
             let detail = format!("interval: expected {shortest} to {longest}");
             Problem::new(Kind::OutOfBounds, detail)
         }
-        Reply::Stats(_) | Reply::Session(_) | Reply::Sessions { .. } | Reply::Clients { .. } => {
-            unexpected()
-        }
+        Reply::GroupsFull => Problem::new(Kind::GroupsFull, "no further group has room"),
+        Reply::Stats(_)
+        | Reply::Groups(_)
+        | Reply::Session(_)
+        | Reply::Sessions { .. }
+        | Reply::Clients { .. } => unexpected(),
     };
     Err(problem)
 }

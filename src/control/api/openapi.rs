@@ -172,6 +172,8 @@ fn answer_schemas() -> Value {
     ];
     let mut client = object(PRESENT.into_iter().chain(client));
     client["properties"]["state"]["enum"] = json!(["live", "suspect", "held"]);
+    client["properties"]["groups"] = json!({ "type": "array", "items": { "type": "string" } });
+    client["required"].as_array_mut().expect("made above").push("groups".into());
     json!({
         "Problem": {
             "type": "object",

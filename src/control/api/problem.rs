@@ -67,6 +67,8 @@ kinds! {
     OtherSession = CONFLICT, "other-session", "The client has another session by now";
     /// The client's session is held.
     NotConnected = CONFLICT, "not-connected", "The client has no connection at the moment";
+    /// The client is in as many groups as it may be, or there are as many as there may be.
+    GroupsFull = CONFLICT, "groups-full", "There are too many groups";
     /// Nobody told the gateway to tell transport events.
     Untold = CONFLICT, "untold", "Transport events are not told";
     /// What follows that number is no longer kept, or never was.

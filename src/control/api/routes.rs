@@ -95,6 +95,7 @@ pub(crate) static ROUTES: &[Route] = &[
             parameter("limit", "integer", "Most clients on the page, 1 to 1000 (default: 100)"),
             parameter("prefix", "string", "Only client ids that begin with this"),
             parameter("class", "string", "Only clients of this class; empty: of none"),
+            parameter("group", "string", "Only clients in this group"),
         ],
         body: None,
         success: success(200, "ClientPage", "A page; the last one has no `next`"),
