@@ -145,6 +145,22 @@ pub const CLASSES_MAX: usize = 64;
 
 /// Bytes waiting to be sent to one client, what is in flight included. More: slow consumer.
 pub const OUTBOX_BYTES_MAX: usize = 64 * 1_024;
+/// What messages for one client may cost while they wait or are not acknowledged, unless configured
+/// otherwise: each its bytes, and so much more for the place it takes.
+pub const QUEUE_BYTES_DEFAULT: usize = 256 * 1_024;
+/// What a message costs beside its bytes.
+pub const LETTER_BYTES: usize = 64;
+/// Largest value for what messages for one client may cost.
+pub const QUEUE_BYTES_LIMIT: usize = 16 * 1_024 * 1_024;
+/// For how long a message may wait, unless configured or said otherwise.
+pub const QUEUE_TTL_DEFAULT: Span = Span::from_secs(5 * 60);
+/// Longest that a message may wait.
+pub const QUEUE_TTL_MAX: Span = Span::from_secs(24 * 60 * 60);
+/// Places for messages that a client's empty queue keeps.
+pub const LETTERS_KEPT_MAX: usize = 64;
+/// Dropped messages of one client whose numbers are remembered, for whoever asks what became of
+/// them.
+pub const LOST_KEPT_MAX: usize = 64;
 /// Send buffers kept for reuse; further ones are given back to the allocator.
 pub const CHUNKS_KEPT_MAX: usize = 4_096;
 /// A send buffer that grew beyond this is not kept.
@@ -179,6 +195,22 @@ pub const LOG_LINES_WAITING_MAX: usize = 8 * 1_024;
 pub const LOG_CAUSES_MAX: usize = 64;
 /// Between two lines of the log with the same cause.
 pub const LOG_PAUSE: Span = Span::from_secs(1);
+/// Clients of one push.
+pub const PUSH_CLIENTS_MAX: usize = 256;
+/// Broadcasts under way at once.
+pub const BROADCASTS_RUNNING_MAX: usize = 8;
+/// Broadcasts that are over and remembered, for whoever asks how they went.
+pub const BROADCASTS_KEPT_MAX: usize = 64;
+/// Clients that did not get a broadcast and are named.
+pub const BROADCAST_OTHERS_MAX: usize = 100;
+/// Clients that get a broadcast in a second, of all shards together, unless configured or said
+/// otherwise.
+pub const BROADCAST_PER_SECOND_DEFAULT: u32 = 20_000;
+/// Most that can be configured: no machine sends more.
+pub const BROADCAST_PER_SECOND_LIMIT: u32 = 10_000_000;
+/// How long a broadcast gathers clients between two turns. It may catch up twice as much when it did
+/// not get its turn.
+pub const BROADCAST_WINDOW: Span = Span::from_millis(10);
 /// Slots of the queue of commands to the loop, and of replies from it.
 pub const COMMAND_QUEUE_MAX: usize = 1_024;
 
@@ -287,7 +319,15 @@ pub const WHEEL_VISITS_MAX: usize = 4_096;
 pub const DRAIN_BATCH_MAX: u32 = 1_024;
 /// Connections taken in from other shards in one turn.
 pub const TURN_ARRIVALS_MAX: usize = 1_024;
-/// Commands taken in one turn.
+/// Clients whose queue is looked at in one turn, for messages that are too old.
+pub const SWEEP_BATCH_MAX: usize = 256;
+/// Messages looked at in one turn for that, beside those of the last client.
+pub const SWEEP_LETTERS_MAX: usize = 8 * 1_024;
+/// Clients that get a broadcast in one turn: about a millisecond's work.
+pub const TURN_BROADCAST_MAX: u32 = 256;
+/// Slots looked at in one turn for clients that get a broadcast.
+pub const TURN_BROADCAST_SLOTS_MAX: u32 = 4_096;
+/// Commands taken in one turn. A push to several clients counts as so many.
 pub const TURN_COMMANDS_MAX: usize = 256;
 /// Events handed to the side thread in one turn.
 pub const TURN_EVENTS_MAX: usize = 4_096;
@@ -385,6 +425,10 @@ const _: () = {
     assert!(PAYLOAD_BYTES_MIN as usize >= 2 * TEXT_BYTES_MAX);
     assert!(PAYLOAD_BYTES_MIN as usize >= 2 * TOPIC_BYTES_MAX);
     assert!(OUTBOX_BYTES_MAX <= OUTBOX_BYTES_LIMIT);
+    // The largest message fits into an empty queue, whatever the largest payload is.
+    assert!(QUEUE_BYTES_DEFAULT >= PAYLOAD_BYTES_LIMIT + LETTER_BYTES);
+    assert!(QUEUE_BYTES_DEFAULT <= QUEUE_BYTES_LIMIT);
+    assert!(PUSH_CLIENTS_MAX <= TURN_COMMANDS_MAX);
     assert!(HANDSHAKE_TIMEOUT.as_nanos() <= DEADLINE_MAX.as_nanos());
     assert!(FRAME_TIMEOUT.as_nanos() <= DEADLINE_MAX.as_nanos());
     assert!(DRAIN_TIMEOUT.as_nanos() <= DEADLINE_MAX.as_nanos());

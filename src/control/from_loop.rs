@@ -179,8 +179,13 @@ impl FromLoop {
             Reply::Clients { seq, clients, next_slot } => {
                 self.merge.hold(shard, Page { ticket, seq, clients, next_slot });
             }
-            Reply::Stats(_) | Reply::Groups(_) => self.on_part(shard, ticket, reply),
+            Reply::Stats(_) | Reply::Groups(_) | Reply::Broadcast(_) => {
+                self.on_part(shard, ticket, reply);
+            }
             Reply::GroupsFull
+            | Reply::Pushed(_)
+            | Reply::TooLong { .. }
+            | Reply::Outcomes(_)
             | Reply::Done
             | Reply::NoSuchClient
             | Reply::OtherSession

@@ -13,8 +13,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::base::event::{Event, Record, TransportEvent, TransportRecord};
 use crate::base::ids::{ConnId, GroupName};
+use crate::base::limits;
 use crate::control::journal::Page;
-use crate::gateway::{Presence, Reply, SessionView, Stats};
+use crate::gateway::{BroadcastReply, Presence, Reply, SessionView, Stats};
 use crate::server::shards::{next_slot_outside, slot_outside, ticket_outside};
 
 /// Numbers the events of all shards.
@@ -119,9 +120,12 @@ impl Merge {
                 *next_slot = next_slot_outside(*next_slot, shard, self.lanes.len());
             }
             // Pages with a number are held until they are true, and counts are summed up.
-            Reply::Clients { .. } | Reply::Stats(_) | Reply::Groups(_) => {}
+            Reply::Clients { .. } | Reply::Stats(_) | Reply::Groups(_) | Reply::Broadcast(_) => {}
             Reply::Done
             | Reply::GroupsFull
+            | Reply::Pushed(_)
+            | Reply::TooLong { .. }
+            | Reply::Outcomes(_)
             | Reply::NoSuchClient
             | Reply::OtherSession
             | Reply::NotConnected
@@ -151,6 +155,7 @@ impl Merge {
             match (&mut whole, part) {
                 (Reply::Stats(sum), Reply::Stats(part)) => sum.add(&part),
                 (Reply::Groups(sum), Reply::Groups(part)) => add_groups(sum, part),
+                (Reply::Broadcast(whole), Reply::Broadcast(part)) => add_broadcast(whole, part),
                 (_, part) => debug_assert!(false, "another question's answer: {part:?}"),
             }
         }
@@ -185,6 +190,22 @@ fn add_groups(sum: &mut Vec<(GroupName, usize)>, part: Vec<(GroupName, usize)>) 
         *sizes.entry(name).or_default() += size;
     }
     sum.extend(sizes);
+}
+
+/// Adds what another shard says of the same broadcast. It is under way while it is anywhere.
+fn add_broadcast(whole: &mut BroadcastReply, part: BroadcastReply) {
+    match (&mut *whole, part) {
+        (BroadcastReply::Is(whole), BroadcastReply::Is(part)) => {
+            whole.is_running |= part.is_running;
+            whole.targets += part.targets;
+            whole.results.iter_mut().zip(part.results).for_each(|(sum, more)| *sum += more);
+            whole.others.extend(part.others);
+            whole.others.truncate(limits::BROADCAST_OTHERS_MAX);
+        }
+        (_, BroadcastReply::Busy) => *whole = BroadcastReply::Busy,
+        (BroadcastReply::Unknown, part) => *whole = part,
+        (BroadcastReply::Is(_) | BroadcastReply::Busy, _) => {}
+    }
 }
 
 /// What a connection is called outside.

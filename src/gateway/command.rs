@@ -7,6 +7,7 @@ use crate::base::event::CloseReason;
 use crate::base::ids::{ClientId, ConnId, GroupName};
 use crate::base::time::{Moment, Span};
 use crate::gateway::lateness::Lateness;
+use crate::gateway::post::{Broadcast, BroadcastReply, Outcome, Push, Pushed, Taken};
 
 /// What an outsider may ask.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -46,6 +47,21 @@ pub enum Command {
         after: Option<GroupName>,
         /// How many, at most [`GROUPS_PAGE_MAX`](crate::base::limits::GROUPS_PAGE_MAX).
         limit: usize,
+    },
+    /// Send a message to one client, or to several.
+    Push(Box<Push>),
+    /// What became of messages that were taken.
+    Outcomes {
+        /// Which, at most [`PUSH_CLIENTS_MAX`](crate::base::limits::PUSH_CLIENTS_MAX). Among shards
+        /// all of the clients belong to the same one.
+        of: Vec<Taken>,
+    },
+    /// Send a message to everybody, or to a group, a little in each turn.
+    Broadcast(Box<Broadcast>),
+    /// How a broadcast goes.
+    BroadcastStatus {
+        /// Which one.
+        id: u64,
     },
     /// How things are.
     Stats,
@@ -106,6 +122,29 @@ pub struct Filter {
     pub group: Option<GroupName>,
 }
 
+impl Command {
+    /// How much of a turn it takes: as many as
+    /// [`TURN_COMMANDS_MAX`](crate::base::limits::TURN_COMMANDS_MAX) have one.
+    pub fn weight(&self) -> usize {
+        match self {
+            Self::Push(push) => push.clients.len().max(1),
+            Self::Outcomes { of } => of.len().max(1),
+            Self::Drain { .. }
+            | Self::Kick(_)
+            | Self::SetRhythm { .. }
+            | Self::Join { .. }
+            | Self::Leave { .. }
+            | Self::Groups { .. }
+            | Self::Broadcast(_)
+            | Self::BroadcastStatus { .. }
+            | Self::Stats
+            | Self::Session { .. }
+            | Self::Sessions { .. }
+            | Self::Clients { .. } => 1,
+        }
+    }
+}
+
 /// What an outsider is told.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Reply {
@@ -137,6 +176,17 @@ pub enum Reply {
     GroupsFull,
     /// A page of groups, by name, and how many clients are in each.
     Groups(Vec<(GroupName, usize)>),
+    /// What became of a message so far, for each client of a push in their order.
+    Pushed(Vec<Pushed>),
+    /// The message is longer than what a client was told to expect.
+    TooLong {
+        /// Bytes of the largest payload: topic, content, and 5 beside them.
+        payload_bytes_max: u16,
+    },
+    /// What became of each message that was asked about.
+    Outcomes(Vec<Outcome>),
+    /// How a broadcast goes.
+    Broadcast(BroadcastReply),
     /// How things are.
     Stats(Box<Stats>),
     /// A page of who is online.
@@ -244,6 +294,27 @@ pub struct Stats {
     pub frames_sent: u64,
     /// DATA frames received. They are counted and not carried on.
     pub data_received: u64,
+    /// Messages for clients that were taken. Each of them is delivered, expired, dropped_oldest or
+    /// orphaned in the end.
+    pub pushed: u64,
+    /// Those that were handed to the kernel.
+    pub delivered: u64,
+    /// Those of them that wanted an ACK and got it.
+    pub acked: u64,
+    /// Those of them that wanted one and were given up without.
+    pub ack_missed: u64,
+    /// Messages that became too old before they were handed over.
+    pub expired: u64,
+    /// Messages that made room for newer ones.
+    pub dropped_oldest: u64,
+    /// Messages that were not taken because there was no room.
+    pub dropped_newest: u64,
+    /// Messages whose session ended before they were handed over.
+    pub orphaned: u64,
+    /// Bytes that wait for clients or are not acknowledged, right now, by what they count.
+    pub queue_bytes: usize,
+    /// Broadcasts under way right now.
+    pub broadcasts_running: usize,
     /// Receives that the kernel ended and we asked for again.
     pub receives_rearmed: u64,
     /// Clients whose deadline passed and whom the last look found alive.
@@ -308,6 +379,16 @@ impl Stats {
             bytes_received,
             frames_sent,
             data_received,
+            pushed,
+            delivered,
+            acked,
+            ack_missed,
+            expired,
+            dropped_oldest,
+            dropped_newest,
+            orphaned,
+            queue_bytes,
+            broadcasts_running,
             receives_rearmed,
             rescued,
             pings_sent,
@@ -327,6 +408,7 @@ impl Stats {
             (&mut self.online, online),
             (&mut self.events_waiting, events_waiting),
             (&mut self.held, held),
+            (&mut self.queue_bytes, queue_bytes),
         ] {
             *sum += count;
         }
@@ -340,6 +422,14 @@ impl Stats {
             (&mut self.bytes_received, bytes_received),
             (&mut self.frames_sent, frames_sent),
             (&mut self.data_received, data_received),
+            (&mut self.pushed, pushed),
+            (&mut self.delivered, delivered),
+            (&mut self.acked, acked),
+            (&mut self.ack_missed, ack_missed),
+            (&mut self.expired, expired),
+            (&mut self.dropped_oldest, dropped_oldest),
+            (&mut self.dropped_newest, dropped_newest),
+            (&mut self.orphaned, orphaned),
             (&mut self.receives_rearmed, receives_rearmed),
             (&mut self.rescued, rescued),
             (&mut self.pings_sent, pings_sent),
@@ -352,6 +442,8 @@ impl Stats {
         ] {
             *sum += count;
         }
+        // A broadcast is one for all shards, and some are done with it before others.
+        self.broadcasts_running = self.broadcasts_running.max(*broadcasts_running);
         self.accepting |= accepting;
         self.draining |= draining;
         self.stalled = self.stalled + *stalled;

@@ -384,7 +384,8 @@ impl Outbox {
         Some(chunk)
     }
 
-    /// A chunk came home after `sent_bytes` of it went out; what is left of it goes out again.
+    /// A chunk came home after `sent_bytes` of it went out; what is left of it goes out again, and
+    /// before everything that waits.
     pub(crate) fn on_sent(
         &mut self,
         mut chunk: Chunk,
@@ -395,7 +396,7 @@ impl Outbox {
         self.note_in_flight(&chunk);
         if chunk.is_done() {
             chunks.give(chunk);
-            return self.take_to_send();
+            return None;
         }
         Some(chunk)
     }
@@ -405,6 +406,11 @@ impl Outbox {
         self.in_flight_bytes = 0;
         chunks.give(chunk);
         chunks.give(std::mem::take(&mut self.waiting));
+    }
+
+    /// Whether something is with the kernel.
+    pub(crate) fn is_in_flight(&self) -> bool {
+        self.in_flight_bytes > 0
     }
 
     /// Whether everything was sent.
@@ -514,7 +520,8 @@ mod tests {
         assert!(outbox.take_to_send().is_none(), "one is in flight");
         let rest = outbox.on_sent(first, 2, &mut chunks).unwrap();
         assert_eq!(rest.unsent(), b"e", "a short send goes on where it stopped");
-        let second = outbox.on_sent(rest, 1, &mut chunks).unwrap();
+        assert!(outbox.on_sent(rest, 1, &mut chunks).is_none());
+        let second = outbox.take_to_send().unwrap();
         assert_eq!(second.unsent(), b"twothree");
         assert!(outbox.on_sent(second, 8, &mut chunks).is_none());
         assert!(outbox.is_empty());

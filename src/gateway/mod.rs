@@ -21,6 +21,7 @@
 //! ```
 
 mod answers;
+mod broadcast;
 mod command;
 mod connection;
 mod events;
@@ -29,8 +30,11 @@ mod farewell;
 mod groups;
 mod lateness;
 mod lived;
+mod mail;
 mod moves;
 mod peer;
+mod post;
+mod push;
 mod recent;
 mod requests;
 mod resume;
@@ -57,6 +61,7 @@ use crate::gateway::events::Ledger;
 use crate::gateway::farewell::Word;
 use crate::gateway::groups::Groups;
 use crate::gateway::lived::LivedTime;
+use crate::gateway::push::PostOffice;
 use crate::gateway::recent::RecentClients;
 use crate::gateway::sessions::HeldSessions;
 use crate::gateway::transport::TransportQueue;
@@ -67,6 +72,9 @@ pub use crate::gateway::command::{
 };
 pub use crate::gateway::lateness::{LATENESS_BOUNDS, Lateness};
 pub use crate::gateway::moves::owner;
+pub use crate::gateway::post::{
+    Body, Broadcast, BroadcastReply, BroadcastView, Outcome, Post, Push, Pushed, Taken,
+};
 
 /// The gateway: every connection, every session, and what is to be done about them.
 ///
@@ -81,6 +89,7 @@ pub struct Gateway {
     recent: RecentClients,
     held: HeldSessions,
     groups: Groups,
+    post: PostOffice,
     chunks: ChunkPool,
     ops: Vec<Op>,
     /// About to be moved: said to the kernel when operations are taken next.
@@ -143,6 +152,7 @@ impl Gateway {
             recent: RecentClients::new(config.hash_key),
             held: HeldSessions::default(),
             groups: Groups::default(),
+            post: PostOffice::default(),
             chunks: ChunkPool::default(),
             ops: Vec::new(),
             departures: BTreeMap::new(),
@@ -197,6 +207,8 @@ impl Gateway {
         self.turn = self.turn.wrapping_add(1);
         self.expire(now);
         self.drain_further(now);
+        self.sweep_mail(now);
+        self.broadcast_further(now);
         if self.accepting.paused_until.is_some_and(|until| until <= now) {
             self.accepting.paused_until = None;
             self.ask_for_connections();
@@ -220,6 +232,10 @@ impl Gateway {
             Command::Join { client, group } => self.join(&client, group),
             Command::Leave { client, group } => self.leave_group(&client, &group),
             Command::Groups { after, limit } => self.groups.page(after.as_ref(), limit),
+            Command::Push(push) => self.push(*push, now),
+            Command::Outcomes { of } => self.outcomes(&of),
+            Command::Broadcast(broadcast) => self.broadcast(*broadcast, now),
+            Command::BroadcastStatus { id } => self.broadcast_status(id),
             Command::Stats => Reply::Stats(Box::new(self.stats())),
             Command::Clients { from_slot, limit } => self.clients(from_slot, limit),
         }
@@ -251,7 +267,12 @@ impl Gateway {
         if self.unfinished == Progress::More || self.is_about_to_stop() {
             return Some(Moment::ZERO);
         }
-        let lived = [self.tracker.next_wake(), self.accepting.paused_until].into_iter().flatten();
+        let lived = [
+            self.tracker.next_wake(),
+            self.accepting.paused_until,
+            self.post.broadcasts.next_wake(),
+        ];
+        let lived = lived.into_iter().flatten();
         let wake = lived.min().map(|moment| self.time.expected(moment));
         if self.tracker.is_empty() {
             return wake;
@@ -270,6 +291,8 @@ impl Gateway {
             draining: self.draining.is_some(),
             events_waiting: self.ledger.waiting(),
             seq_last: self.ledger.seq_last(),
+            queue_bytes: self.post.queue_bytes(),
+            broadcasts_running: self.post.broadcasts.running(),
             ..self.stats.clone()
         }
     }
@@ -353,6 +376,7 @@ impl Gateway {
         assert_eq!(live + held, self.tracker.named());
         assert!(self.recent.len() <= limits::RECENT_MAX);
         self.check_groups();
+        self.check_mail();
         assert!(
             self.ledger.waiting() <= limits::EVENTS_WAITING_MAX + 2 * self.capacity() + 2,
             "the ledger is bounded"

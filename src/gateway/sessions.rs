@@ -27,13 +27,15 @@ pub(crate) struct Wish<'a> {
     pub(crate) interval: Span,
     /// Empty: none.
     pub(crate) resume: &'a [u8],
+    /// Number of the last DATA that arrived in the session it wants back.
+    pub(crate) last_seq: u32,
     pub(crate) before: Option<Before>,
 }
 
 /// What a session begins with.
 enum Entry {
     New,
-    Resumed { epoch: u64, since_s: u32, away: Span, extra: Option<Box<Extra>> },
+    Resumed { from: ConnId, epoch: u64, since_s: u32, away: Span, extra: Option<Box<Extra>> },
 }
 
 impl Gateway {
@@ -63,7 +65,18 @@ impl Gateway {
         }
         self.note_return(&client, wish, class.rhythm, now);
         let class = (class_id, self.grant(class, wish.interval));
-        self.begin_session(conn, client, class, entry, now)
+        let from = match entry {
+            Entry::New => None,
+            Entry::Resumed { from, .. } => Some(from),
+        };
+        if self.begin_session(conn, client, class, entry, now) == Next::Ended {
+            return Next::Ended;
+        }
+        if let Some(from) = from {
+            self.on_mail_resumed(conn, wish.last_seq, now);
+            self.follow_broadcasts(from, conn, now);
+        }
+        Next::Listen
     }
 
     fn begin_session(
@@ -217,14 +230,14 @@ impl Gateway {
                     text: replaced.word(),
                 };
                 self.leave(owner, &goaway, WaitsFor::Peer, now);
-                Entry::Resumed { epoch, since_s, away: Span::ZERO, extra }
+                Entry::Resumed { from: owner, epoch, since_s, away: Span::ZERO, extra }
             }
             State::Held(held) => {
                 let (epoch, since_s) = (held.session.epoch, held.session.since_s);
                 let away = now.since(held.lost_at);
                 let extra = held.session.extra.take();
                 self.release_held(owner);
-                Entry::Resumed { epoch, since_s, away, extra }
+                Entry::Resumed { from: owner, epoch, since_s, away, extra }
             }
             State::Greeting { .. } | State::Leaving { .. } | State::Closing => Entry::New,
         }
@@ -326,13 +339,14 @@ impl Gateway {
             connection.begun = None;
             connection.outbox.forget(&mut self.chunks);
             self.tracker.touch(conn, until);
+            self.on_lost(conn);
             self.hold(conn);
             return true;
         }
         let (epoch, last_beat) = (session.epoch, session.last_beat);
         let (extra, remote) = (session.extra.take(), connection.peer());
-        self.drop_extra(extra);
         let Some(client) = self.tracker.unname(conn) else { return false };
+        self.drop_extra(&client, extra);
         self.recent.on_offline(client.as_str(), reason, last_beat, now);
         let last_beat = self.time.clock(last_beat);
         let offline = Event::Offline { client, epoch, conn, remote, reason, last_beat, evidence };
@@ -349,8 +363,8 @@ impl Gateway {
         let evidence = Evidence { held: now.since(held.lost_at), ..held.evidence };
         let (epoch, last_beat, remote) =
             (held.session.epoch, held.session.last_beat, connection.peer());
-        self.drop_extra(extra);
         if let Some(client) = self.tracker.unname(conn) {
+            self.drop_extra(&client, extra);
             self.recent.on_offline(client.as_str(), reason, last_beat, now);
             let last_beat = self.time.clock(last_beat);
             let offline =

@@ -13,6 +13,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 
 use crate::base::config::{GatewayConfig, Shard};
+use crate::base::ids::ClientId;
 use crate::base::limits;
 use crate::base::time::Span;
 use crate::gateway::{Command, Kick, Stats, owner};
@@ -229,8 +230,14 @@ impl Switchboard {
     pub fn ask(&mut self, command: Command) -> Result<Ticket, Busy> {
         let count = self.askers.len();
         let (index, command) = match command {
-            Command::Drain { .. } | Command::Stats | Command::Groups { .. } => {
-                return self.ask_all(&command);
+            Command::Drain { .. }
+            | Command::Stats
+            | Command::Groups { .. }
+            | Command::Broadcast(_)
+            | Command::BroadcastStatus { .. } => return self.ask_all(&command),
+            Command::Push(ref push) => (self.owner_of(push.clients.first()), command),
+            Command::Outcomes { ref of } => {
+                (self.owner_of(of.first().map(|taken| &taken.client)), command)
             }
             Command::Kick(Kick { ref client, .. })
             | Command::SetRhythm { ref client, .. }
@@ -250,6 +257,11 @@ impl Switchboard {
         };
         let ticket = self.askers[index].ask(command)?;
         Ok(ticket_outside(ticket, index, count))
+    }
+
+    /// Which shard has a client.
+    fn owner_of(&self, client: Option<&ClientId>) -> usize {
+        client.map_or(0, |client| usize::from(owner(self.shard, client.as_str())))
     }
 
     /// Which shard a slot is in, and which one it is there.

@@ -234,6 +234,10 @@ fn answer(reply: Reply, asked: &Asked) -> Answer {
         Reply::GroupsFull => Problem::new(Kind::GroupsFull, "no further group has room"),
         Reply::Stats(_)
         | Reply::Groups(_)
+        | Reply::Pushed(_)
+        | Reply::TooLong { .. }
+        | Reply::Outcomes(_)
+        | Reply::Broadcast(_)
         | Reply::Session(_)
         | Reply::Sessions { .. }
         | Reply::Clients { .. } => unexpected(),
