@@ -136,8 +136,8 @@ pub const GRACE_MAX: Span = Span::from_secs(60 * 60);
 pub const GROUPS_OF_CLIENT_MAX: usize = 32;
 /// Groups of the clients of one shard.
 pub const GROUPS_MAX: usize = 64 * 1_024;
-/// Groups in one answer.
-pub const GROUPS_PAGE_MAX: usize = 1_000;
+/// Groups in one answer of the loop: one more than of the API, to see whether there are more.
+pub const GROUPS_PAGE_MAX: usize = LIST_CLIENTS_MAX + 1;
 /// Most classes that can be configured.
 pub const CLASSES_MAX: usize = 64;
 
@@ -154,6 +154,8 @@ pub const LETTER_BYTES: usize = 64;
 pub const QUEUE_BYTES_LIMIT: usize = 16 * 1_024 * 1_024;
 /// For how long a message may wait, unless configured or said otherwise.
 pub const QUEUE_TTL_DEFAULT: Span = Span::from_secs(5 * 60);
+/// Shortest value for it: less than a round trip across the world were none.
+pub const QUEUE_TTL_MIN: Span = Span::from_millis(100);
 /// Longest that a message may wait.
 pub const QUEUE_TTL_MAX: Span = Span::from_secs(24 * 60 * 60);
 /// Places for messages that a client's empty queue keeps.
@@ -208,8 +210,8 @@ pub const BROADCAST_OTHERS_MAX: usize = 100;
 pub const BROADCAST_PER_SECOND_DEFAULT: u32 = 20_000;
 /// Most that can be configured: no machine sends more.
 pub const BROADCAST_PER_SECOND_LIMIT: u32 = 10_000_000;
-/// How long a broadcast gathers clients between two turns. It may catch up twice as much when it did
-/// not get its turn.
+/// How long a broadcast gathers clients between two turns. It may catch up twice as much when it
+/// did not get its turn.
 pub const BROADCAST_WINDOW: Span = Span::from_millis(10);
 /// Slots of the queue of commands to the loop, and of replies from it.
 pub const COMMAND_QUEUE_MAX: usize = 1_024;
@@ -262,8 +264,8 @@ pub const HTTP_WRITE_PATIENCE: Span = Span::from_secs(10);
 /// What the kernel may hold of what an admin connection was sent. It reports room when a third of
 /// this has gone, which even a slow reader must get done within the patience above.
 pub const HTTP_SEND_BUFFER_BYTES: usize = 64 * 1_024;
-/// Largest body of a request.
-pub const HTTP_BODY_BYTES_MAX: usize = 16 * 1_024;
+/// Largest body of a request: a message with the largest payload in base64, and whom it is for.
+pub const HTTP_BODY_BYTES_MAX: usize = 128 * 1_024;
 /// Bytes of a request's head, and of an answer that waits to be written.
 pub const HTTP_BUFFER_BYTES: usize = 16 * 1_024;
 /// Most header lines of a request.
@@ -288,6 +290,16 @@ pub const FEED_BATCH_MAX: usize = 128;
 /// Silence after which a follower hears that the feed is alive.
 pub const FEED_HEARTBEAT: Span = Span::from_secs(15);
 
+/// Longest that whoever pushes is let wait for what becomes of it.
+pub const PUSH_WAIT_MAX: Span = Span::from_secs(20);
+/// How long whoever pushes to a client that is here waits to hear that it was handed over, unless
+/// asked for otherwise. It hardly ever takes so long.
+pub const PUSH_WAIT_DEFAULT: Span = Span::from_millis(200);
+/// Between two looks at what became of a push: so short at first, and twice as long each time, up
+/// to...
+pub const PUSH_LOOK_MIN: Span = Span::from_millis(1);
+/// ...so long.
+pub const PUSH_LOOK_MAX: Span = Span::from_millis(64);
 /// Clients in one answer, unless asked for otherwise.
 pub const LIST_CLIENTS_DEFAULT: usize = 100;
 /// Most clients in one answer.
@@ -429,6 +441,11 @@ const _: () = {
     assert!(QUEUE_BYTES_DEFAULT >= PAYLOAD_BYTES_LIMIT + LETTER_BYTES);
     assert!(QUEUE_BYTES_DEFAULT <= QUEUE_BYTES_LIMIT);
     assert!(PUSH_CLIENTS_MAX <= TURN_COMMANDS_MAX);
+    // What JSON needs for a client id, quotes and a comma included; and base64 is a third longer.
+    assert!(
+        HTTP_BODY_BYTES_MAX
+            >= PUSH_CLIENTS_MAX * (CLIENT_ID_BYTES_MAX + 3) + PAYLOAD_BYTES_LIMIT * 4 / 3 + 1_024
+    );
     assert!(HANDSHAKE_TIMEOUT.as_nanos() <= DEADLINE_MAX.as_nanos());
     assert!(FRAME_TIMEOUT.as_nanos() <= DEADLINE_MAX.as_nanos());
     assert!(DRAIN_TIMEOUT.as_nanos() <= DEADLINE_MAX.as_nanos());

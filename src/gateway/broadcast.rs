@@ -177,7 +177,7 @@ impl Gateway {
     /// Goes on with one of them. More: the budget was not enough.
     fn walk_further(&mut self, place: usize, budget: &mut Budget, now: Moment) -> Progress {
         let Some(walk) = self.post.broadcasts.walk(place) else { return Progress::Done };
-        // What could not be done in time is not made up for: it would be more than so many a second.
+        // What could not be done in time is not made up for: it would be too many a second.
         let catches_up_from = now - limits::BROADCAST_WINDOW.times(2).max(walk.pause);
         walk.next_at = walk.next_at.max(catches_up_from);
         loop {

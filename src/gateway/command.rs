@@ -7,7 +7,7 @@ use crate::base::event::CloseReason;
 use crate::base::ids::{ClientId, ConnId, GroupName};
 use crate::base::time::{Moment, Span};
 use crate::gateway::lateness::Lateness;
-use crate::gateway::post::{Broadcast, BroadcastReply, Outcome, Push, Pushed, Taken};
+use crate::gateway::post::{Broadcast, BroadcastReply, MailStats, Outcome, Push, Pushed, Taken};
 
 /// What an outsider may ask.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -294,27 +294,8 @@ pub struct Stats {
     pub frames_sent: u64,
     /// DATA frames received. They are counted and not carried on.
     pub data_received: u64,
-    /// Messages for clients that were taken. Each of them is delivered, expired, dropped_oldest or
-    /// orphaned in the end.
-    pub pushed: u64,
-    /// Those that were handed to the kernel.
-    pub delivered: u64,
-    /// Those of them that wanted an ACK and got it.
-    pub acked: u64,
-    /// Those of them that wanted one and were given up without.
-    pub ack_missed: u64,
-    /// Messages that became too old before they were handed over.
-    pub expired: u64,
-    /// Messages that made room for newer ones.
-    pub dropped_oldest: u64,
-    /// Messages that were not taken because there was no room.
-    pub dropped_newest: u64,
-    /// Messages whose session ended before they were handed over.
-    pub orphaned: u64,
-    /// Bytes that wait for clients or are not acknowledged, right now, by what they count.
-    pub queue_bytes: usize,
-    /// Broadcasts under way right now.
-    pub broadcasts_running: usize,
+    /// What became of messages for clients.
+    pub mail: MailStats,
     /// Receives that the kernel ended and we asked for again.
     pub receives_rearmed: u64,
     /// Clients whose deadline passed and whom the last look found alive.
@@ -379,16 +360,7 @@ impl Stats {
             bytes_received,
             frames_sent,
             data_received,
-            pushed,
-            delivered,
-            acked,
-            ack_missed,
-            expired,
-            dropped_oldest,
-            dropped_newest,
-            orphaned,
-            queue_bytes,
-            broadcasts_running,
+            mail,
             receives_rearmed,
             rescued,
             pings_sent,
@@ -408,7 +380,6 @@ impl Stats {
             (&mut self.online, online),
             (&mut self.events_waiting, events_waiting),
             (&mut self.held, held),
-            (&mut self.queue_bytes, queue_bytes),
         ] {
             *sum += count;
         }
@@ -422,14 +393,6 @@ impl Stats {
             (&mut self.bytes_received, bytes_received),
             (&mut self.frames_sent, frames_sent),
             (&mut self.data_received, data_received),
-            (&mut self.pushed, pushed),
-            (&mut self.delivered, delivered),
-            (&mut self.acked, acked),
-            (&mut self.ack_missed, ack_missed),
-            (&mut self.expired, expired),
-            (&mut self.dropped_oldest, dropped_oldest),
-            (&mut self.dropped_newest, dropped_newest),
-            (&mut self.orphaned, orphaned),
             (&mut self.receives_rearmed, receives_rearmed),
             (&mut self.rescued, rescued),
             (&mut self.pings_sent, pings_sent),
@@ -442,8 +405,7 @@ impl Stats {
         ] {
             *sum += count;
         }
-        // A broadcast is one for all shards, and some are done with it before others.
-        self.broadcasts_running = self.broadcasts_running.max(*broadcasts_running);
+        self.mail.add(mail);
         self.accepting |= accepting;
         self.draining |= draining;
         self.stalled = self.stalled + *stalled;

@@ -73,7 +73,7 @@ pub use crate::gateway::command::{
 pub use crate::gateway::lateness::{LATENESS_BOUNDS, Lateness};
 pub use crate::gateway::moves::owner;
 pub use crate::gateway::post::{
-    Body, Broadcast, BroadcastReply, BroadcastView, Outcome, Post, Push, Pushed, Taken,
+    Body, Broadcast, BroadcastReply, BroadcastView, MailStats, Outcome, Post, Push, Pushed, Taken,
 };
 
 /// The gateway: every connection, every session, and what is to be done about them.
@@ -291,8 +291,11 @@ impl Gateway {
             draining: self.draining.is_some(),
             events_waiting: self.ledger.waiting(),
             seq_last: self.ledger.seq_last(),
-            queue_bytes: self.post.queue_bytes(),
-            broadcasts_running: self.post.broadcasts.running(),
+            mail: MailStats {
+                queue_bytes: self.post.queue_bytes(),
+                broadcasts_running: self.post.broadcasts.running(),
+                ..self.stats.mail
+            },
             ..self.stats.clone()
         }
     }

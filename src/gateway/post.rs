@@ -119,6 +119,8 @@ pub struct Pushed {
     pub epoch: u64,
     /// Its number there; 0: it was not taken.
     pub seq: u32,
+    /// Whether it waits for the client to come back.
+    pub is_away: bool,
 }
 
 /// A message that was taken, to ask what became of it.
@@ -171,6 +173,66 @@ pub enum BroadcastReply {
     Unknown,
     /// Too many are under way.
     Busy,
+}
+
+/// What became of messages for clients: counts since the start, unless said otherwise.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct MailStats {
+    /// Messages that were taken. Each of them is delivered, expired, dropped_oldest or orphaned in
+    /// the end.
+    pub pushed: u64,
+    /// Those that were handed to the kernel.
+    pub delivered: u64,
+    /// Those of them that wanted an ACK and got it.
+    pub acked: u64,
+    /// Those of them that wanted one and were given up without.
+    pub ack_missed: u64,
+    /// Messages that became too old before they were handed over.
+    pub expired: u64,
+    /// Messages that made room for newer ones.
+    pub dropped_oldest: u64,
+    /// Messages that were not taken because there was no room.
+    pub dropped_newest: u64,
+    /// Messages whose session ended before they were handed over.
+    pub orphaned: u64,
+    /// Bytes that wait for clients or are not acknowledged, right now, by what they count.
+    pub queue_bytes: usize,
+    /// Broadcasts under way right now.
+    pub broadcasts_running: usize,
+}
+
+impl MailStats {
+    /// Adds what another shard says of itself.
+    pub(crate) fn add(&mut self, other: &Self) {
+        // Every field is named, so that a new one does not compile until it is added.
+        let Self {
+            pushed,
+            delivered,
+            acked,
+            ack_missed,
+            expired,
+            dropped_oldest,
+            dropped_newest,
+            orphaned,
+            queue_bytes,
+            broadcasts_running,
+        } = other;
+        for (sum, count) in [
+            (&mut self.pushed, pushed),
+            (&mut self.delivered, delivered),
+            (&mut self.acked, acked),
+            (&mut self.ack_missed, ack_missed),
+            (&mut self.expired, expired),
+            (&mut self.dropped_oldest, dropped_oldest),
+            (&mut self.dropped_newest, dropped_newest),
+            (&mut self.orphaned, orphaned),
+        ] {
+            *sum += count;
+        }
+        self.queue_bytes += queue_bytes;
+        // A broadcast is one for all shards, and some are done with it before others.
+        self.broadcasts_running = self.broadcasts_running.max(*broadcasts_running);
+    }
 }
 
 #[cfg(test)]

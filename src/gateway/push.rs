@@ -51,18 +51,18 @@ enum Drop {
     SessionOver,
 }
 
-const NOT_TAKEN: Pushed = Pushed { outcome: Outcome::Unknown, epoch: 0, seq: 0 };
+const NOT_TAKEN: Pushed = Pushed { outcome: Outcome::Unknown, epoch: 0, seq: 0, is_away: false };
 
 impl PostOffice {
     /// A message became this. Before it was what comes before that.
     fn tell(&mut self, stats: &mut Stats, letter: &Letter, outcome: Outcome) {
         let before = match outcome {
             Outcome::Acked => {
-                stats.acked += 1;
+                stats.mail.acked += 1;
                 Outcome::Delivered
             }
             Outcome::Delivered => {
-                stats.delivered += 1;
+                stats.mail.delivered += 1;
                 Outcome::Queued
             }
             Outcome::Queued | Outcome::Offline | Outcome::Slow | Outcome::Unknown => {
@@ -161,13 +161,15 @@ impl Gateway {
         let seq = self
             .post
             .with(mail, |_, mail| mail.push(Arc::clone(body), *wants_ack, *expires_at, *job));
-        self.stats.pushed += 1;
+        self.stats.mail.pushed += 1;
         if !std::mem::replace(&mut mail.is_listed, true) {
             self.post.listed.push_back(conn);
         }
         self.fill_outbox(conn, now);
         self.send_waiting(conn);
-        Pushed { outcome: Outcome::Queued, epoch, seq }
+        let connection = self.tracker.get(conn);
+        let is_away = connection.is_some_and(|one| matches!(one.state, State::Held(_)));
+        Pushed { outcome: Outcome::Queued, epoch, seq, is_away }
     }
 
     /// Makes room for a message by the policy, and says whether there is.
@@ -191,7 +193,7 @@ impl Gateway {
             match dropped {
                 Some(letter) => self.on_dropped(conn, letter, Drop::NoRoom),
                 None => {
-                    self.stats.dropped_newest += 1;
+                    self.stats.mail.dropped_newest += 1;
                     if policy.slow == SlowPolicy::Close {
                         self.end(conn, CloseReason::SlowConsumer, now);
                     }
@@ -314,13 +316,13 @@ impl Gateway {
         outcome: Outcome,
     ) {
         if letter.was_handed {
-            self.stats.ack_missed += 1;
+            self.stats.mail.ack_missed += 1;
             return;
         }
         match why {
-            Drop::TooOld => self.stats.expired += 1,
-            Drop::NoRoom => self.stats.dropped_oldest += 1,
-            Drop::SessionOver => self.stats.orphaned += 1,
+            Drop::TooOld => self.stats.mail.expired += 1,
+            Drop::NoRoom => self.stats.mail.dropped_oldest += 1,
+            Drop::SessionOver => self.stats.mail.orphaned += 1,
         }
         self.post.tell(&mut self.stats, letter, outcome);
         if let Some(client) = client {

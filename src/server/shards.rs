@@ -235,9 +235,11 @@ impl Switchboard {
             | Command::Groups { .. }
             | Command::Broadcast(_)
             | Command::BroadcastStatus { .. } => return self.ask_all(&command),
-            Command::Push(ref push) => (self.owner_of(push.clients.first()), command),
+            Command::Push(ref push) => {
+                (push.clients.first().map_or(0, |client| self.owner_of(client)), command)
+            }
             Command::Outcomes { ref of } => {
-                (self.owner_of(of.first().map(|taken| &taken.client)), command)
+                (of.first().map_or(0, |taken| self.owner_of(&taken.client)), command)
             }
             Command::Kick(Kick { ref client, .. })
             | Command::SetRhythm { ref client, .. }
@@ -259,9 +261,10 @@ impl Switchboard {
         Ok(ticket_outside(ticket, index, count))
     }
 
-    /// Which shard has a client.
-    fn owner_of(&self, client: Option<&ClientId>) -> usize {
-        client.map_or(0, |client| usize::from(owner(self.shard, client.as_str())))
+    /// Which shard a client belongs to. What is asked about several clients at once is about those
+    /// of one shard.
+    pub fn owner_of(&self, client: &ClientId) -> usize {
+        usize::from(owner(self.shard, client.as_str()))
     }
 
     /// Which shard a slot is in, and which one it is there.

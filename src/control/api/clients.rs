@@ -111,7 +111,7 @@ pub(crate) async fn list(asked: Asked) -> Answer {
     json(StatusCode::OK, &ClientPage { clients, next })
 }
 
-fn limit(text: Option<&str>) -> Result<usize, Problem> {
+pub(crate) fn limit(text: Option<&str>) -> Result<usize, Problem> {
     let Some(text) = text else { return Ok(limits::LIST_CLIENTS_DEFAULT) };
     let limit = text.parse().ok().filter(|limit| (1..=limits::LIST_CLIENTS_MAX).contains(limit));
     limit.ok_or_else(|| {
@@ -216,26 +216,38 @@ fn client(asked: &Asked) -> Result<ClientId, Problem> {
 
 /// What the loop answered to a command about one client.
 fn answer(reply: Reply, asked: &Asked) -> Answer {
+    answer_about(asked.client(), reply)
+}
+
+/// What the loop answered to a command about this client.
+pub(crate) fn answer_about(client: &str, reply: Reply) -> Answer {
     let problem = match reply {
         Reply::Done => return json(StatusCode::OK, &Done { done: true }),
-        Reply::NoSuchClient => Problem::no_such_client(asked.client()),
+        Reply::NoSuchClient => Problem::no_such_client(client),
         Reply::OtherSession => {
-            let detail = format!("{:?} is online with another epoch", asked.client());
+            let detail = format!("{:?} is online with another epoch", client);
             Problem::new(Kind::OtherSession, detail)
         }
         Reply::NotConnected => {
-            let detail = format!("the session of {:?} is held", asked.client());
+            let detail = format!("the session of {:?} is held", client);
             Problem::new(Kind::NotConnected, detail)
         }
         Reply::OutOfBounds { shortest, longest } => {
             let detail = format!("interval: expected {shortest} to {longest}");
             Problem::new(Kind::OutOfBounds, detail)
         }
-        Reply::GroupsFull => Problem::new(Kind::GroupsFull, "no further group has room"),
+        Reply::GroupsFull => {
+            let detail = format!("{client:?} cannot be in a further group");
+            Problem::new(Kind::GroupsFull, detail)
+        }
+        Reply::TooLong { payload_bytes_max } => {
+            let most = usize::from(payload_bytes_max) - 5;
+            let detail = format!("topic and content: expected at most {most} bytes together");
+            Problem::new(Kind::OutOfBounds, detail)
+        }
         Reply::Stats(_)
         | Reply::Groups(_)
         | Reply::Pushed(_)
-        | Reply::TooLong { .. }
         | Reply::Outcomes(_)
         | Reply::Broadcast(_)
         | Reply::Session(_)

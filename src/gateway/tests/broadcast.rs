@@ -174,7 +174,7 @@ fn a_hundred_thousand_share_one_body_and_no_turn_has_much_to_do() {
     let command = Broadcast { id: 1, group: None, post, per_second: Some(10_000_000) };
     stage.gateway.on_command(Command::Broadcast(Box::new(command)), stage.now);
     let (mut turns, mut sent) = (0, 0);
-    while stage.gateway.stats().broadcasts_running > 0 {
+    while stage.gateway.stats().mail.broadcasts_running > 0 {
         assert!(stage.gateway.next_wake().is_some_and(|wake| wake <= stage.now), "no time is lost");
         stage.now += Span::from_millis(1);
         stage.gateway.on_time(stage.now);
@@ -184,7 +184,7 @@ fn a_hundred_thousand_share_one_body_and_no_turn_has_much_to_do() {
         // The job's, those of who waits for the kernel, and this one.
         assert!(Arc::strong_count(&body) <= sends + 2);
         sent += send_all(&mut stage);
-        assert!(stage.gateway.stats().queue_bytes == 0);
+        assert!(stage.gateway.stats().mail.queue_bytes == 0);
         turns += 1;
     }
     assert_eq!(sent, COUNT as usize);
@@ -278,7 +278,7 @@ fn only_so_many_go_on_at_once_and_are_remembered() {
         broadcast(&mut stage, 99, None, 1, post("x")),
         Reply::Broadcast(BroadcastReply::Busy)
     );
-    assert_eq!(stage.gateway.stats().broadcasts_running, limits::BROADCASTS_RUNNING_MAX);
+    assert_eq!(stage.gateway.stats().mail.broadcasts_running, limits::BROADCASTS_RUNNING_MAX);
     stage.pass(Span::from_secs(4));
     let first = 1_000;
     for id in first..first + limits::BROADCASTS_KEPT_MAX as u64 + 1 {

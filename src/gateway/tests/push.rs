@@ -39,6 +39,10 @@ fn push(stage: &mut Stage, to: &str, text: &str) -> Pushed {
     push_post(stage, to, post(text))
 }
 
+fn queued(epoch: u64, seq: u32) -> Pushed {
+    Pushed { outcome: Outcome::Queued, epoch, seq, is_away: false }
+}
+
 fn outcome(stage: &mut Stage, of: &str, pushed: Pushed) -> Outcome {
     let of = vec![Taken { client: client(of), epoch: pushed.epoch, seq: pushed.seq }];
     let Reply::Outcomes(outcomes) = ask(stage, Command::Outcomes { of }) else {
@@ -77,7 +81,7 @@ fn what_is_pushed_goes_out_at_once_and_is_delivered_and_acknowledged() {
     let mut stage = Stage::new(config());
     let conn = stage.login("anna");
     let first = push(&mut stage, "anna", "one");
-    assert_eq!(first, Pushed { outcome: Outcome::Queued, epoch: 1, seq: 1 });
+    assert_eq!(first, queued(1, 1));
     assert_eq!(outcome(&mut stage, "anna", first), Outcome::Queued, "the kernel has not said so");
     let heard = stage.hear(conn);
     assert_eq!(heard, [r#"Data { seq: 1, ack: Yes, topic: "t", body: [111, 110, 101] }"#]);
@@ -87,11 +91,11 @@ fn what_is_pushed_goes_out_at_once_and_is_delivered_and_acknowledged() {
     let second = push(&mut stage, "anna", "two");
     assert_eq!((second.epoch, second.seq), (1, 2), "numbers go on");
     let stats = stage.gateway.stats();
-    assert_eq!((stats.pushed, stats.delivered, stats.acked), (2, 1, 1));
-    assert!(stats.queue_bytes > 0);
+    assert_eq!((stats.mail.pushed, stats.mail.delivered, stats.mail.acked), (2, 1, 1));
+    assert!(stats.mail.queue_bytes > 0);
     stage.hear(conn);
     stage.say(conn, &Message::Ack { seq: 2 });
-    assert_eq!(stage.gateway.stats().queue_bytes, 0);
+    assert_eq!(stage.gateway.stats().mail.queue_bytes, 0);
 }
 
 #[test]
@@ -103,10 +107,10 @@ fn who_is_not_here_is_offline_or_unknown() {
     stage.say(conn, &Message::Bye { code: 100 });
     assert_eq!(push(&mut stage, "anna", "x").outcome, Outcome::Offline);
     assert_eq!(outcome(&mut stage, "anna", first), Outcome::Offline, "its session is over");
-    assert_eq!(stage.gateway.stats().orphaned, 1);
+    assert_eq!(stage.gateway.stats().mail.orphaned, 1);
     stage.login("anna");
     assert_eq!(outcome(&mut stage, "anna", first), Outcome::Offline, "it was another session");
-    let never = Pushed { outcome: Outcome::Queued, epoch: 2, seq: 9 };
+    let never = queued(2, 9);
     assert_eq!(outcome(&mut stage, "anna", never), Outcome::Unknown);
 }
 
@@ -168,7 +172,7 @@ fn what_waits_goes_out_in_order_and_in_few_sends() {
     let heard = stage.hear(conn);
     assert!(heard[0].starts_with("Pong"), "what waited longest: {heard:?}");
     assert_eq!(numbers(&heard), (2..=10).collect::<Vec<_>>());
-    assert_eq!(stage.gateway.stats().delivered, 10);
+    assert_eq!(stage.gateway.stats().mail.delivered, 10);
 }
 
 #[test]
@@ -187,7 +191,7 @@ fn a_client_that_is_sent_much_has_half_of_its_outbox_for_answers() {
         stage.complete(Completion::Sent { conn, chunk, result });
     }
     assert!(delivered > 20);
-    assert_eq!(stage.gateway.stats().delivered, 101);
+    assert_eq!(stage.gateway.stats().mail.delivered, 101);
 }
 
 #[test]
@@ -202,7 +206,7 @@ fn what_was_not_acknowledged_is_sent_again_when_the_client_comes_back() {
     stage.say(conn, &Message::Ack { seq: 1 });
     stage.is_lost(conn);
     let fifth = push(&mut stage, "anna", "5");
-    assert_eq!((fifth.outcome, fifth.seq), (Outcome::Queued, 5), "it is held");
+    assert_eq!(fifth, Pushed { is_away: true, ..queued(1, 5) }, "it is held");
     let token = stage.token("anna", 1);
     let conn = stage.come_back("anna", &token, None);
     let heard = stage.hear(conn);
@@ -212,7 +216,10 @@ fn what_was_not_acknowledged_is_sent_again_when_the_client_comes_back() {
     stage.say(conn, &Message::Ack { seq: 5 });
     assert_eq!(outcome(&mut stage, "anna", fifth), Outcome::Acked);
     let stats = stage.gateway.stats();
-    assert_eq!((stats.pushed, stats.delivered, stats.acked, stats.queue_bytes), (5, 5, 4, 0));
+    assert_eq!(
+        (stats.mail.pushed, stats.mail.delivered, stats.mail.acked, stats.mail.queue_bytes),
+        (5, 5, 4, 0)
+    );
 }
 
 #[test]
@@ -236,7 +243,7 @@ fn the_last_number_in_hello_acknowledges_and_what_was_not_handed_over_is_sent_ag
     let heard = stage.hear(conn);
     assert_eq!(numbers(&heard), [3]);
     let stats = stage.gateway.stats();
-    assert_eq!((stats.delivered, stats.acked, stats.queue_bytes), (3, 2, 0));
+    assert_eq!((stats.mail.delivered, stats.mail.acked, stats.mail.queue_bytes), (3, 2, 0));
 }
 
 #[test]
@@ -267,7 +274,7 @@ fn an_ack_may_come_before_the_kernel_says_that_it_is_done() {
     assert_eq!(numbers(&stage.hear(conn)), [1]);
     assert_eq!(outcome(&mut stage, "anna", first), Outcome::Acked);
     let stats = stage.gateway.stats();
-    assert_eq!((stats.delivered, stats.acked, stats.queue_bytes), (1, 1, 0));
+    assert_eq!((stats.mail.delivered, stats.mail.acked, stats.mail.queue_bytes), (1, 1, 0));
 }
 
 #[test]
@@ -280,7 +287,7 @@ fn a_new_session_begins_with_empty_hands() {
     let first = push(&mut stage, "anna", "new");
     assert_eq!((first.epoch, first.seq), (2, 1));
     assert_eq!(numbers(&stage.hear(conn)), [1]);
-    assert_eq!(stage.gateway.stats().orphaned, 1);
+    assert_eq!(stage.gateway.stats().mail.orphaned, 1);
 }
 
 #[test]
@@ -294,11 +301,11 @@ fn when_there_is_no_room_the_oldest_make_way() {
     assert_eq!(outcomes, [slow, slow, slow, queued, queued]);
     assert_eq!(numbers(&stage.hear(conn)), [1, 5, 6], "what is on its way stays");
     let stats = stage.gateway.stats();
-    assert_eq!((stats.dropped_oldest, stats.dropped_newest), (3, 0));
+    assert_eq!((stats.mail.dropped_oldest, stats.mail.dropped_newest), (3, 0));
     let large = Body::new("", vec![0; 1_000]).expect("a frame could carry it");
     let large = Post { body: Arc::new(large), ack: true, ttl: None };
     assert_eq!(push_post(&mut stage, "anna", large).outcome, slow, "nothing makes way in vain");
-    assert_eq!(stage.gateway.stats().ack_missed, 0);
+    assert_eq!(stage.gateway.stats().mail.ack_missed, 0);
 }
 
 #[test]
@@ -310,7 +317,7 @@ fn when_there_is_no_room_the_newest_is_not_taken() {
     assert_eq!(seqs, [2, 3, 0, 0, 0]);
     assert_eq!(pushed[2].outcome, Outcome::Slow);
     assert_eq!(numbers(&stage.hear(conn)), [1, 2, 3]);
-    assert_eq!(stage.gateway.stats().dropped_newest, 3);
+    assert_eq!(stage.gateway.stats().mail.dropped_newest, 3);
     stage.say(conn, &Message::Ack { seq: 3 });
     assert_eq!(push(&mut stage, "anna", "7").seq, 4, "there is room again, and no gap");
 }
@@ -325,7 +332,7 @@ fn when_there_is_no_room_the_session_ends() {
     assert_eq!(push(&mut stage, "anna", "3").outcome, Outcome::Slow);
     assert!(stage.closes(conn).is_some());
     assert_eq!(stage.events().last().map(String::as_str), Some("offline anna 1 slow_consumer"));
-    assert_eq!(stage.gateway.stats().orphaned, 3);
+    assert_eq!(stage.gateway.stats().mail.orphaned, 3);
 }
 
 #[test]
@@ -350,11 +357,11 @@ fn what_is_too_old_is_dropped_when_it_is_touched_and_by_itself() {
     let second = push(&mut stage, "anna", "2");
     stage.pass(Span::from_millis(4_900));
     assert_eq!(outcome(&mut stage, "anna", first), Outcome::Queued);
-    let bytes = stage.gateway.stats().queue_bytes;
+    let bytes = stage.gateway.stats().mail.queue_bytes;
     stage.pass(Span::from_secs(2));
     assert_eq!(outcome(&mut stage, "anna", first), Outcome::Offline, "it was not here to take it");
     let stats = stage.gateway.stats();
-    assert_eq!((stats.expired, stats.queue_bytes), (1, bytes / 2), "nobody touched it");
+    assert_eq!((stats.mail.expired, stats.mail.queue_bytes), (1, bytes / 2), "nobody touched it");
     let token = stage.token("anna", 1);
     let conn = stage.come_back("anna", &token, None);
     assert_eq!(numbers(&stage.hear(conn)), [2]);
@@ -385,7 +392,7 @@ fn what_is_sent_and_never_acknowledged_is_given_up_in_the_end() {
         );
     }
     let stats = stage.gateway.stats();
-    assert_eq!((stats.ack_missed, stats.expired, stats.queue_bytes), (1, 0, 0));
+    assert_eq!((stats.mail.ack_missed, stats.mail.expired, stats.mail.queue_bytes), (1, 0, 0));
 }
 
 #[test]
@@ -409,5 +416,5 @@ fn what_is_pushed_to_whoever_is_leaving_is_for_nobody() {
     push(&mut stage, "anna", "1");
     stage.complete(Completion::ReceiveEnded { conn, end: ReceiveEnd::Eof });
     assert_eq!(push(&mut stage, "anna", "2").outcome, Outcome::Offline);
-    assert_eq!(stage.gateway.stats().queue_bytes, 0);
+    assert_eq!(stage.gateway.stats().mail.queue_bytes, 0);
 }
