@@ -95,7 +95,7 @@ mod tests {
         let base = MessageArgs::default;
         for (args, text) in [
             (MessageArgs { queue_bytes: Some(575), ..base() }, "expected 576 to 16777216"),
-            (MessageArgs { queue_ttl: Some(Span::ZERO), ..base() }, "queue-ttl 0ns is out of"),
+            (MessageArgs { queue_ttl: Some(Span::ZERO), ..base() }, "queue-ttl 0s is out of"),
             (MessageArgs { broadcast_rate: Some(0), ..base() }, "expected 1 to 10000000"),
         ] {
             let line = refusal(&args);

@@ -13,9 +13,9 @@ use crate::cli::values::parse_span;
     group(ArgGroup::new("whom").required(true).args(["client", "group", "all"])),
     group(ArgGroup::new("what").required(true).args(["text", "base64", "file"])),
     after_help = "\
-A message to a client is delivered (handed to the kernel), acked (the client has it), queued (it waits
-behind others, or for the client to come back), offline (not here, but of late), slow (it does not
-take what waits for it) or unknown. Of the last three the command says so and exits with 1.
+A message to a client is delivered (handed to the kernel), acked (the client has it), queued (it
+waits behind others, or for the client to come back), offline (not here, but of late), slow (it does
+not take what waits for it) or unknown. Of the last three the command says so and exits with 1.
 
 A message to a group or to all is sent to some clients in each turn of the loop. The command waits
 until everybody has got a turn, and prints how many are how far.

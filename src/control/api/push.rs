@@ -327,13 +327,13 @@ async fn broadcast(asked: Asked, group: Option<GroupName>) -> Answer {
     *id += 1;
     let broadcast = Broadcast { id: *id, group, post, per_second: body.per_second };
     let reply = api.door.ask(Command::Broadcast(Box::new(broadcast))).await?;
+    let Reply::Broadcast(reply) = reply else { return answer_about("", reply) };
     match reply {
-        Reply::Broadcast(BroadcastReply::Is(view)) => {
+        BroadcastReply::Is(view) => {
             json(StatusCode::ACCEPTED, &BroadcastBody::new(api.identity.boot, view))
         }
-        Reply::Broadcast(BroadcastReply::Busy) => Err(too_many()),
-        Reply::Broadcast(BroadcastReply::Unknown) => Err(unexpected()),
-        reply => answer_about("", reply),
+        BroadcastReply::Busy => Err(too_many()),
+        BroadcastReply::Unknown => Err(unexpected()),
     }
 }
 
@@ -345,12 +345,12 @@ pub(crate) async fn status(asked: Asked) -> Answer {
         Problem::new(Kind::NoSuchBroadcast, detail)
     };
     let id = id_of(name, boot).ok_or_else(unknown)?;
-    match asked.api.door.ask(Command::BroadcastStatus { id }).await? {
-        Reply::Broadcast(BroadcastReply::Is(view)) => {
-            json(StatusCode::OK, &BroadcastBody::new(boot, view))
-        }
-        Reply::Broadcast(_) => Err(unknown()),
-        _ => Err(unexpected()),
+    let Reply::Broadcast(reply) = asked.api.door.ask(Command::BroadcastStatus { id }).await? else {
+        return Err(unexpected());
+    };
+    match reply {
+        BroadcastReply::Is(view) => json(StatusCode::OK, &BroadcastBody::new(boot, view)),
+        BroadcastReply::Unknown | BroadcastReply::Busy => Err(unknown()),
     }
 }
 
@@ -365,17 +365,6 @@ fn id_of(name: &str, boot: u64) -> Option<u64> {
 
 /// What is said about messages, for the OpenAPI document.
 pub(crate) fn schemas() -> Vec<(&'static str, Value)> {
-    let message = [
-        ("topic", value!({ "type": "string", "maxLength": limits::TOPIC_BYTES_MAX })),
-        ("text", value!({ "type": "string", "description": "The content, or base64" })),
-        ("base64", value!({ "type": "string", "contentEncoding": "base64" })),
-        ("ack", value!({ "type": "boolean", "description": "Ask the client for an ACK" })),
-        (
-            "ttl_ms",
-            value!({ "type": "integer", "minimum": 1,
-            "maximum": limits::QUEUE_TTL_MAX.as_millis() }),
-        ),
-    ];
     let wait = (
         "wait_ms",
         value!({ "type": "integer", "minimum": 0,
@@ -393,56 +382,73 @@ pub(crate) fn schemas() -> Vec<(&'static str, Value)> {
         value!({ "type": "integer", "minimum": 1,
         "maximum": limits::BROADCAST_PER_SECOND_LIMIT }),
     );
-    let body = |own: &[(&'static str, Value)], required: &[&str]| {
-        let properties: Map<String, Value> = message
-            .iter()
-            .chain(own)
-            .map(|(name, schema)| ((*name).to_owned(), schema.clone()))
-            .collect();
-        value!({ "type": "object", "additionalProperties": false, "properties": properties,
-            "required": required,
-            "oneOf": [{ "required": ["text"] }, { "required": ["base64"] }] })
-    };
-    let words = Outcome::ALL.map(Outcome::word);
-    let result = value!({ "type": "string", "enum": words });
-    let pushed = value!({
+    let mut groups = list_of("groups", "Group");
+    groups["properties"]["next"] = value!({ "type": "string" });
+    vec![
+        ("Push", message(&[wait.clone(), epoch], &[])),
+        ("PushMany", message(&[wait, clients], &["clients"])),
+        ("Broadcast", message(&[per_second], &[])),
+        ("Pushed", pushed()),
+        ("PushedMany", list_of("results", "Pushed")),
+        ("BroadcastStatus", broadcast_status()),
+        ("Group", object([("group", "string"), ("clients", "integer")])),
+        ("GroupPage", groups),
+    ]
+}
+
+/// A message in a request, with fields of its path's own.
+fn message(own: &[(&'static str, Value)], required: &[&str]) -> Value {
+    let all = [
+        ("topic", value!({ "type": "string", "maxLength": limits::TOPIC_BYTES_MAX })),
+        ("text", value!({ "type": "string", "description": "The content, or base64" })),
+        ("base64", value!({ "type": "string", "contentEncoding": "base64" })),
+        ("ack", value!({ "type": "boolean", "description": "Ask the client for an ACK" })),
+        (
+            "ttl_ms",
+            value!({ "type": "integer", "minimum": 1,
+                "maximum": limits::QUEUE_TTL_MAX.as_millis() }),
+        ),
+    ];
+    let properties: Map<String, Value> =
+        all.iter().chain(own).map(|(name, schema)| ((*name).to_owned(), schema.clone())).collect();
+    value!({ "type": "object", "additionalProperties": false, "properties": properties,
+        "required": required,
+        "oneOf": [{ "required": ["text"] }, { "required": ["base64"] }] })
+}
+
+fn result() -> Value {
+    value!({ "type": "string", "enum": Outcome::ALL.map(Outcome::word) })
+}
+
+fn pushed() -> Value {
+    value!({
         "type": "object",
         "required": ["client", "result", "epoch", "seq"],
         "properties": {
             "client": { "type": "string" },
-            "result": result,
+            "result": result(),
             "epoch": { "type": ["integer", "null"] },
             "seq": { "type": ["integer", "null"] },
         },
-    });
-    let mut status = object([
+    })
+}
+
+fn broadcast_status() -> Value {
+    let fields = [
         ("id", "string"),
         ("state", "string"),
         ("targets", "integer"),
         ("results", "object"),
         ("others", "array"),
-    ]);
+    ];
+    let mut status = object(fields);
     status["properties"]["state"]["enum"] = value!(["running", "done"]);
     status["properties"]["results"]["additionalProperties"] = value!({ "type": "integer" });
     status["properties"]["others"]["items"] = value!({
         "type": "object", "required": ["client", "result"],
-        "properties": { "client": { "type": "string" }, "result": result },
+        "properties": { "client": { "type": "string" }, "result": result() },
     });
-    let group = object([("group", "string"), ("clients", "integer")]);
-    vec![
-        ("Push", body(&[wait.clone(), epoch], &[])),
-        ("PushMany", body(&[wait, clients], &["clients"])),
-        ("Broadcast", body(&[per_second], &[])),
-        ("Pushed", pushed),
-        ("PushedMany", list_of("results", "Pushed")),
-        ("BroadcastStatus", status),
-        ("Group", group),
-        ("GroupPage", {
-            let mut page = list_of("groups", "Group");
-            page["properties"]["next"] = value!({ "type": "string" });
-            page
-        }),
-    ]
+    status
 }
 
 fn list_of(name: &str, schema: &str) -> Value {
