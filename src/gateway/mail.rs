@@ -67,7 +67,7 @@ pub(crate) struct Mail {
     copied_upto: u32,
     handed_upto: u32,
     acked_upto: u32,
-    /// What was dropped lately before it was handed over, by number.
+    /// What was dropped lately, by number: before it was handed over, or before its ACK.
     lost: VecDeque<(u32, Outcome)>,
     /// Up to here it is forgotten what was dropped.
     forgotten_upto: u32,
@@ -223,8 +223,9 @@ impl Mail {
         std::mem::take(&mut self.waiting).into_iter()
     }
 
-    /// What became of the message with this number.
-    pub(crate) fn outcome(&self, seq: u32) -> Outcome {
+    /// What became of the message with this number. Of one that wanted no ACK none tells anything:
+    /// it may have been lost with a connection, and later ones not.
+    pub(crate) fn outcome(&self, seq: u32, wanted_ack: bool) -> Outcome {
         if seq == 0 || seq > self.seq_last {
             return Outcome::Unknown;
         }
@@ -234,9 +235,9 @@ impl Mail {
         // Better to say too little: who hears it may push again.
         if seq <= self.forgotten_upto {
             Outcome::Slow
-        } else if seq <= self.acked_upto {
+        } else if seq <= self.acked_upto && wanted_ack {
             Outcome::Acked
-        } else if seq <= self.handed_upto {
+        } else if seq <= self.handed_upto.max(self.acked_upto) {
             Outcome::Delivered
         } else {
             Outcome::Queued
@@ -245,9 +246,8 @@ impl Mail {
 
     fn on_dropped(&mut self, letter: &Letter, outcome: Outcome) {
         self.bytes -= letter.cost();
-        if letter.was_handed {
-            return;
-        }
+        // Nobody will know whether it arrived: a later ACK says nothing of it.
+        let outcome = if letter.was_handed { Outcome::Delivered } else { outcome };
         if self.lost.len() >= limits::LOST_KEPT_MAX
             && let Some((seq, _)) = self.lost.pop_front()
         {

@@ -132,6 +132,8 @@ pub struct Taken {
     pub epoch: u64,
     /// Which number there.
     pub seq: u32,
+    /// Whether it wanted an ACK.
+    pub ack: bool,
 }
 
 /// A message for everybody, or for a group.

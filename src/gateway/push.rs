@@ -138,7 +138,7 @@ impl Gateway {
                 Some(session) => session
                     .extra
                     .as_ref()
-                    .map_or(Outcome::Unknown, |extra| extra.mail.outcome(taken.seq)),
+                    .map_or(Outcome::Unknown, |extra| extra.mail.outcome(taken.seq, taken.ack)),
                 None => self.absent(&taken.client),
             }
         };

@@ -251,7 +251,7 @@ async fn settle(
         }
         sleep(pause.min(left).into()).await;
         pause = pause.times(2).min(limits::PUSH_LOOK_MAX);
-        let seen = look(api, pushed, &open).await?;
+        let seen = look(api, pushed, &open, ack).await?;
         open.clear();
         for (place, outcome) in seen {
             let pushed = &mut pushed[place].1;
@@ -273,12 +273,13 @@ async fn look(
     api: &Api,
     pushed: &[(ClientId, Pushed)],
     open: &[usize],
+    ack: bool,
 ) -> Result<Vec<(usize, Outcome)>, Problem> {
     let mut seen = Vec::with_capacity(open.len());
     for places in by_shard(api, open.iter().map(|place| &pushed[*place].0)).into_values() {
         let taken = |place: &usize| {
             let (client, Pushed { epoch, seq, .. }) = &pushed[open[*place]];
-            Taken { client: client.clone(), epoch: *epoch, seq: *seq }
+            Taken { client: client.clone(), epoch: *epoch, seq: *seq, ack }
         };
         let of = places.iter().map(taken).collect();
         let reply = api.door.ask(Command::Outcomes { of }).await?;

@@ -261,7 +261,7 @@ fn who_moves_while_it_goes_on_gets_it_once() {
         }
         let view = status(&mut stage, 1);
         assert_eq!((view.is_running, view.targets), (false, 10 - u64::from(low)), "{moved} {turn}");
-        let of = |seq| vec![Taken { client: client(moved), epoch, seq }];
+        let of = |seq| vec![Taken { client: client(moved), epoch, seq, ack: true }];
         let mut outcome = |seq| ask(&mut stage, Command::Outcomes { of: of(seq) });
         assert_ne!(outcome(1), Reply::Outcomes(vec![Outcome::Unknown]), "{moved} got one");
         assert_eq!(outcome(2), Reply::Outcomes(vec![Outcome::Unknown]), "{moved}: no second one");

@@ -44,7 +44,7 @@ fn queued(epoch: u64, seq: u32) -> Pushed {
 }
 
 fn outcome(stage: &mut Stage, of: &str, pushed: Pushed) -> Outcome {
-    let of = vec![Taken { client: client(of), epoch: pushed.epoch, seq: pushed.seq }];
+    let of = vec![Taken { client: client(of), epoch: pushed.epoch, seq: pushed.seq, ack: true }];
     let Reply::Outcomes(outcomes) = ask(stage, Command::Outcomes { of }) else {
         panic!("outcomes were asked for");
     };
@@ -417,4 +417,26 @@ fn what_is_pushed_to_whoever_is_leaving_is_for_nobody() {
     stage.complete(Completion::ReceiveEnded { conn, end: ReceiveEnd::Eof });
     assert_eq!(push(&mut stage, "anna", "2").outcome, Outcome::Offline);
     assert_eq!(stage.gateway.stats().mail.queue_bytes, 0);
+}
+
+#[test]
+fn an_ack_says_nothing_of_what_was_given_up_or_wanted_none() {
+    let mut stage = Stage::new(narrow(SlowPolicy::Oldest));
+    let conn = stage.login("anna");
+    let given_up = push(&mut stage, "anna", "1");
+    stage.hear(conn);
+    let unwanted = push_post(&mut stage, "anna", Post { ack: false, ..post("2") });
+    stage.hear(conn);
+    stage.is_lost(conn);
+    (3..6).for_each(|n| assert_eq!(push(&mut stage, "anna", &n.to_string()).seq, n));
+    let token = stage.token("anna", 1);
+    let conn = stage.come_back("anna", &token, None);
+    assert_eq!(numbers(&stage.hear(conn)), [3, 4, 5], "the first made way");
+    stage.say(conn, &Message::Ack { seq: 5 });
+    assert_eq!(outcome(&mut stage, "anna", given_up), Outcome::Delivered);
+    let of = vec![Taken { client: client("anna"), epoch: 1, seq: unwanted.seq, ack: false }];
+    let reply = ask(&mut stage, Command::Outcomes { of });
+    assert_eq!(reply, Reply::Outcomes(vec![Outcome::Delivered]));
+    let mail = stage.gateway.stats().mail;
+    assert_eq!((mail.delivered, mail.acked, mail.ack_missed), (5, 3, 1));
 }
