@@ -12,6 +12,8 @@ use crate::base::time::Span;
 pub const CLIENT_ID_BYTES_MAX: usize = 128;
 /// Longest class name.
 pub const CLASS_BYTES_MAX: usize = 64;
+/// Longest name of a group of clients.
+pub const GROUP_BYTES_MAX: usize = 64;
 /// Longest resume token.
 pub const RESUME_TOKEN_BYTES_MAX: usize = 64;
 /// Longest topic of a DATA frame.
@@ -136,6 +138,12 @@ pub const CONTEST_WINDOW: Span = Span::from_secs(60);
 pub const CONTEST_WAIT_MAX: Span = Span::from_secs(60);
 /// Longest time for which a lost session can be held.
 pub const GRACE_MAX: Span = Span::from_secs(60 * 60);
+/// Groups that one client can be in. Whoever is pushed to a group looks through them.
+pub const GROUPS_OF_CLIENT_MAX: usize = 32;
+/// Groups of the clients of one shard.
+pub const GROUPS_MAX: usize = 64 * 1_024;
+/// Groups in one answer of the loop: one more than of the API, to see whether there are more.
+pub const GROUPS_PAGE_MAX: usize = LIST_CLIENTS_MAX + 1;
 /// Most classes that can be configured.
 pub const CLASSES_MAX: usize = 64;
 
@@ -143,6 +151,24 @@ pub const CLASSES_MAX: usize = 64;
 
 /// Bytes waiting to be sent to one client, what is in flight included. More: slow consumer.
 pub const OUTBOX_BYTES_MAX: usize = 64 * 1_024;
+/// What messages for one client may cost while they wait or are not acknowledged, unless configured
+/// otherwise: each its bytes, and so much more for the place it takes.
+pub const QUEUE_BYTES_DEFAULT: usize = 256 * 1_024;
+/// What a message costs beside its bytes.
+pub const LETTER_BYTES: usize = 64;
+/// Largest value for what messages for one client may cost.
+pub const QUEUE_BYTES_LIMIT: usize = 16 * 1_024 * 1_024;
+/// For how long a message may wait, unless configured or said otherwise.
+pub const QUEUE_TTL_DEFAULT: Span = Span::from_secs(5 * 60);
+/// Shortest value for it: less than a round trip across the world were none.
+pub const QUEUE_TTL_MIN: Span = Span::from_millis(100);
+/// Longest that a message may wait.
+pub const QUEUE_TTL_MAX: Span = Span::from_secs(24 * 60 * 60);
+/// Places for messages that a client's empty queue keeps.
+pub const LETTERS_KEPT_MAX: usize = 64;
+/// Dropped messages of one client whose numbers are remembered, for whoever asks what became of
+/// them.
+pub const LOST_KEPT_MAX: usize = 64;
 /// Send buffers kept for reuse; further ones are given back to the allocator.
 pub const CHUNKS_KEPT_MAX: usize = 4_096;
 /// A send buffer that grew beyond this is not kept.
@@ -197,6 +223,22 @@ pub const DATA_RECENT_BYTES_MAX: usize = 4 * 1_024 * 1_024;
 pub const DATA_BATCH_MAX: usize = 128;
 /// The bytes of those.
 pub const DATA_BATCH_BYTES_MAX: usize = 64 * 1_024;
+/// Clients of one push.
+pub const PUSH_CLIENTS_MAX: usize = 256;
+/// Broadcasts under way at once.
+pub const BROADCASTS_RUNNING_MAX: usize = 8;
+/// Broadcasts that are over and remembered, for whoever asks how they went.
+pub const BROADCASTS_KEPT_MAX: usize = 64;
+/// Clients that did not get a broadcast and are named.
+pub const BROADCAST_OTHERS_MAX: usize = 100;
+/// Clients that get a broadcast in a second, of all shards together, unless configured or said
+/// otherwise.
+pub const BROADCAST_PER_SECOND_DEFAULT: u32 = 20_000;
+/// Most that can be configured: no machine sends more.
+pub const BROADCAST_PER_SECOND_LIMIT: u32 = 10_000_000;
+/// How long a broadcast gathers clients between two turns. It may catch up twice as much when it
+/// did not get its turn.
+pub const BROADCAST_WINDOW: Span = Span::from_millis(10);
 /// Slots of the queue of commands to the loop, and of replies from it.
 pub const COMMAND_QUEUE_MAX: usize = 1_024;
 
@@ -248,8 +290,8 @@ pub const HTTP_WRITE_PATIENCE: Span = Span::from_secs(10);
 /// What the kernel may hold of what an admin connection was sent. It reports room when a third of
 /// this has gone, which even a slow reader must get done within the patience above.
 pub const HTTP_SEND_BUFFER_BYTES: usize = 64 * 1_024;
-/// Largest body of a request.
-pub const HTTP_BODY_BYTES_MAX: usize = 16 * 1_024;
+/// Largest body of a request: a message with the largest payload in base64, and whom it is for.
+pub const HTTP_BODY_BYTES_MAX: usize = 128 * 1_024;
 /// Bytes of a request's head, and of an answer that waits to be written.
 pub const HTTP_BUFFER_BYTES: usize = 16 * 1_024;
 /// Most header lines of a request.
@@ -325,6 +367,16 @@ pub const WEBHOOK_SECRET_BYTES_MAX: usize = 1_024;
 /// Largest file of authorities.
 pub const WEBHOOK_CA_BYTES_MAX: u64 = 1_024 * 1_024;
 
+/// Longest that whoever pushes is let wait for what becomes of it.
+pub const PUSH_WAIT_MAX: Span = Span::from_secs(20);
+/// How long whoever pushes to a client that is here waits to hear that it was handed over, unless
+/// asked for otherwise. It hardly ever takes so long.
+pub const PUSH_WAIT_DEFAULT: Span = Span::from_millis(200);
+/// Between two looks at what became of a push: so short at first, and twice as long each time, up
+/// to...
+pub const PUSH_LOOK_MIN: Span = Span::from_millis(1);
+/// ...so long.
+pub const PUSH_LOOK_MAX: Span = Span::from_millis(64);
 /// Clients in one answer, unless asked for otherwise.
 pub const LIST_CLIENTS_DEFAULT: usize = 100;
 /// Most clients in one answer.
@@ -356,7 +408,15 @@ pub const WHEEL_VISITS_MAX: usize = 4_096;
 pub const DRAIN_BATCH_MAX: u32 = 1_024;
 /// Connections taken in from other shards in one turn.
 pub const TURN_ARRIVALS_MAX: usize = 1_024;
-/// Commands taken in one turn.
+/// Clients whose queue is looked at in one turn, for messages that are too old.
+pub const SWEEP_BATCH_MAX: usize = 256;
+/// Messages looked at in one turn for that, beside those of the last client.
+pub const SWEEP_LETTERS_MAX: usize = 8 * 1_024;
+/// Clients that get a broadcast in one turn: about a millisecond's work.
+pub const TURN_BROADCAST_MAX: u32 = 256;
+/// Slots looked at in one turn for clients that get a broadcast.
+pub const TURN_BROADCAST_SLOTS_MAX: u32 = 4_096;
+/// Commands taken in one turn. A push to several clients counts as so many.
 pub const TURN_COMMANDS_MAX: usize = 256;
 /// Credits taken in one turn.
 pub const TURN_CREDITS_MAX: usize = 4_096;
@@ -458,6 +518,15 @@ const _: () = {
     assert!(PAYLOAD_BYTES_MIN as usize >= 2 * TEXT_BYTES_MAX);
     assert!(PAYLOAD_BYTES_MIN as usize >= 2 * TOPIC_BYTES_MAX);
     assert!(OUTBOX_BYTES_MAX <= OUTBOX_BYTES_LIMIT);
+    // The largest message fits into an empty queue, whatever the largest payload is.
+    assert!(QUEUE_BYTES_DEFAULT >= PAYLOAD_BYTES_LIMIT + LETTER_BYTES);
+    assert!(QUEUE_BYTES_DEFAULT <= QUEUE_BYTES_LIMIT);
+    assert!(PUSH_CLIENTS_MAX <= TURN_COMMANDS_MAX);
+    // What JSON needs for a client id, quotes and a comma included; and base64 is a third longer.
+    assert!(
+        HTTP_BODY_BYTES_MAX
+            >= PUSH_CLIENTS_MAX * (CLIENT_ID_BYTES_MAX + 3) + PAYLOAD_BYTES_LIMIT * 4 / 3 + 1_024
+    );
     assert!(HANDSHAKE_TIMEOUT.as_nanos() <= DEADLINE_MAX.as_nanos());
     assert!(FRAME_TIMEOUT.as_nanos() <= DEADLINE_MAX.as_nanos());
     assert!(DRAIN_TIMEOUT.as_nanos() <= DEADLINE_MAX.as_nanos());

@@ -19,6 +19,8 @@ use crate::base::config::{Duplicate, Mode, Preset, ProbePolicy, UserTimeout};
 use crate::base::limits;
 use crate::base::time::Span;
 use crate::cli::admin::AdminArg;
+use crate::cli::args::messages::MessageArgs;
+use crate::cli::args::push::{CtlGroupCommand, CtlPushArgs};
 use crate::cli::classes::{CLASS_DELIMITER, ClassArg, parse_class};
 use crate::cli::ctl::Form;
 use crate::cli::values::{
@@ -33,6 +35,8 @@ use crate::load::dialect::Dialect;
 pub use crate::cli::args::leave::{CtlDrainArgs, CtlRebalanceArgs, StoppingArgs};
 pub use crate::cli::args::top::TopArgs;
 pub use crate::cli::args::webhook::WebhookArgs;
+pub mod messages;
+pub mod push;
 
 /// Holds long-lived TCP connections and knows within one tick which of a million is gone
 #[derive(Clone, Debug, Parser)]
@@ -71,7 +75,7 @@ pub enum Command {
     Events(EventsArgs),
     /// Say what this machine allows, and what to change
     Doctor(DoctorArgs),
-    /// Ask a running gateway, and tell it what to do: clients, kick, rhythm, drain, events
+    /// Ask a running gateway, and tell it what to do: clients, kick, rhythm, push, drain, events
     Ctl(Box<CtlArgs>),
     /// Watch a running gateway in a terminal: rates, who went and why, events, busiest clients
     Top(TopArgs),
@@ -190,6 +194,10 @@ pub struct ServeArgs {
     /// How much of what clients send up may wait.
     #[command(flatten)]
     pub up: up::UpArgs,
+
+    /// How messages wait for clients.
+    #[command(flatten)]
+    pub messages: MessageArgs,
 
     /// Whether TCP probes silent connections too (default: on)
     #[arg(long, value_name = "on|off", value_parser = choice(&SWITCH), help_heading = "TCP",
@@ -427,6 +435,9 @@ Examples:
   heartwheel ctl show till-12
   heartwheel ctl kick till-12 --text 'replaced by till-13'
   heartwheel ctl rhythm till-12 --interval 5s --timeout 12s
+  heartwheel ctl push till-12 --topic prices --text '{\"tea\": 2}' --ack --wait 5s
+  heartwheel ctl group add tills till-12 till-13
+  heartwheel ctl push --group tills --text 'back in five minutes'
   heartwheel ctl events --follow --json | jq
   heartwheel ctl rebalance 10% --per-second 100
   heartwheel ctl drain --within 30s")]
@@ -466,6 +477,11 @@ pub enum CtlCommand {
     Kick(CtlKickArgs),
     /// Give a client another rhythm, from its next beat on
     Rhythm(CtlRhythmArgs),
+    /// Send a message to a client, a group or everybody
+    Push(Box<CtlPushArgs>),
+    /// Put clients into groups, and print who is in which
+    #[command(subcommand)]
+    Group(CtlGroupCommand),
     /// Print events as they come
     Events(CtlEventsArgs),
     /// Ask everybody to leave, and end the gateway
@@ -493,6 +509,9 @@ pub struct CtlClientsArgs {
     /// Only clients of this class
     #[arg(long, value_name = "NAME")]
     pub class: Option<String>,
+    /// Only clients in this group
+    #[arg(long, value_name = "NAME")]
+    pub group: Option<String>,
     /// At most so many (default: all)
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,

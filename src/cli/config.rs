@@ -210,7 +210,7 @@ fn gateway_config(args: &ServeArgs, rhythm: Rhythm) -> Result<GatewayConfig, Cli
     let payload_bytes_max = payload(args.max_payload)?;
     let tick = tick(args.tick, rhythm)?;
     classes::check_policies((args.probe, args.grace), rhythm, tick).map_err(CliError::usage)?;
-    Ok(GatewayConfig {
+    let gateway = GatewayConfig {
         rhythm,
         interval_wish_min: interval_wish_min(args.min_interval, rhythm)?,
         mode: args.mode.unwrap_or(Mode::Client),
@@ -262,7 +262,8 @@ fn gateway_config(args: &ServeArgs, rhythm: Rhythm) -> Result<GatewayConfig, Cli
         up_bytes_max: args.up.bytes()?,
         user_timeout: user_timeout(args.user_timeout)?,
         ..defaults
-    })
+    };
+    args.messages.apply(gateway, payload_bytes_max)
 }
 
 fn interval_wish_min(typed: Option<Span>, rhythm: Rhythm) -> Result<Span, CliError> {
@@ -423,7 +424,7 @@ fn node_name(name: &str) -> Result<String, CliError> {
     Ok(name.to_owned())
 }
 
-fn within<T: Copy + fmt::Display + PartialOrd>(
+pub(crate) fn within<T: Copy + fmt::Display + PartialOrd>(
     key: &str,
     value: T,
     min: T,
@@ -476,6 +477,8 @@ mod tests {
             payload_bytes_max,
             outbox_bytes_max,
             up_bytes_max,
+            queue,
+            broadcast_per_second,
             reconnect_window: (from, to),
             interval_wish_min,
             ..
@@ -496,6 +499,9 @@ mod tests {
             ("max-payload", payload_bytes_max.to_string()),
             ("outbox-bytes", outbox_bytes_max.to_string()),
             ("up-bytes", up_bytes_max.to_string()),
+            ("queue-bytes", queue.bytes_max.to_string()),
+            ("queue-ttl", brief(queue.ttl)),
+            ("broadcast-rate", broadcast_per_second.to_string()),
             ("reconnect-window", format!("{}..{}", brief(from), brief(to))),
             ("min-interval", brief(interval_wish_min)),
             ("keepalive-count", limits::KEEPALIVE_COUNT_DEFAULT.to_string()),

@@ -1,5 +1,7 @@
 //! `ctl`: asks a running gateway, and tells it what to do.
 
+mod push;
+
 use std::io::{self, BufWriter, Write};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -42,6 +44,8 @@ pub fn run(args: &CtlArgs) -> Result<(), CliError> {
         CtlCommand::Show { client } => desk.show(&client_path(client, ""))?,
         CtlCommand::Kick(args) => desk.kick(args)?,
         CtlCommand::Rhythm(args) => desk.rhythm(args)?,
+        CtlCommand::Push(args) => desk.push(args)?,
+        CtlCommand::Group(command) => desk.group(command)?,
         CtlCommand::Events(args) => desk.events(args)?,
         CtlCommand::Drain(args) => desk.drain(args)?,
         CtlCommand::Rebalance(args) => desk.rebalance(args)?,
@@ -142,9 +146,12 @@ impl Desk<'_> {
         while left > 0 {
             let mut query = form_urlencoded::Serializer::new(String::new());
             query.append_pair("limit", &left.min(PAGE).to_string());
-            for (name, value) in
-                [("prefix", &args.prefix), ("class", &args.class), ("cursor", &cursor)]
-            {
+            for (name, value) in [
+                ("prefix", &args.prefix),
+                ("class", &args.class),
+                ("group", &args.group),
+                ("cursor", &cursor),
+            ] {
                 if let Some(value) = value {
                     query.append_pair(name, value);
                 }

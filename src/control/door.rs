@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{oneshot, watch};
 
 use crate::base::event::{Record, TransportRecord};
+use crate::base::ids::ClientId;
 use crate::base::limits;
 use crate::base::time::{Moment, WallAnchor};
 use crate::control::past::{Past, Sample};
@@ -156,6 +157,11 @@ impl LoopHandle {
         let (sender, answer) = oneshot::channel();
         awaited.by_ticket.insert(ticket, sender);
         Ok(answer)
+    }
+
+    /// Which shard a client belongs to.
+    pub fn owner_of(&self, client: &ClientId) -> usize {
+        lock(&self.shared.asker).owner_of(client)
     }
 
     /// Says when there is something new, and fails when the loop has ended.

@@ -56,8 +56,8 @@ struct Ear {
     reported_at: Option<Moment>,
     /// Whether it has reported since that was last logged.
     has_reported: bool,
-    /// Answers to whoever wants to know how things are.
-    answers: VecDeque<(Ticket, Stats)>,
+    /// Answers to what all were asked.
+    answers: VecDeque<(Ticket, Reply)>,
 }
 
 /// Whether more of a shard can be dealt with in this call.
@@ -202,8 +202,14 @@ impl FromLoop {
             Reply::Clients { seq, clients, next_slot } => {
                 self.merge.hold(shard, Page { ticket, seq, clients, next_slot });
             }
-            Reply::Stats(stats) => self.on_stats(shard, ticket, *stats),
-            Reply::Done
+            Reply::Stats(_) | Reply::Groups(_) | Reply::Broadcast(_) => {
+                self.on_part(shard, ticket, reply);
+            }
+            Reply::GroupsFull
+            | Reply::Pushed(_)
+            | Reply::TooLong { .. }
+            | Reply::Outcomes(_)
+            | Reply::Done
             | Reply::NoSuchClient
             | Reply::OtherSession
             | Reply::NotConnected
@@ -278,17 +284,16 @@ impl FromLoop {
     }
 
     /// All are asked or nobody, and each answers in order. The question has the first one's ticket.
-    fn on_stats(&mut self, shard: usize, ticket: Ticket, stats: Stats) {
+    fn on_part(&mut self, shard: usize, ticket: Ticket, part: Reply) {
         let count = self.ears.len();
-        self.ears[shard].answers.push_back((ticket_outside(ticket, shard, count), stats));
+        self.ears[shard].answers.push_back((ticket_outside(ticket, shard, count), part));
         if self.ears.iter().any(|ear| ear.answers.is_empty()) {
             return;
         }
-        let answers = self.ears.iter_mut().filter_map(|ear| ear.answers.pop_front());
-        let answers: Vec<(Ticket, Stats)> = answers.collect();
-        let sum = self.merge.sum(answers.iter().map(|(_, stats)| stats));
+        let parts = self.ears.iter_mut().filter_map(|ear| ear.answers.pop_front());
+        let (tickets, parts): (Vec<Ticket>, Vec<Reply>) = parts.unzip();
         // Whoever is not at the door is an operator who wants to know how verdicts go.
-        if let Some(Reply::Stats(sum)) = self.answer(answers[0].0, Reply::Stats(Box::new(sum))) {
+        if let Some(Reply::Stats(sum)) = self.answer(tickets[0], self.merge.whole(parts)) {
             summary::log(&sum);
         }
     }

@@ -22,7 +22,8 @@ impl Gateway {
             let session = session_of(connection)?;
             let client = self.tracker.client(conn)?;
             let is_wanted = client.as_str().starts_with(&*filter.prefix)
-                && filter.class.is_none_or(|class| class == session.class);
+                && filter.class.is_none_or(|class| class == session.class)
+                && filter.group.as_ref().is_none_or(|group| session.is_in(group));
             is_wanted.then(|| self.view(conn, connection, session, client))
         };
         Reply::Sessions {
@@ -68,6 +69,7 @@ impl Gateway {
             grace: session.grace(&self.config),
             outbox_bytes: connection.outbox.bytes(),
             partial_bytes: connection.partial_bytes(),
+            groups: session.extra.as_ref().map_or(Vec::new(), |extra| extra.groups.clone()),
         }
     }
 
@@ -139,6 +141,15 @@ pub(crate) fn session_of(connection: &Connection) -> Option<&Session> {
     match &connection.state {
         State::Live(session) => Some(session),
         State::Held(held) => Some(&held.session),
+        State::Greeting { .. } | State::Leaving { .. } | State::Closing => None,
+    }
+}
+
+/// The same, for who changes it.
+pub(crate) fn session_of_mut(connection: &mut Connection) -> Option<&mut Session> {
+    match &mut connection.state {
+        State::Live(session) => Some(session),
+        State::Held(held) => Some(&mut held.session),
         State::Greeting { .. } | State::Leaving { .. } | State::Closing => None,
     }
 }

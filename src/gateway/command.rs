@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 
 use crate::base::config::{ClassId, Rhythm};
 use crate::base::event::CloseReason;
-use crate::base::ids::{ClientId, ConnId};
+use crate::base::ids::{ClientId, ConnId, GroupName};
 use crate::base::time::{Moment, Span};
 use crate::gateway::lateness::Lateness;
+use crate::gateway::post::{Broadcast, BroadcastReply, MailStats, Outcome, Push, Pushed, Taken};
 use crate::gateway::up::UpStats;
 
 /// What an outsider may ask.
@@ -25,6 +26,42 @@ pub enum Command {
         client: ClientId,
         /// Which; its interval must be one that the client could wish for.
         rhythm: Rhythm,
+    },
+    /// Put a client into a group, for as long as its session lasts.
+    Join {
+        /// Whom.
+        client: ClientId,
+        /// Into which.
+        group: GroupName,
+    },
+    /// Take a client out of a group.
+    Leave {
+        /// Whom.
+        client: ClientId,
+        /// Out of which.
+        group: GroupName,
+    },
+    /// A page of the groups that have somebody in them, by name.
+    Groups {
+        /// Only names behind this one.
+        after: Option<GroupName>,
+        /// How many, at most [`GROUPS_PAGE_MAX`](crate::base::limits::GROUPS_PAGE_MAX).
+        limit: usize,
+    },
+    /// Send a message to one client, or to several.
+    Push(Box<Push>),
+    /// What became of messages that were taken.
+    Outcomes {
+        /// Which, at most [`PUSH_CLIENTS_MAX`](crate::base::limits::PUSH_CLIENTS_MAX). Among shards
+        /// all of the clients belong to the same one.
+        of: Vec<Taken>,
+    },
+    /// Send a message to everybody, or to a group, a little in each turn.
+    Broadcast(Box<Broadcast>),
+    /// How a broadcast goes.
+    BroadcastStatus {
+        /// Which one.
+        id: u64,
     },
     /// How things are.
     Stats,
@@ -127,6 +164,32 @@ pub struct Filter {
     pub prefix: Box<str>,
     /// Clients of this class; `None`: of any.
     pub class: Option<ClassId>,
+    /// Clients in this group; `None`: in any, and in none.
+    pub group: Option<GroupName>,
+}
+
+impl Command {
+    /// How much of a turn it takes: as many as
+    /// [`TURN_COMMANDS_MAX`](crate::base::limits::TURN_COMMANDS_MAX) have one.
+    pub fn weight(&self) -> usize {
+        match self {
+            Self::Push(push) => push.clients.len().max(1),
+            Self::Outcomes { of } => of.len().max(1),
+            Self::Drain(_)
+            | Self::Rebalance(_)
+            | Self::Kick(_)
+            | Self::SetRhythm { .. }
+            | Self::Join { .. }
+            | Self::Leave { .. }
+            | Self::Groups { .. }
+            | Self::Broadcast(_)
+            | Self::BroadcastStatus { .. }
+            | Self::Stats
+            | Self::Session { .. }
+            | Self::Sessions { .. }
+            | Self::Clients { .. } => 1,
+        }
+    }
 }
 
 /// What an outsider is told.
@@ -158,6 +221,21 @@ pub enum Reply {
         /// Where the next page begins; `None` when this was the last one.
         next_slot: Option<u32>,
     },
+    /// There are as many groups, or the client is in as many, as there may be.
+    GroupsFull,
+    /// A page of groups, by name, and how many clients are in each.
+    Groups(Vec<(GroupName, usize)>),
+    /// What became of a message so far, for each client of a push in their order.
+    Pushed(Vec<Pushed>),
+    /// The message is longer than what a client was told to expect.
+    TooLong {
+        /// Bytes of the largest payload: topic, content, and 5 beside them.
+        payload_bytes_max: u16,
+    },
+    /// What became of each message that was asked about.
+    Outcomes(Vec<Outcome>),
+    /// How a broadcast goes.
+    Broadcast(BroadcastReply),
     /// How things are.
     Stats(Box<Stats>),
     /// A page of who is online.
@@ -207,6 +285,8 @@ pub struct SessionView {
     pub outbox_bytes: usize,
     /// Bytes of a frame that it has begun and not completed.
     pub partial_bytes: usize,
+    /// The groups it is in.
+    pub groups: Vec<GroupName>,
 }
 
 /// How a session is.
@@ -267,6 +347,8 @@ pub struct Stats {
     pub data_received: u64,
     /// What became of them.
     pub up: UpStats,
+    /// What became of messages for clients.
+    pub mail: MailStats,
     /// Receives that the kernel ended and we asked for again.
     pub receives_rearmed: u64,
     /// Clients whose deadline passed and whom the last look found alive.
@@ -321,13 +403,6 @@ impl Leaving {
     }
 }
 
-impl Endings {
-    fn add(&mut self, more: &Self) {
-        self.count += more.count;
-        self.peer_last = more.peer_last.or(self.peer_last);
-    }
-}
-
 /// How many connections ended for one reason.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Endings {
@@ -335,6 +410,13 @@ pub struct Endings {
     pub count: u64,
     /// The latest one's address.
     pub peer_last: Option<SocketAddr>,
+}
+
+impl Endings {
+    fn add(&mut self, other: &Self) {
+        self.count += other.count;
+        self.peer_last = other.peer_last.or(self.peer_last);
+    }
 }
 
 impl Stats {
@@ -363,6 +445,7 @@ impl Stats {
             frames_sent,
             data_received,
             up,
+            mail,
             receives_rearmed,
             rescued,
             pings_sent,
@@ -408,6 +491,7 @@ impl Stats {
             *sum += count;
         }
         self.up.add(up);
+        self.mail.add(mail);
         self.accepting |= accepting;
         self.draining |= draining;
         self.leaving.add(leaving);

@@ -7,6 +7,7 @@ use crate::base::event::{CloseReason, Evidence};
 use crate::base::io::{Chunk, CloseHow};
 use crate::base::limits;
 use crate::base::time::{Millis, Moment, Span};
+use crate::gateway::extra::Extra;
 use crate::gateway::peer::Peer;
 use crate::wire::native::Deframer;
 
@@ -91,7 +92,6 @@ pub(crate) enum Socket {
 
 /// A client's presence by one connection. Its spans are in whole milliseconds, rounded up: a client
 /// is told what is kept.
-#[derive(Clone)]
 pub(crate) struct Session {
     pub(crate) epoch: u64,
     /// Which class it named.
@@ -109,6 +109,8 @@ pub(crate) struct Session {
     ping_after: Millis,
     /// What becomes of somebody who wants its name.
     pub(crate) duplicate: Duplicate,
+    /// What only some sessions need.
+    pub(crate) extra: Option<Box<Extra>>,
 }
 
 /// What we undertook about a client that is silent.
@@ -288,6 +290,7 @@ impl Session {
             former_timeout: Millis::default(),
             ping_after: Millis::at_least(ping_after.unwrap_or_default()),
             duplicate: terms.duplicate,
+            extra: None,
         }
     }
 
@@ -396,7 +399,8 @@ impl Outbox {
         Some(chunk)
     }
 
-    /// A chunk came home after `sent_bytes` of it went out; what is left of it goes out again.
+    /// A chunk came home after `sent_bytes` of it went out; what is left of it goes out again, and
+    /// before everything that waits.
     pub(crate) fn on_sent(
         &mut self,
         mut chunk: Chunk,
@@ -407,7 +411,7 @@ impl Outbox {
         self.note_in_flight(&chunk);
         if chunk.is_done() {
             chunks.give(chunk);
-            return self.take_to_send();
+            return None;
         }
         Some(chunk)
     }
@@ -417,6 +421,11 @@ impl Outbox {
         self.in_flight_bytes = 0;
         chunks.give(chunk);
         chunks.give(std::mem::take(&mut self.waiting));
+    }
+
+    /// Whether something is with the kernel.
+    pub(crate) fn is_in_flight(&self) -> bool {
+        self.in_flight_bytes > 0
     }
 
     /// Whether everything was sent.
@@ -527,7 +536,8 @@ mod tests {
         assert!(outbox.take_to_send().is_none(), "one is in flight");
         let rest = outbox.on_sent(first, 2, &mut chunks).unwrap();
         assert_eq!(rest.unsent(), b"e", "a short send goes on where it stopped");
-        let second = outbox.on_sent(rest, 1, &mut chunks).unwrap();
+        assert!(outbox.on_sent(rest, 1, &mut chunks).is_none());
+        let second = outbox.take_to_send().unwrap();
         assert_eq!(second.unsent(), b"twothree");
         assert!(outbox.on_sent(second, 8, &mut chunks).is_none());
         assert!(outbox.is_empty());
@@ -554,9 +564,9 @@ mod tests {
 
     #[test]
     fn a_connection_is_small() {
-        assert!(size_of::<Session>() <= 48, "{}", size_of::<Session>());
-        assert!(size_of::<State>() <= 48, "{}", size_of::<State>());
+        assert!(size_of::<Session>() <= 56, "{}", size_of::<Session>());
+        assert!(size_of::<State>() <= 56, "{}", size_of::<State>());
         assert!(size_of::<Outbox>() <= 16, "{}", size_of::<Outbox>());
-        assert!(size_of::<Connection>() <= 112, "{}", size_of::<Connection>());
+        assert!(size_of::<Connection>() <= 120, "{}", size_of::<Connection>());
     }
 }

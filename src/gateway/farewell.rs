@@ -151,6 +151,13 @@ impl Gateway {
         self.awaits_send |= is_last_word;
     }
 
+    /// Everything that was in flight is gone: what comes next, messages included.
+    fn next_to_send(&mut self, conn: ConnId, now: Moment) -> Option<Chunk> {
+        self.on_handed(conn);
+        self.fill_outbox(conn, now);
+        self.tracker.get_mut(conn)?.outbox.take_to_send()
+    }
+
     /// A chunk came home. The rest of it, or the next, goes out; a last word that was heard ends
     /// the connection.
     pub(crate) fn on_sent(
@@ -170,9 +177,9 @@ impl Gateway {
         }
         match result {
             Ok(sent_bytes) => {
-                let next = connection.outbox.on_sent(chunk, sent_bytes, &mut self.chunks);
                 let is_last_word = is_last_word(&connection.state);
-                match next {
+                let rest = connection.outbox.on_sent(chunk, sent_bytes, &mut self.chunks);
+                match rest.or_else(|| self.next_to_send(conn, now)) {
                     Some(chunk) => {
                         self.ops.push(Op::Send { conn, chunk });
                         self.awaits_send |= is_last_word;

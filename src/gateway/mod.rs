@@ -21,15 +21,21 @@
 //! ```
 
 mod answers;
+mod broadcast;
 mod command;
 mod connection;
 mod drain;
 mod events;
+mod extra;
 mod farewell;
+mod groups;
 mod lateness;
 mod lived;
+mod mail;
 mod moves;
 mod peer;
+mod post;
+mod push;
 mod recent;
 mod requests;
 mod resume;
@@ -58,7 +64,9 @@ use crate::gateway::connection::{
 use crate::gateway::drain::{Emptying, Shedding};
 use crate::gateway::events::Ledger;
 use crate::gateway::farewell::Word;
+use crate::gateway::groups::Groups;
 use crate::gateway::lived::LivedTime;
+use crate::gateway::push::PostOffice;
 use crate::gateway::recent::RecentClients;
 use crate::gateway::sessions::HeldSessions;
 use crate::gateway::transport::TransportQueue;
@@ -71,6 +79,9 @@ pub use crate::gateway::command::{
 };
 pub use crate::gateway::lateness::{LATENESS_BOUNDS, Lateness};
 pub use crate::gateway::moves::owner;
+pub use crate::gateway::post::{
+    Body, Broadcast, BroadcastReply, BroadcastView, MailStats, Outcome, Post, Push, Pushed, Taken,
+};
 pub use crate::gateway::up::UpStats;
 
 /// The gateway: every connection, every session, and what is to be done about them.
@@ -86,6 +97,8 @@ pub struct Gateway {
     recent: RecentClients,
     held: HeldSessions,
     up: UpPath,
+    groups: Groups,
+    post: PostOffice,
     chunks: ChunkPool,
     ops: Vec<Op>,
     /// About to be moved: said to the kernel when operations are taken next.
@@ -140,6 +153,8 @@ impl Gateway {
             recent: RecentClients::new(config.hash_key),
             held: HeldSessions::default(),
             up: UpPath::default(),
+            groups: Groups::default(),
+            post: PostOffice::default(),
             chunks: ChunkPool::default(),
             ops: Vec::new(),
             departures: BTreeMap::new(),
@@ -197,6 +212,8 @@ impl Gateway {
         self.shed_further(now);
         self.drain_further(now);
         self.read_on(now);
+        self.sweep_mail(now);
+        self.broadcast_further(now);
         if self.accepting.paused_until.is_some_and(|until| until <= now) {
             self.accepting.paused_until = None;
             self.ask_for_connections();
@@ -218,6 +235,13 @@ impl Gateway {
             Command::Sessions { from_slot, limit, filter } => {
                 self.sessions(from_slot, limit, &filter)
             }
+            Command::Join { client, group } => self.join(&client, group),
+            Command::Leave { client, group } => self.leave_group(&client, &group),
+            Command::Groups { after, limit } => self.groups.page(after.as_ref(), limit),
+            Command::Push(push) => self.push(*push, now),
+            Command::Outcomes { of } => self.outcomes(&of),
+            Command::Broadcast(broadcast) => self.broadcast(*broadcast, now),
+            Command::BroadcastStatus { id } => self.broadcast_status(id),
             Command::Stats => Reply::Stats(Box::new(self.stats())),
             Command::Clients { from_slot, limit } => self.clients(from_slot, limit),
         }
@@ -250,7 +274,9 @@ impl Gateway {
             return Some(Moment::ZERO);
         }
         let leave_wake = self.leave_wake();
-        let wakes = [self.tracker.next_wake(), self.accepting.paused_until, leave_wake];
+        let broadcast_wake = self.post.broadcasts.next_wake();
+        let paused_until = self.accepting.paused_until;
+        let wakes = [self.tracker.next_wake(), paused_until, leave_wake, broadcast_wake];
         let lived = wakes.into_iter().flatten();
         let wake = lived.min().map(|moment| self.time.expected(moment));
         // A sleep that is longer is taken for a stall, and puts off what is waited for.
@@ -273,6 +299,11 @@ impl Gateway {
             events_waiting: self.ledger.waiting(),
             seq_last: self.ledger.seq_last(),
             up: self.up.stats(self.stats.up),
+            mail: MailStats {
+                queue_bytes: self.post.queue_bytes(),
+                broadcasts_running: self.post.broadcasts.running(),
+                ..self.stats.mail
+            },
             ..self.stats.clone()
         }
     }
@@ -364,6 +395,8 @@ impl Gateway {
         assert!(self.held.remembered() <= 2 * self.capacity() + limits::HELD_ROOM_MIN);
         assert_eq!(live + held, self.tracker.named());
         assert!(self.recent.len() <= limits::RECENT_MAX);
+        self.check_groups();
+        self.check_mail();
         assert!(
             self.ledger.waiting() <= limits::EVENTS_WAITING_MAX + 2 * self.capacity() + 2,
             "the ledger is bounded"

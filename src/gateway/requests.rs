@@ -159,12 +159,21 @@ impl Gateway {
         now: Moment,
     ) -> Next {
         match message {
-            Message::Hello { wanted_interval_ms, client_id, class, resume, before, .. } => {
+            Message::Hello {
+                wanted_interval_ms,
+                client_id,
+                class,
+                resume,
+                last_seq,
+                before,
+                ..
+            } => {
                 if let Some(to) = self.elsewhere(client_id) {
                     return self.move_away(conn, message, rest, to, now);
                 }
                 let interval = Span::from_millis(u64::from(*wanted_interval_ms));
-                let wish = Wish { client_id, class, interval, resume, before: *before };
+                let (last_seq, before) = (*last_seq, *before);
+                let wish = Wish { client_id, class, interval, resume, last_seq, before };
                 self.on_hello(conn, &wish, now)
             }
             Message::Welcome { .. }
@@ -186,7 +195,11 @@ impl Gateway {
                 Reply::Wanted | Reply::AtOnce => self.answer(conn, &Message::Pong { payload }, now),
                 Reply::NotWanted => Next::Listen,
             },
-            Message::Pong { .. } | Message::Ack { .. } => Next::Listen,
+            Message::Pong { .. } => Next::Listen,
+            Message::Ack { seq } => {
+                self.on_ack(conn, *seq);
+                Next::Listen
+            }
             Message::Data { seq, ack, topic, body } => {
                 self.on_data(conn, Data { seq: *seq, ack: *ack, topic, body }, now)
             }

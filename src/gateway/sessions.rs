@@ -12,6 +12,7 @@ use crate::gateway::Gateway;
 use crate::gateway::connection::{
     Connection, Hearing, Held, Receive, Session, Socket, State, WaitsFor, Watch,
 };
+use crate::gateway::extra::Extra;
 use crate::gateway::recent::Fight;
 use crate::gateway::requests::Next;
 use crate::gateway::resume;
@@ -26,14 +27,15 @@ pub(crate) struct Wish<'a> {
     pub(crate) interval: Span,
     /// Empty: none.
     pub(crate) resume: &'a [u8],
+    /// Number of the last DATA that arrived in the session it wants back.
+    pub(crate) last_seq: u32,
     pub(crate) before: Option<Before>,
 }
 
 /// What a session begins with.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Entry {
     New,
-    Resumed { epoch: u64, since_s: u32, away: Span },
+    Resumed { from: ConnId, epoch: u64, since_s: u32, away: Span, extra: Option<Box<Extra>> },
 }
 
 impl Gateway {
@@ -63,7 +65,18 @@ impl Gateway {
         }
         self.note_return(&client, wish, class.rhythm, now);
         let class = (class_id, self.grant(class, wish.interval));
-        self.begin_session(conn, client, class, entry, now)
+        let from = match entry {
+            Entry::New => None,
+            Entry::Resumed { from, .. } => Some(from),
+        };
+        if self.begin_session(conn, client, class, entry, now) == Next::Ended {
+            return Next::Ended;
+        }
+        if let Some(from) = from {
+            self.on_mail_resumed(conn, wish.last_seq, now);
+            self.follow_broadcasts(from, conn, now);
+        }
+        Next::Listen
     }
 
     fn begin_session(
@@ -71,7 +84,7 @@ impl Gateway {
         conn: ConnId,
         client: ClientId,
         class: (ClassId, Class),
-        entry: Entry,
+        mut entry: Entry,
         now: Moment,
     ) -> Next {
         let (class_id, class) = class;
@@ -79,13 +92,15 @@ impl Gateway {
             Entry::New => self.epoch_next,
             Entry::Resumed { epoch, .. } => epoch,
         };
-        if entry == Entry::New {
+        let is_new = matches!(entry, Entry::New);
+        if is_new {
             // The epochs between are those of the other shards.
             self.epoch_next += u64::from(self.config.shard.count);
         }
         let mut session = Session::new(epoch, class_id, class, self.ping_after(class), now);
-        if let Entry::Resumed { since_s, .. } = entry {
-            session.since_s = since_s;
+        if let Entry::Resumed { since_s, extra, .. } = &mut entry {
+            session.since_s = *since_s;
+            session.extra = extra.take();
         }
         let rhythm = session.rhythm();
         let Some(connection) = self.tracker.get_mut(conn) else { return Next::Ended };
@@ -111,9 +126,9 @@ impl Gateway {
         }
         // Said after it was written down: should even this be too much, OFFLINE follows ONLINE.
         let token: &[u8] = if class.grace == Span::ZERO { &[] } else { &token };
-        let welcome = self.welcome((epoch, rhythm), entry, token, now);
+        let welcome = self.welcome((epoch, rhythm), is_new, token, now);
         let next = self.answer(conn, &welcome, now);
-        if next == Next::Listen && entry != Entry::New {
+        if next == Next::Listen && !is_new {
             self.on_up_resumed(epoch, conn, now);
         }
         next
@@ -159,7 +174,7 @@ impl Gateway {
     fn welcome<'a>(
         &mut self,
         session: (u64, Rhythm),
-        entry: Entry,
+        is_new: bool,
         token: &'a [u8],
         now: Moment,
     ) -> Message<'a> {
@@ -169,7 +184,7 @@ impl Gateway {
         Message::Welcome {
             version: *native::VERSIONS.end(),
             mode: self.config.mode,
-            resumed: entry != Entry::New,
+            resumed: !is_new,
             epoch,
             interval_ms,
             timeout_ms: rhythm.timeout.as_millis_u32(),
@@ -203,12 +218,13 @@ impl Gateway {
             self.tell_disconnected(owner, CloseReason::Replaced, now);
         }
         self.tracker.unname(owner);
-        let Some(connection) = self.tracker.get(owner) else { return Entry::New };
+        let Some(connection) = self.tracker.get_mut(owner) else { return Entry::New };
         let peer = connection.peer();
-        match &connection.state {
+        match &mut connection.state {
             State::Live(session) => {
                 let (epoch, since_s) = (session.epoch, session.since_s);
                 self.up.on_lost(epoch);
+                let extra = session.extra.take();
                 self.stats.count_ending(CloseReason::Replaced, peer);
                 let replaced = CloseReason::Replaced;
                 let goaway = Message::Goaway {
@@ -219,13 +235,14 @@ impl Gateway {
                     text: replaced.word(),
                 };
                 self.leave(owner, &goaway, WaitsFor::Peer, now);
-                Entry::Resumed { epoch, since_s, away: Span::ZERO }
+                Entry::Resumed { from: owner, epoch, since_s, away: Span::ZERO, extra }
             }
             State::Held(held) => {
                 let (epoch, since_s) = (held.session.epoch, held.session.since_s);
                 let away = now.since(held.lost_at);
+                let extra = held.session.extra.take();
                 self.release_held(owner);
-                Entry::Resumed { epoch, since_s, away }
+                Entry::Resumed { from: owner, epoch, since_s, away, extra }
             }
             State::Greeting { .. } | State::Leaving { .. } | State::Closing => Entry::New,
         }
@@ -301,10 +318,10 @@ impl Gateway {
     pub(crate) fn end_session(&mut self, conn: ConnId, reason: CloseReason, now: Moment) -> bool {
         let is_emptying = self.is_emptying();
         let Some(connection) = self.tracker.get_mut(conn) else { return false };
-        let State::Live(session) = &connection.state else { return false };
+        let partial_bytes = connection.partial_bytes();
+        let State::Live(session) = &mut connection.state else { return false };
         let silence = now.since(session.last_beat);
         let intervals = silence.as_nanos() / session.rhythm().interval.as_nanos().max(1);
-        let partial_bytes = connection.partial_bytes();
         let evidence = Evidence {
             beats_missed: u32::try_from(intervals).unwrap_or(u32::MAX),
             partial_bytes: u32::try_from(partial_bytes).unwrap_or(u32::MAX),
@@ -319,7 +336,10 @@ impl Gateway {
         let grace = session.grace(&self.config);
         if grace > Span::ZERO && reason.is_loss() && !is_emptying {
             let until = now + grace;
-            let session = session.clone();
+            let State::Live(session) = std::mem::replace(&mut connection.state, State::Closing)
+            else {
+                return false;
+            };
             let held = Held { session, reason, evidence, lost_at: now, socket: Socket::Closing };
             let epoch = held.session.epoch;
             connection.state = State::Held(Box::new(held));
@@ -328,12 +348,15 @@ impl Gateway {
             self.up.on_lost(epoch);
             connection.outbox.forget(&mut self.chunks);
             self.tracker.touch(conn, until);
+            self.on_lost(conn);
             self.hold(conn);
             return true;
         }
-        let (epoch, last_beat, remote) = (session.epoch, session.last_beat, connection.peer());
+        let (epoch, last_beat) = (session.epoch, session.last_beat);
+        let (extra, remote) = (session.extra.take(), connection.peer());
         self.up.on_over(epoch);
         let Some(client) = self.tracker.unname(conn) else { return false };
+        self.drop_extra(&client, extra);
         self.recent.on_offline(client.as_str(), reason, last_beat, now);
         let last_beat = self.time.clock(last_beat);
         let offline = Event::Offline { client, epoch, conn, remote, reason, last_beat, evidence };
@@ -343,14 +366,16 @@ impl Gateway {
 
     /// Writes off a session that was held: nobody came for it, or `instead` is the reason now.
     pub(crate) fn end_held(&mut self, conn: ConnId, instead: Option<CloseReason>, now: Moment) {
-        let Some(connection) = self.tracker.get(conn) else { return };
-        let State::Held(held) = &connection.state else { return };
+        let Some(connection) = self.tracker.get_mut(conn) else { return };
+        let State::Held(held) = &mut connection.state else { return };
+        let extra = held.session.extra.take();
         let reason = instead.unwrap_or(held.reason);
         let evidence = Evidence { held: now.since(held.lost_at), ..held.evidence };
         let (epoch, last_beat, remote) =
             (held.session.epoch, held.session.last_beat, connection.peer());
         self.up.on_over(epoch);
         if let Some(client) = self.tracker.unname(conn) {
+            self.drop_extra(&client, extra);
             self.recent.on_offline(client.as_str(), reason, last_beat, now);
             let last_beat = self.time.clock(last_beat);
             let offline =

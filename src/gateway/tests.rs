@@ -18,9 +18,12 @@ use crate::wire::message::{Before, Message, Reply as PingReply};
 use crate::wire::native::{self, Deframer, Inbound};
 
 mod answers;
+mod broadcast;
 mod drain;
 mod edges;
+mod groups;
 mod moves;
+mod push;
 mod sessions;
 mod strangers;
 mod transport;
@@ -146,8 +149,17 @@ impl Stage {
 
     /// A client comes back by a new connection, with the token it has and what it saw.
     fn come_back(&mut self, client_id: &str, resume: &[u8], before: Option<Before>) -> ConnId {
-        let conn = self.connect();
-        let hello = Message::Hello {
+        let hello = self.hello_again(client_id, resume, before);
+        self.come_back_with(&hello)
+    }
+
+    fn hello_again<'a>(
+        &self,
+        client_id: &'a str,
+        resume: &'a [u8],
+        before: Option<Before>,
+    ) -> Message<'a> {
+        Message::Hello {
             wanted_interval_ms: 0,
             client_id,
             class: "",
@@ -155,8 +167,12 @@ impl Stage {
             resume,
             last_seq: 0,
             before,
-        };
-        self.say_hello(conn, &hello);
+        }
+    }
+
+    fn come_back_with(&mut self, hello: &Message<'_>) -> ConnId {
+        let conn = self.connect();
+        self.say_hello(conn, hello);
         conn
     }
 

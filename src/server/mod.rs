@@ -232,7 +232,8 @@ impl Server {
 
     /// Questions are heeded even when there is no room for their answers, which wait then.
     fn take_questions(&mut self, now: Moment) {
-        for _ in 0..limits::TURN_COMMANDS_MAX {
+        let mut weight = 0;
+        while weight < limits::TURN_COMMANDS_MAX {
             if self.replies.len() >= limits::COMMAND_QUEUE_MAX {
                 break;
             }
@@ -241,6 +242,7 @@ impl Server {
             if matches!(command, Command::Drain(_)) {
                 self.report_due = Moment::ZERO;
             }
+            weight += command.weight();
             let reply = self.gateway.on_command(command, now);
             self.replies.push_back(News::Reply { ticket, reply });
         }

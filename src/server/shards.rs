@@ -13,6 +13,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 
 use crate::base::config::{GatewayConfig, Shard};
+use crate::base::ids::ClientId;
 use crate::base::limits;
 use crate::base::time::Span;
 use crate::gateway::{Command, Kick, Stats, owner};
@@ -229,12 +230,23 @@ impl Switchboard {
     pub fn ask(&mut self, command: Command) -> Result<Ticket, Busy> {
         let count = self.askers.len();
         let (index, command) = match command {
-            Command::Drain(_) | Command::Rebalance(_) | Command::Stats => {
-                return self.ask_all(&command);
+            Command::Drain(_)
+            | Command::Rebalance(_)
+            | Command::Stats
+            | Command::Groups { .. }
+            | Command::Broadcast(_)
+            | Command::BroadcastStatus { .. } => return self.ask_all(&command),
+            Command::Push(ref push) => {
+                (push.clients.first().map_or(0, |client| self.owner_of(client)), command)
+            }
+            Command::Outcomes { ref of } => {
+                (of.first().map_or(0, |taken| self.owner_of(&taken.client)), command)
             }
             Command::Kick(Kick { ref client, .. })
             | Command::SetRhythm { ref client, .. }
-            | Command::Session { ref client } => {
+            | Command::Session { ref client }
+            | Command::Join { ref client, .. }
+            | Command::Leave { ref client, .. } => {
                 (usize::from(owner(self.shard, client.as_str())), command)
             }
             Command::Sessions { from_slot, limit, filter } => {
@@ -248,6 +260,12 @@ impl Switchboard {
         };
         let ticket = self.askers[index].ask(command)?;
         Ok(ticket_outside(ticket, index, count))
+    }
+
+    /// Which shard a client belongs to. What is asked about several clients at once is about those
+    /// of one shard.
+    pub fn owner_of(&self, client: &ClientId) -> usize {
+        usize::from(owner(self.shard, client.as_str()))
     }
 
     /// Which shard a slot is in, and which one it is there.

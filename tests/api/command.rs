@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::gate::{Caller, Heard as Word};
 use crate::http::start;
 
-fn ctl(admin: SocketAddr, words: &[&str]) -> Output {
+pub(crate) fn ctl(admin: SocketAddr, words: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_heartwheel"))
         .args(["ctl", "--admin", &admin.to_string()])
         .args(words)
@@ -17,13 +17,13 @@ fn ctl(admin: SocketAddr, words: &[&str]) -> Output {
         .expect("the binary starts")
 }
 
-fn said(admin: SocketAddr, words: &[&str]) -> String {
+pub(crate) fn said(admin: SocketAddr, words: &[&str]) -> String {
     let output = ctl(admin, words);
     assert!(output.status.success(), "{words:?}: {output:?}");
     String::from_utf8(output.stdout).expect("text")
 }
 
-fn refused(admin: SocketAddr, words: &[&str]) -> String {
+pub(crate) fn refused(admin: SocketAddr, words: &[&str]) -> String {
     let output = ctl(admin, words);
     assert_eq!(output.status.code(), Some(1), "{words:?}: {output:?}");
     let line = String::from_utf8(output.stderr).expect("text");

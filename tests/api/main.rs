@@ -11,6 +11,7 @@ mod leave;
 mod messages;
 mod pages;
 mod past;
+mod push;
 mod shards;
 mod strain;
 mod top;

@@ -12,6 +12,7 @@
 
 mod clients;
 mod faults;
+mod inbox;
 mod kernel;
 mod leave;
 mod ledger;

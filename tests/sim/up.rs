@@ -177,7 +177,7 @@ impl World {
         let mut preface = Vec::new();
         native::encode_preface(VERSIONS, &mut preface);
         let hello = Hello { device, class: "", wish_ms: 0, resumes: None, before: None };
-        let bytes = hello_bytes(&hello, &[]);
+        let bytes = hello_bytes(&hello, &[], 0);
         let ends = [(preface.len(), Label::Preface), (preface.len() + bytes.len(), Label::Beat)];
         self.kernel.arrive(link, &[preface, bytes].concat(), &ends, self.now);
         let end_at = self.now + span_upto(&mut self.rng, self.config.rhythm.timeout.times(5));

@@ -25,6 +25,9 @@ use crate::oracle::Oracle;
 use crate::script::{Label, Step, client_id};
 use crate::tally::Tally;
 use crate::trial::{Bounds, tell_begin, tell_turn};
+use crate::world::mail::Pushes;
+
+mod mail;
 
 /// More turns than this without the clock moving on: the gateway is busy with nothing.
 const IDLE_TURNS_MAX: u32 = 200;
@@ -61,8 +64,12 @@ enum Happening {
     Leave { link: usize },
     /// TCP gives the link up.
     GiveUp { link: usize },
+    /// It acknowledges what it heard.
+    Ack { link: usize, seq: u32 },
     /// An operator ends somebody's session.
     Kick,
+    /// A backend pushes.
+    Push,
     /// Something befalls many at once.
     Disaster { fault: Fault },
 }
@@ -100,6 +107,7 @@ struct World {
     idle_turns: u32,
     /// Commands that the loop has not taken yet.
     kicks_waiting: u32,
+    pushes: Pushes,
     accept_failed_at: Option<Moment>,
     /// Whether the gateway always had the time that it gives itself.
     patience: Patience,
@@ -146,6 +154,7 @@ fn config(rng: &mut Rng) -> GatewayConfig {
     let mut classes = vec![("kept".to_owned(), kept), ("strict".to_owned(), strict)];
     classes.truncate(rng.usize(0..3));
     GatewayConfig {
+        queue: mail::queue(rng, rhythm),
         rhythm,
         grace,
         duplicate,
@@ -211,6 +220,7 @@ impl World {
             turns: 0,
             idle_turns: 0,
             kicks_waiting: 0,
+            pushes: Pushes::default(),
             accept_failed_at: None,
             patience: if is_patient { Patience::Kept } else { Patience::Slept },
             stands_still: !is_patient,
@@ -220,6 +230,7 @@ impl World {
             config,
             rng: stream(bounds.seed, TURNS, bounds.course),
         };
+        world.clients.inboxes.is_roomy = mail::is_roomy(world.config.queue);
         world.trace(|| format!("{:?}\n{:?}", world.config, world.kernel.shop.faults.all()));
         world.hand_ops_over();
         world.read_ledger(now);
@@ -243,6 +254,7 @@ impl World {
                 self.plan(at, Happening::Disaster { fault });
             }
         }
+        self.plan_pushes();
         self.plan_strokes();
         if self.devices.len() > 100 {
             self.tally.note("find", "more than a hundred clients", 1);
@@ -303,6 +315,7 @@ impl World {
         for _ in 0..std::mem::take(&mut self.kicks_waiting) {
             self.kick();
         }
+        self.push_what_waits();
         self.hand_ops_over();
         self.let_clients_hear();
     }
@@ -561,7 +574,8 @@ impl World {
                 return;
             }
             self.agenda.pop();
-            let is_dark = at < self.dark_until && happening != Happening::Kick;
+            let is_dark =
+                at < self.dark_until && !matches!(happening, Happening::Kick | Happening::Push);
             if is_dark {
                 self.plan(self.dark_until, happening);
             } else {
@@ -594,11 +608,17 @@ impl World {
                     self.kernel.arrive(link, &pong, &[(pong.len(), Label::Beat)], at);
                 }
             }
+            Happening::Ack { link, seq } => {
+                if let Some(ack) = self.clients.ack(link, seq) {
+                    self.kernel.arrive(link, &ack, &[(ack.len(), Label::Beat)], at);
+                }
+            }
             Happening::Leave { link } => self.kernel.touch(link, |wire| wire.finish()),
             Happening::GiveUp { link } => {
                 self.kernel.touch(link, |wire| wire.break_with(IoFault::TimedOut));
             }
             Happening::Kick => self.kicks_waiting += 1,
+            Happening::Push => self.pushes.waiting += 1,
             Happening::Disaster { fault } => self.befall(fault, at),
         }
     }
@@ -670,6 +690,9 @@ impl World {
             let answers = self.clients.hear(link, &bytes, self.now);
             for wait in answers.pongs {
                 self.plan(self.now + wait, Happening::Answer { link });
+            }
+            for (seq, wait) in answers.acks {
+                self.plan(self.now + wait, Happening::Ack { link, seq });
             }
             if let Some(wait) = answers.leaves {
                 self.plan(self.now + wait, Happening::Leave { link });
@@ -747,6 +770,7 @@ impl World {
         assert_eq!(stats.resumed, self.oracle.resumed, "a return was not counted");
         assert_eq!(stats.returned, self.oracle.returned, "a return after a verdict");
         assert_eq!(stats.false_offline, self.oracle.false_offline, "a wrong verdict");
+        self.sum_up_mail();
         assert_eq!(stats.held, 0, "a session is held for nobody");
         self.kernel.check_empty();
         self.oracle.check_empty();

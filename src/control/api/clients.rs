@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::config::{ClassId, GatewayConfig, Rhythm};
 use crate::base::event::CloseReason;
-use crate::base::ids::ClientId;
+use crate::base::ids::{ClientId, GroupName};
 use crate::base::limits;
 use crate::base::time::{Moment, Span, WallAnchor};
 use crate::control::api::problem::{Kind, Problem};
@@ -32,6 +32,7 @@ struct Client {
     silence_ms: u64,
     outbox_bytes: usize,
     partial_bytes: usize,
+    groups: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -65,6 +66,7 @@ impl Client {
             silence_ms: now.since(view.last_beat).as_millis(),
             outbox_bytes: view.outbox_bytes,
             partial_bytes: view.partial_bytes,
+            groups: view.groups.iter().map(ToString::to_string).collect(),
         }
     }
 }
@@ -75,6 +77,7 @@ pub(crate) async fn list(asked: Asked) -> Answer {
     let filter = Filter {
         prefix: asked.parameter("prefix").unwrap_or_default().into(),
         class: asked.parameter("class").map(|name| class(&asked.api.gateway, name)).transpose()?,
+        group: asked.parameter("group").map(group).transpose()?,
     };
     let boot = asked.api.identity.boot;
     let mut next = Some(match asked.parameter("cursor") {
@@ -108,7 +111,7 @@ pub(crate) async fn list(asked: Asked) -> Answer {
     json(StatusCode::OK, &ClientPage { clients, next })
 }
 
-fn limit(text: Option<&str>) -> Result<usize, Problem> {
+pub(crate) fn limit(text: Option<&str>) -> Result<usize, Problem> {
     let Some(text) = text else { return Ok(limits::LIST_CLIENTS_DEFAULT) };
     let limit = text.parse().ok().filter(|limit| (1..=limits::LIST_CLIENTS_MAX).contains(limit));
     limit.ok_or_else(|| {
@@ -123,6 +126,11 @@ fn class(gateway: &GatewayConfig, name: &str) -> Result<ClassId, Problem> {
     }
     let names: Vec<_> = gateway.class_names().collect();
     Err(Problem::bad(format!("class {name:?}: expected one of {}", names.join(", "))))
+}
+
+/// The name of a group.
+pub(crate) fn group(name: &str) -> Result<GroupName, Problem> {
+    GroupName::new(name).map_err(|error| Problem::bad(format!("group {name:?}: {error}")))
 }
 
 /// A place in the table of connections, for whoever asks for the next page. It means nothing on
@@ -208,23 +216,41 @@ fn client(asked: &Asked) -> Result<ClientId, Problem> {
 
 /// What the loop answered to a command about one client.
 fn answer(reply: Reply, asked: &Asked) -> Answer {
+    answer_about(asked.client(), reply)
+}
+
+/// What the loop answered to a command about this client.
+pub(crate) fn answer_about(client: &str, reply: Reply) -> Answer {
     let problem = match reply {
         Reply::Done => return json(StatusCode::OK, &Done { done: true }),
-        Reply::NoSuchClient => Problem::no_such_client(asked.client()),
+        Reply::NoSuchClient => Problem::no_such_client(client),
         Reply::OtherSession => {
-            let detail = format!("{:?} is online with another epoch", asked.client());
+            let detail = format!("{:?} is online with another epoch", client);
             Problem::new(Kind::OtherSession, detail)
         }
         Reply::NotConnected => {
-            let detail = format!("the session of {:?} is held", asked.client());
+            let detail = format!("the session of {:?} is held", client);
             Problem::new(Kind::NotConnected, detail)
         }
         Reply::OutOfBounds { shortest, longest } => {
             let detail = format!("interval: expected {shortest} to {longest}");
             Problem::new(Kind::OutOfBounds, detail)
         }
+        Reply::GroupsFull => {
+            let detail = format!("{client:?} cannot be in a further group");
+            Problem::new(Kind::GroupsFull, detail)
+        }
+        Reply::TooLong { payload_bytes_max } => {
+            let most = usize::from(payload_bytes_max) - 5;
+            let detail = format!("topic and content: expected at most {most} bytes together");
+            Problem::new(Kind::OutOfBounds, detail)
+        }
         Reply::Draining
         | Reply::Stats(_)
+        | Reply::Groups(_)
+        | Reply::Pushed(_)
+        | Reply::Outcomes(_)
+        | Reply::Broadcast(_)
         | Reply::Session(_)
         | Reply::Sessions { .. }
         | Reply::Clients { .. } => unexpected(),

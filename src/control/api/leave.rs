@@ -100,6 +100,12 @@ pub(crate) async fn rebalance(asked: Asked) -> Answer {
         | Reply::OutOfBounds { .. }
         | Reply::Session(_)
         | Reply::Sessions { .. }
+        | Reply::GroupsFull
+        | Reply::Groups(_)
+        | Reply::TooLong { .. }
+        | Reply::Pushed(_)
+        | Reply::Outcomes(_)
+        | Reply::Broadcast(_)
         | Reply::Stats(_)
         | Reply::Clients { .. } => Err(unexpected()),
     }

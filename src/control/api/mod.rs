@@ -1,14 +1,16 @@
 //! The admin API: requests in, commands to the loop, answers out as JSON.
 //!
 //! Every path is one row of `routes`; the router, the OpenAPI document and the tests read that
-//! table. Pushing, groups and a dashboard are further rows and further files beside `clients`.
+//! table. A dashboard is a further row and a further file beside `clients`.
 
 pub(crate) mod clients;
+pub(crate) mod groups;
 pub(crate) mod leave;
 pub(crate) mod node;
 pub(crate) mod openapi;
 pub(crate) mod past;
 pub(crate) mod problem;
+pub(crate) mod push;
 pub(crate) mod routes;
 pub(crate) mod snapshot;
 pub(crate) mod webhooks;
@@ -29,7 +31,7 @@ use futures_core::Stream;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Mutex, Semaphore, mpsc};
 use tokio::time::timeout;
 
 use crate::base::config::GatewayConfig;
@@ -62,6 +64,8 @@ pub struct Api {
     pub webhooks: Option<Webhooks>,
     /// Places for those who follow a feed.
     pub(crate) followers: Arc<Semaphore>,
+    /// The number of the latest broadcast, and the place of whoever begins one.
+    pub(crate) broadcasts: Arc<Mutex<u64>>,
     /// The place for whoever takes a snapshot: each costs memory for every client.
     pub(crate) snapshots: Arc<Semaphore>,
 }
@@ -94,6 +98,7 @@ impl Api {
             journal,
             webhooks: None,
             followers: Arc::new(Semaphore::new(limits::FEED_FOLLOWERS_MAX)),
+            broadcasts: Arc::default(),
             snapshots: Arc::new(Semaphore::new(1)),
         }
     }
@@ -154,6 +159,8 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
         let filter = match route.verb {
             Verb::Get => MethodFilter::GET,
             Verb::Post => MethodFilter::POST,
+            Verb::Put => MethodFilter::PUT,
+            Verb::Delete => MethodFilter::DELETE,
         };
         let handler = move |state, path, request| serve(route, state, path, request);
         router = router.route(route.path, on(filter, handler));

@@ -54,6 +54,16 @@ struct StatsBody<'a> {
     false_offline: u64,
     stalls: u64,
     stalled_ms: u64,
+    pushed: u64,
+    delivered: u64,
+    acked: u64,
+    ack_missed: u64,
+    expired: u64,
+    dropped_oldest: u64,
+    dropped_newest: u64,
+    orphaned: u64,
+    queue_bytes: usize,
+    broadcasts_running: usize,
     /// Connections ended, by reason; those that never happened are left out.
     ended: Map<String, Value>,
 }
@@ -101,6 +111,16 @@ impl<'a> StatsBody<'a> {
             false_offline: stats.false_offline,
             stalls: stats.stalls,
             stalled_ms: stats.stalled.as_millis(),
+            pushed: stats.mail.pushed,
+            delivered: stats.mail.delivered,
+            acked: stats.mail.acked,
+            ack_missed: stats.mail.ack_missed,
+            expired: stats.mail.expired,
+            dropped_oldest: stats.mail.dropped_oldest,
+            dropped_newest: stats.mail.dropped_newest,
+            orphaned: stats.mail.orphaned,
+            queue_bytes: stats.mail.queue_bytes,
+            broadcasts_running: stats.mail.broadcasts_running,
             ended: ended.map(|reason| (reason.word().into(), stats.ended(reason).into())).collect(),
         }
     }

@@ -8,7 +8,7 @@ use crate::control::api::problem::{Kind, TYPE_PREFIX};
 use crate::control::api::routes::{
     Access, PROBLEMS_ANYWHERE, PROBLEMS_ASKING, PROBLEMS_GUARDED, ROUTES, Route, Verb,
 };
-use crate::control::api::{Answer, Asked, json as answer};
+use crate::control::api::{Answer, Asked, json as answer, push};
 
 /// `GET /openapi.json`
 pub(crate) async fn serve(_asked: Asked) -> Answer {
@@ -22,6 +22,8 @@ fn document() -> Value {
         let verb = match route.verb {
             Verb::Get => "get",
             Verb::Post => "post",
+            Verb::Put => "put",
+            Verb::Delete => "delete",
         };
         path[verb] = operation(route);
     }
@@ -106,13 +108,14 @@ fn problems_by_status(route: &Route) -> Vec<(String, Vec<Kind>)> {
     by_status
 }
 
-fn reference(name: &str) -> Value {
+pub(crate) fn reference(name: &str) -> Value {
     json!({ "$ref": format!("#/components/schemas/{name}") })
 }
 
 fn schemas() -> Value {
     let mut all = answer_schemas();
-    for (name, schema) in body_schemas().into_iter().chain(webhook_schemas()) {
+    let schemas = body_schemas().into_iter().chain(webhook_schemas()).chain(push::schemas());
+    for (name, schema) in schemas {
         all[name] = schema;
     }
     all
@@ -194,6 +197,8 @@ fn answer_schemas() -> Value {
     ];
     let mut client = object(PRESENT.into_iter().chain(client));
     client["properties"]["state"]["enum"] = json!(["live", "suspect", "held"]);
+    client["properties"]["groups"] = json!({ "type": "array", "items": { "type": "string" } });
+    client["required"].as_array_mut().expect("made above").push("groups".into());
     json!({
         "Problem": {
             "type": "object",
@@ -302,7 +307,7 @@ fn draining() -> Value {
 }
 
 /// An object that has all of these.
-fn object(fields: impl IntoIterator<Item = (&'static str, &'static str)>) -> Value {
+pub(crate) fn object(fields: impl IntoIterator<Item = (&'static str, &'static str)>) -> Value {
     let (mut properties, mut required) = (Map::new(), Vec::new());
     for (name, kind) in fields {
         properties.insert(name.to_owned(), json!({ "type": kind }));

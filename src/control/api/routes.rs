@@ -4,7 +4,9 @@ use std::future::Future;
 use std::pin::Pin;
 
 use crate::control::api::problem::Kind;
-use crate::control::api::{Answer, Asked, clients, leave, node, openapi, past, snapshot, webhooks};
+use crate::control::api::{
+    Answer, Asked, clients, groups, leave, node, openapi, past, push, snapshot, webhooks,
+};
 use crate::control::{dashboard, feed, messages, metrics};
 
 /// One path with one method.
@@ -31,6 +33,8 @@ type Running = Pin<Box<dyn Future<Output = Answer> + Send>>;
 pub(crate) enum Verb {
     Get,
     Post,
+    Put,
+    Delete,
 }
 
 /// Who may use it.
@@ -98,6 +102,7 @@ pub(crate) static ROUTES: &[Route] = &[
             parameter("limit", "integer", "Most clients on the page, 1 to 1000 (default: 100)"),
             parameter("prefix", "string", "Only client ids that begin with this"),
             parameter("class", "string", "Only clients of this class; empty: of none"),
+            parameter("group", "string", "Only clients in this group"),
         ],
         body: None,
         success: success(200, "ClientPage", "A page; the last one has no `next`"),
@@ -139,6 +144,105 @@ pub(crate) static ROUTES: &[Route] = &[
         success: success(200, "Done", "The client was told, and so was the ledger"),
         problems: &[Kind::BadRequest, Kind::NoSuchClient, Kind::NotConnected, Kind::OutOfBounds],
         run: |asked| Box::pin(clients::set_rhythm(asked)),
+    },
+    Route {
+        verb: Verb::Post,
+        path: "/v1/clients/{id}/push",
+        id: "pushToClient",
+        about: "Send a message to one client, and say what became of it",
+        access: Access::Guarded,
+        query: &[],
+        body: Some("Push"),
+        success: success(200, "Pushed", "What became of it by now"),
+        problems: &[Kind::BadRequest, Kind::OtherSession, Kind::OutOfBounds],
+        run: |asked| Box::pin(push::one(asked)),
+    },
+    Route {
+        verb: Verb::Post,
+        path: "/v1/push",
+        id: "pushToClients",
+        about: "Send a message to several clients, and say of each what became of it",
+        access: Access::Guarded,
+        query: &[],
+        body: Some("PushMany"),
+        success: success(200, "PushedMany", "What became of it by now, in their order"),
+        problems: &[Kind::BadRequest, Kind::OutOfBounds],
+        run: |asked| Box::pin(push::many(asked)),
+    },
+    Route {
+        verb: Verb::Get,
+        path: "/v1/groups",
+        id: "listGroups",
+        about: "The groups that have somebody in them, by name, page by page",
+        access: Access::Guarded,
+        query: &[
+            parameter("after", "string", "Where to go on: `next` of the page before"),
+            parameter("limit", "integer", "Most groups on the page, 1 to 1000 (default: 100)"),
+        ],
+        body: None,
+        success: success(200, "GroupPage", "A page; the last one has no `next`"),
+        problems: &[Kind::BadRequest],
+        run: |asked| Box::pin(groups::list(asked)),
+    },
+    Route {
+        verb: Verb::Put,
+        path: "/v1/groups/{group}/clients/{id}",
+        id: "joinGroup",
+        about: "Put a client into a group, for as long as its session lasts",
+        access: Access::Guarded,
+        query: &[],
+        body: None,
+        success: success(200, "Done", "It is in there"),
+        problems: &[Kind::BadRequest, Kind::NoSuchClient, Kind::GroupsFull],
+        run: |asked| Box::pin(groups::join(asked)),
+    },
+    Route {
+        verb: Verb::Delete,
+        path: "/v1/groups/{group}/clients/{id}",
+        id: "leaveGroup",
+        about: "Take a client out of a group",
+        access: Access::Guarded,
+        query: &[],
+        body: None,
+        success: success(200, "Done", "It is not in there"),
+        problems: &[Kind::BadRequest, Kind::NoSuchClient],
+        run: |asked| Box::pin(groups::leave(asked)),
+    },
+    Route {
+        verb: Verb::Post,
+        path: "/v1/groups/{group}/push",
+        id: "pushToGroup",
+        about: "Send a message to everybody in a group, some in each turn of the loop",
+        access: Access::Guarded,
+        query: &[],
+        body: Some("Broadcast"),
+        success: success(202, "BroadcastStatus", "It has begun"),
+        problems: &[Kind::BadRequest, Kind::OutOfBounds, Kind::TooMany],
+        run: |asked| Box::pin(push::to_group(asked)),
+    },
+    Route {
+        verb: Verb::Post,
+        path: "/v1/broadcast",
+        id: "broadcast",
+        about: "Send a message to everybody, some in each turn of the loop",
+        access: Access::Guarded,
+        query: &[],
+        body: Some("Broadcast"),
+        success: success(202, "BroadcastStatus", "It has begun"),
+        problems: &[Kind::BadRequest, Kind::OutOfBounds, Kind::TooMany],
+        run: |asked| Box::pin(push::to_all(asked)),
+    },
+    Route {
+        verb: Verb::Get,
+        path: "/v1/broadcasts/{id}",
+        id: "showBroadcast",
+        about: "How a message to a group or to everybody goes",
+        access: Access::Guarded,
+        query: &[],
+        body: None,
+        success: success(200, "BroadcastStatus", "How far it is"),
+        problems: &[Kind::NoSuchBroadcast],
+        run: |asked| Box::pin(push::status(asked)),
     },
     Route {
         verb: Verb::Post,
