@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 
 use crate::base::ids::{ClientId, ConnId};
 use crate::base::io::TcpFacts;
-use crate::base::time::{Moment, Span};
+use crate::base::pulse::Pulse;
+use crate::base::time::{Millis, Moment, Span};
 
 /// Why a connection or a session ended: one number and one word for the wire, the event, the log,
 /// the metric's label and the API.
@@ -340,8 +341,14 @@ pub struct Evidence {
     pub partial_bytes: u32,
     /// How long the loop stood still between the last beat and the end.
     pub stalled: Span,
+    /// After how much silence it would have been judged dead.
+    pub timeout: Millis,
+    /// How it beat before.
+    pub pulse: Pulse,
     /// Whether it was asked before it was judged.
     pub probe: Probe,
+    /// How long before the end of its connection that was; zero where it was not asked.
+    pub probe_ago: Millis,
     /// What TCP knew at the last look.
     pub tcp: Option<TcpFacts>,
     /// For how long the session was held after its connection was lost, in case the client comes

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use crate::base::config::{ClassId, Rhythm};
 use crate::base::event::CloseReason;
 use crate::base::ids::{ClientId, ConnId};
+use crate::base::io::TcpFacts;
+use crate::base::pulse::Pulse;
 use crate::base::time::{Moment, Span};
 use crate::gateway::lateness::Lateness;
 
@@ -30,6 +32,12 @@ pub enum Command {
     Stats,
     /// What is known of one client.
     Session {
+        /// Of whom.
+        client: ClientId,
+    },
+    /// What is known of one client; and TCP is asked for the way to it, if it is live and nothing
+    /// is under way: what it says is part of what is known a turn or two later.
+    Measure {
         /// Of whom.
         client: ClientId,
     },
@@ -153,6 +161,14 @@ pub struct SessionView {
     pub since: Moment,
     /// When something complete was last heard from it.
     pub last_beat: Moment,
+    /// How it beat so far.
+    pub pulse: Pulse,
+    /// After how much silence it is sent a PING, if at all.
+    pub ping_after: Option<Span>,
+    /// How long its latest answer to a PING of ours took, if there was one.
+    pub answered_in: Option<Span>,
+    /// What TCP said of the connection when it was asked just now.
+    pub tcp: Option<TcpFacts>,
     /// For how long the session is held when its connection is lost.
     pub grace: Span,
     /// Bytes that wait to be sent to it, or are on their way.

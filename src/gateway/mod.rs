@@ -27,6 +27,7 @@ mod events;
 mod farewell;
 mod lateness;
 mod lived;
+mod measure;
 mod moves;
 mod peer;
 mod recent;
@@ -54,6 +55,7 @@ use crate::gateway::connection::{ChunkPool, Connection, Look, Receive, Socket, S
 use crate::gateway::events::Ledger;
 use crate::gateway::farewell::Word;
 use crate::gateway::lived::LivedTime;
+use crate::gateway::measure::Measures;
 use crate::gateway::recent::RecentClients;
 use crate::gateway::sessions::HeldSessions;
 use crate::gateway::transport::TransportQueue;
@@ -96,6 +98,7 @@ pub struct Gateway {
     awaits_send: bool,
     /// What TCP said of the connection that is being judged.
     tcp_seen: Option<TcpFacts>,
+    measures: Measures,
     epoch_next: u64,
     jitter: fastrand::Rng,
     stats: Stats,
@@ -150,6 +153,7 @@ impl Gateway {
             turn: 1,
             awaits_send: false,
             tcp_seen: None,
+            measures: Measures::default(),
             epoch_next: config.epoch_first + u64::from(config.shard.index),
             jitter: fastrand::Rng::with_seed(config.seed),
             stats: Stats::default(),
@@ -209,6 +213,7 @@ impl Gateway {
             Command::Kick(kick) => self.kick(&kick, now),
             Command::SetRhythm { client, rhythm } => self.set_rhythm(client, rhythm, now),
             Command::Session { client } => self.session(&client),
+            Command::Measure { client } => self.measure(&client, now),
             Command::Sessions { from_slot, limit, filter } => {
                 self.sessions(from_slot, limit, &filter)
             }
@@ -313,6 +318,7 @@ impl Gateway {
         let room = self.capacity() - self.tracker.len();
         assert!(self.accepting.outstanding as usize <= room, "every accept has a slot waiting");
         assert!(self.departures.len() <= self.moves);
+        assert!(self.measures.len() <= limits::MEASURES_MAX);
         assert!(self.moves <= limits::MOVES_MAX);
         let (mut live, mut held) = (0, 0);
         for slot in 0..self.tracker.slots_end() {

@@ -92,8 +92,7 @@ impl Gateway {
             }
             State::Live(session) => {
                 session.on_heard(now);
-                if session.watch != Watch::Calm {
-                    session.watch = Watch::Calm;
+                if session.watch != Watch::Calm && session.on_answered(now) {
                     self.stats.pings_answered += 1;
                     if !self.config.mode.server_pings() {
                         self.tell_rescued(conn, Rescue::Heard, now);

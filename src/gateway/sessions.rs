@@ -7,7 +7,8 @@ use crate::base::event::{CloseReason, Event, Evidence, Probe};
 use crate::base::ids::{ClientId, ConnId};
 use crate::base::io::Op;
 use crate::base::limits;
-use crate::base::time::{Moment, Span};
+use crate::base::pulse::Pulse;
+use crate::base::time::{Millis, Moment, Span};
 use crate::gateway::Gateway;
 use crate::gateway::connection::{
     Connection, Held, Receive, Session, Socket, State, WaitsFor, Watch,
@@ -33,7 +34,20 @@ pub(crate) struct Wish<'a> {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Entry {
     New,
-    Resumed { epoch: u64, since_s: u32, away: Span },
+    Resumed { epoch: u64, since_s: u32, away: Span, past: Past },
+}
+
+/// How a session that goes on had beaten.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Past {
+    pulse: Pulse,
+    last_beat: Moment,
+}
+
+impl Past {
+    fn of(session: &Session) -> Self {
+        Self { pulse: session.pulse, last_beat: session.last_beat }
+    }
 }
 
 impl Gateway {
@@ -84,8 +98,10 @@ impl Gateway {
             self.epoch_next += u64::from(self.config.shard.count);
         }
         let mut session = Session::new(epoch, class_id, class, self.ping_after(class), now);
-        if let Entry::Resumed { since_s, .. } = entry {
+        if let Entry::Resumed { since_s, past, .. } = entry {
             session.since_s = since_s;
+            session.pulse = past.pulse;
+            session.pulse.note(now.since(past.last_beat));
         }
         let rhythm = session.rhythm();
         let Some(connection) = self.tracker.get_mut(conn) else { return Next::Ended };
@@ -204,6 +220,7 @@ impl Gateway {
         match &connection.state {
             State::Live(session) => {
                 let (epoch, since_s) = (session.epoch, session.since_s);
+                let past = Past::of(session);
                 self.stats.count_ending(CloseReason::Replaced, peer);
                 let replaced = CloseReason::Replaced;
                 let goaway = Message::Goaway {
@@ -214,13 +231,14 @@ impl Gateway {
                     text: replaced.word(),
                 };
                 self.leave(owner, &goaway, WaitsFor::Peer, now);
-                Entry::Resumed { epoch, since_s, away: Span::ZERO }
+                Entry::Resumed { epoch, since_s, away: Span::ZERO, past }
             }
             State::Held(held) => {
                 let (epoch, since_s) = (held.session.epoch, held.session.since_s);
                 let away = now.since(held.lost_at);
+                let past = Past::of(&held.session);
                 self.release_held(owner);
-                Entry::Resumed { epoch, since_s, away }
+                Entry::Resumed { epoch, since_s, away, past }
             }
             State::Greeting { .. } | State::Leaving { .. } | State::Closing => Entry::New,
         }
@@ -299,14 +317,18 @@ impl Gateway {
         let silence = now.since(session.last_beat);
         let intervals = silence.as_nanos() / session.rhythm().interval.as_nanos().max(1);
         let partial_bytes = connection.partial_bytes();
+        let (probe, probe_ago) = match session.watch {
+            Watch::Calm => (Probe::NotSent, Millis::default()),
+            Watch::Pinged { at } => (Probe::Unanswered, Millis::at_least(now.since(at))),
+        };
         let evidence = Evidence {
             beats_missed: u32::try_from(intervals).unwrap_or(u32::MAX),
             partial_bytes: u32::try_from(partial_bytes).unwrap_or(u32::MAX),
             stalled: self.time.stalled_since(session.last_beat),
-            probe: match session.watch {
-                Watch::Calm => Probe::NotSent,
-                Watch::Pinged { .. } => Probe::Unanswered,
-            },
+            timeout: Millis::at_least(session.rhythm().timeout),
+            pulse: session.pulse,
+            probe,
+            probe_ago,
             tcp: self.tcp_seen.take(),
             held: Span::ZERO,
         };

@@ -19,6 +19,7 @@ use crate::wire::native::{self, Deframer, Inbound};
 
 mod answers;
 mod edges;
+mod measure;
 mod moves;
 mod sessions;
 mod strangers;

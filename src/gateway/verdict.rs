@@ -5,7 +5,7 @@ use crate::base::ids::ConnId;
 use crate::base::io::{CloseHow, Found, Op, TcpFacts};
 use crate::base::limits;
 use crate::base::time::Moment;
-use crate::gateway::connection::{Look, State, WaitsFor};
+use crate::gateway::connection::{Look, Measure, State, WaitsFor};
 use crate::gateway::requests::PROBE;
 use crate::gateway::{Gateway, reason_of};
 
@@ -38,7 +38,9 @@ impl Gateway {
             State::Greeting { .. } | State::Live(_) => {
                 if connection.overdue(&self.config, now).is_some() {
                     connection.look = Look::UnderWay { since: now };
-                    self.ops.push(Op::Look { conn });
+                    if connection.measure == Measure::None {
+                        self.ops.push(Op::Look { conn });
+                    }
                     if !self.is_probed(conn) {
                         self.tell_suspect(conn, now);
                     }
@@ -93,6 +95,9 @@ impl Gateway {
         tcp: Option<TcpFacts>,
         now: Moment,
     ) {
+        if self.on_measured(conn, tcp, now) {
+            return;
+        }
         let Some(connection) = self.tracker.get_mut(conn) else {
             self.stats.stale += 1;
             return;

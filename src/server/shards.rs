@@ -232,7 +232,8 @@ impl Switchboard {
             Command::Drain { .. } | Command::Stats => return self.ask_all(&command),
             Command::Kick(Kick { ref client, .. })
             | Command::SetRhythm { ref client, .. }
-            | Command::Session { ref client } => {
+            | Command::Session { ref client }
+            | Command::Measure { ref client } => {
                 (usize::from(owner(self.shard, client.as_str())), command)
             }
             Command::Sessions { from_slot, limit, filter } => {

@@ -7,6 +7,7 @@ mod feed;
 #[allow(dead_code, reason = "shared with the tests of serve, which use more of it")]
 mod gate;
 mod http;
+mod one;
 mod pages;
 mod shards;
 mod strain;

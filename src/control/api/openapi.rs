@@ -169,8 +169,18 @@ fn answer_schemas() -> Value {
         ("silence_ms", "integer"),
         ("outbox_bytes", "integer"),
         ("partial_bytes", "integer"),
+        ("beats", "integer"),
+        ("longest_gap_ms", "integer"),
+        ("gaps_ms", "array"),
+        ("probe_after_ms", "integer"),
+        ("answer_us", "integer"),
+        ("rtt_us", "integer"),
     ];
     let mut client = object(PRESENT.into_iter().chain(client));
+    client["properties"]["gaps_ms"]["items"] = json!({ "type": "integer" });
+    for unknown_at_times in ["probe_after_ms", "answer_us", "rtt_us"] {
+        client["properties"][unknown_at_times]["type"] = json!(["integer", "null"]);
+    }
     client["properties"]["state"]["enum"] = json!(["live", "suspect", "held"]);
     json!({
         "Problem": {
