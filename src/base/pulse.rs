@@ -29,8 +29,8 @@ const fn span_of(bits: u32, log: u32) -> Span {
 }
 
 /// A length of time in one byte: in eight steps to the octave where it is long, and in steps of an
-/// eighth of 2 to the `log` nanoseconds where it is short. Zero: shorter than one such step. Lengths
-/// of more than 2 to the `log + 32` nanoseconds have none.
+/// eighth of 2 to the `log` nanoseconds where it is short. Zero: shorter than one such step.
+/// Lengths of more than 2 to the `log + 32` nanoseconds have none.
 const fn code_of(bits: u32, log: u32) -> u8 {
     (bits >> DROPPED_BITS).wrapping_sub(CODE_OF_ONE + 8 * log).to_le_bytes()[0]
 }

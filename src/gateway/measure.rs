@@ -1,7 +1,7 @@
 //! What TCP says of a connection that nobody suspects, for whoever asks.
 //!
-//! A measurement is a look like the last one, and no verdict ever rests on it: a deadline that passes
-//! meanwhile waits for a look of its own, which is asked for when the measurement is over.
+//! A measurement is a look like the last one, and no verdict ever rests on it: a deadline that
+//! passes meanwhile waits for a look of its own, which is asked for when the measurement is over.
 
 use std::collections::VecDeque;
 

@@ -156,10 +156,8 @@ const PRESENT: [(&str, &str); 6] = [
     ("timeout_ms", "integer"),
 ];
 
-/// What answers say.
-fn answer_schemas() -> Value {
-    let kinds: Vec<String> =
-        Kind::ALL.iter().map(|kind| format!("{TYPE_PREFIX}{}", kind.word())).collect();
+/// What is known of one client.
+fn client_schema() -> Value {
     let client = [
         ("state", "string"),
         ("class", "string"),
@@ -182,6 +180,13 @@ fn answer_schemas() -> Value {
         client["properties"][unknown_at_times]["type"] = json!(["integer", "null"]);
     }
     client["properties"]["state"]["enum"] = json!(["live", "suspect", "held"]);
+    client
+}
+
+/// What answers say.
+fn answer_schemas() -> Value {
+    let kinds: Vec<String> =
+        Kind::ALL.iter().map(|kind| format!("{TYPE_PREFIX}{}", kind.word())).collect();
     json!({
         "Problem": {
             "type": "object",
@@ -194,7 +199,7 @@ fn answer_schemas() -> Value {
             },
         },
         "Done": object([("done", "boolean")]),
-        "Client": client,
+        "Client": client_schema(),
         "Present": object(PRESENT),
         "ClientPage": {
             "type": "object",
