@@ -377,6 +377,18 @@ impl Probe {
 }
 
 impl Event {
+    /// Whom it is about, if it is about one client.
+    pub const fn client(&self) -> Option<&ClientId> {
+        match self {
+            Self::Online { client, .. }
+            | Self::Resumed { client, .. }
+            | Self::Contested { client, .. }
+            | Self::Rhythm { client, .. }
+            | Self::Offline { client, .. } => Some(client),
+            Self::Started { .. } | Self::Stalled { .. } | Self::Stopped => None,
+        }
+    }
+
     /// The word for it in the feed.
     pub const fn word(&self) -> &'static str {
         match self {

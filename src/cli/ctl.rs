@@ -10,6 +10,7 @@ use crate::cli::args::{
     CtlArgs, CtlClientsArgs, CtlCommand, CtlDrainArgs, CtlEventsArgs, CtlKickArgs, CtlRhythmArgs,
 };
 use crate::cli::error::CliError;
+use crate::cli::explain;
 use crate::control::auth;
 use crate::control::caller::{CallError, Caller};
 
@@ -33,6 +34,7 @@ pub fn run(args: &CtlArgs) -> Result<(), CliError> {
     match &args.command {
         CtlCommand::Clients(args) => desk.clients(args)?,
         CtlCommand::Show { client } => desk.show(&client_path(client, ""))?,
+        CtlCommand::Explain { client, limit } => desk.explain(client, *limit)?,
         CtlCommand::Kick(args) => desk.kick(args)?,
         CtlCommand::Rhythm(args) => desk.rhythm(args)?,
         CtlCommand::Events(args) => desk.events(args)?,
@@ -75,7 +77,7 @@ fn understood(bytes: &[u8]) -> Result<Value, CliError> {
 
 /// A text as a terminal can be shown it: whatever would steer it, or turn its direction, is
 /// escaped.
-fn shown(text: &str) -> String {
+pub(crate) fn shown(text: &str) -> String {
     let turns = ['\u{200e}'..='\u{200f}', '\u{2028}'..='\u{202e}', '\u{2066}'..='\u{2069}'];
     let steers = |c: char| c.is_control() || turns.iter().any(|turn| turn.contains(&c));
     let mut out = String::new();
@@ -88,7 +90,7 @@ fn shown(text: &str) -> String {
     out
 }
 
-fn shown_value(value: &Value) -> String {
+pub(crate) fn shown_value(value: &Value) -> String {
     match value {
         Value::String(text) => shown(text),
         Value::Null | Value::Bool(_) | Value::Number(_) => value.to_string(),
@@ -97,7 +99,7 @@ fn shown_value(value: &Value) -> String {
 }
 
 /// The time of the day, UTC.
-fn time_of_day(unix_ms: u64) -> String {
+pub(crate) fn time_of_day(unix_ms: u64) -> String {
     let ms = unix_ms % DAY_MS;
     let (hours, minutes, seconds) = (ms / 3_600_000, ms / 60_000 % 60, ms / 1_000 % 60);
     format!("{hours:02}:{minutes:02}:{seconds:02}.{:03}", ms % 1_000)
@@ -183,6 +185,41 @@ impl Desk<'_> {
             self.line(&format!("{name:<24} {}", shown_value(value)))?;
         }
         Ok(())
+    }
+
+    /// One client in words: as it is now, and what it did lately.
+    fn explain(&mut self, client: &str, limit: usize) -> Result<(), CliError> {
+        const NOT_FOUND: u16 = 404;
+        let here = match self.caller.get(&client_path(client, "")) {
+            Ok(answer) => Some(understood(&answer)?),
+            Err(CallError::Refused { status: NOT_FOUND, .. }) => None,
+            Err(error) => return Err(error.into()),
+        };
+        let history = client_path(client, &format!("/history?limit={limit}"));
+        let history = understood(&self.caller.get(&history)?)?;
+        let events = history["events"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let words: Vec<String> = match &here {
+            Some(here) => explain::client(here),
+            None if events.is_empty() => {
+                vec![format!("{} is not here, and nothing is known of it.", shown(client))]
+            }
+            None => vec![format!("{} is not here.", shown(client))],
+        };
+        let past: Vec<String> = events.iter().flat_map(explain::event).collect();
+        if self.form == Form::Json {
+            let all = json!({ "client": here, "history": history, "words": words, "past": past });
+            return self.line(&all.to_string());
+        }
+        words.iter().try_for_each(|line| self.line(line))?;
+        if !past.is_empty() {
+            let older = match history["complete"].as_bool() {
+                Some(true) => "",
+                Some(false) | None => ", the latest of more",
+            };
+            self.line("")?;
+            self.line(&format!("What it did (UTC{older}):"))?;
+        }
+        past.iter().try_for_each(|line| self.line(line))
     }
 
     fn tell(&mut self, path: &str, body: &Value) -> Result<(), CliError> {

@@ -171,6 +171,21 @@ impl LoopHandle {
         lock(&self.shared.events).after(seq, limit)
     }
 
+    /// The latest events of one client that are kept here, at most `limit`, in order; and whether
+    /// there were no others on this boot. Looks through all that is kept: a millisecond or so.
+    pub fn events_of(&self, client: &str, limit: usize) -> (Vec<Dated<Record>>, bool) {
+        let events = lock(&self.shared.events);
+        let own = |dated: &&Dated<Record>| {
+            dated.record.event.client().is_some_and(|own| own.as_str() == client)
+        };
+        let latest = events.kept.iter().rev().map(|(_, dated)| dated).filter(own);
+        let mut latest: Vec<Dated<Record>> = latest.take(limit + 1).cloned().collect();
+        let are_all = events.before == 0 && latest.len() <= limit;
+        latest.truncate(limit);
+        latest.reverse();
+        (latest, are_all)
+    }
+
     /// The number of the latest event that can be had here.
     pub fn last_seq(&self) -> u64 {
         lock(&self.shared.events).last()

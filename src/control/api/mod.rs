@@ -4,6 +4,7 @@
 //! table. Pushing, groups and a dashboard are further rows and further files beside `clients`.
 
 pub(crate) mod clients;
+pub(crate) mod history;
 pub(crate) mod node;
 pub(crate) mod openapi;
 pub(crate) mod problem;
@@ -54,6 +55,8 @@ pub struct Api {
     pub(crate) followers: Arc<Semaphore>,
     /// The place for whoever takes a snapshot: each costs memory for every client.
     pub(crate) snapshots: Arc<Semaphore>,
+    /// The place for whoever has the journal looked through for one client.
+    pub(crate) histories: Arc<Semaphore>,
 }
 
 /// The journal as the API sees it.
@@ -82,6 +85,7 @@ impl Api {
             journal,
             followers: Arc::new(Semaphore::new(limits::FEED_FOLLOWERS_MAX)),
             snapshots: Arc::new(Semaphore::new(1)),
+            histories: Arc::new(Semaphore::new(1)),
         }
     }
 }

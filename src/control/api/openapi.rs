@@ -183,6 +183,13 @@ fn client_schema() -> Value {
     client
 }
 
+fn history_schema() -> Value {
+    let mut history = object([("client", "string"), ("complete", "boolean"), ("events", "array")]);
+    history["properties"]["complete"]["description"] = json!("Nothing older is kept anywhere");
+    history["properties"]["events"]["items"] = json!({ "type": "object" });
+    history
+}
+
 /// What answers say.
 fn answer_schemas() -> Value {
     let kinds: Vec<String> =
@@ -200,6 +207,7 @@ fn answer_schemas() -> Value {
         },
         "Done": object([("done", "boolean")]),
         "Client": client_schema(),
+        "History": history_schema(),
         "Present": object(PRESENT),
         "ClientPage": {
             "type": "object",

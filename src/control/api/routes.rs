@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 use crate::control::api::problem::Kind;
-use crate::control::api::{Answer, Asked, clients, node, openapi, snapshot};
+use crate::control::api::{Answer, Asked, clients, history, node, openapi, snapshot};
 use crate::control::{feed, metrics};
 
 /// One path with one method.
@@ -112,6 +112,18 @@ pub(crate) static ROUTES: &[Route] = &[
         success: success(200, "Client", "The client"),
         problems: &[Kind::NoSuchClient],
         run: |asked| Box::pin(clients::show(asked)),
+    },
+    Route {
+        verb: Verb::Get,
+        path: "/v1/clients/{id}/history",
+        id: "showHistory",
+        about: "The latest events of one client, oldest first, whether it is here or not",
+        access: Access::Guarded,
+        query: &[parameter("limit", "integer", "Most events, 1 to 1000 (default: 20)")],
+        body: None,
+        success: success(200, "History", "Its events, as in the feed"),
+        problems: &[Kind::BadRequest, Kind::Busy, Kind::Machine],
+        run: |asked| Box::pin(history::show(asked)),
     },
     Route {
         verb: Verb::Post,
