@@ -18,6 +18,7 @@ use crate::os::clock::Clock;
 use crate::os::driver::DriverStats;
 use crate::server::mailbox::{Busy, Ticket};
 use crate::server::shards::Switchboard;
+use crate::server::turns::LoopStats;
 
 /// Asks the loop and hears of it, from any task or thread. Clones are the same handle.
 #[derive(Clone)]
@@ -58,6 +59,8 @@ pub struct Report {
     pub heard_at: Moment,
     /// What the gateway counts.
     pub stats: Stats,
+    /// What the loops count, all together.
+    pub turns: LoopStats,
     /// What the drivers count, all together.
     pub driver: DriverStats,
     /// How many loops there are.
@@ -385,6 +388,7 @@ mod tests {
         teller.report(Report {
             heard_at: Moment::ZERO,
             stats: Stats::default(),
+            turns: LoopStats::default(),
             driver: DriverStats::default(),
             shards: 1,
         });

@@ -21,6 +21,7 @@
 //! ```
 
 mod answers;
+mod classes;
 mod command;
 mod connection;
 mod events;
@@ -51,6 +52,7 @@ use crate::base::io::{
 use crate::base::limits;
 use crate::base::time::{Moment, Span, WallAnchor};
 use crate::gateway::answers::session_of;
+use crate::gateway::classes::Classes;
 use crate::gateway::connection::{ChunkPool, Connection, Look, Receive, Socket, State, WaitsFor};
 use crate::gateway::events::Ledger;
 use crate::gateway::farewell::Word;
@@ -61,6 +63,7 @@ use crate::gateway::sessions::HeldSessions;
 use crate::gateway::transport::TransportQueue;
 use crate::tracker::{Progress, Tracker, TrackerConfig};
 
+pub use crate::gateway::classes::ClassCounts;
 pub use crate::gateway::command::{
     Command, Endings, Filter, Kick, Mood, Presence, Reply, SessionView, Stats,
 };
@@ -79,6 +82,7 @@ pub struct Gateway {
     transport: Option<TransportQueue>,
     recent: RecentClients,
     held: HeldSessions,
+    classes: Classes,
     chunks: ChunkPool,
     ops: Vec<Op>,
     /// About to be moved: said to the kernel when operations are taken next.
@@ -141,6 +145,7 @@ impl Gateway {
             },
             recent: RecentClients::new(config.hash_key),
             held: HeldSessions::default(),
+            classes: Classes::new(&config),
             chunks: ChunkPool::default(),
             ops: Vec::new(),
             departures: BTreeMap::new(),
@@ -267,6 +272,9 @@ impl Gateway {
             draining: self.draining.is_some(),
             events_waiting: self.ledger.waiting(),
             seq_last: self.ledger.seq_last(),
+            classes: self.classes.counts(),
+            transport_waiting: self.transport.as_ref().map_or(0, TransportQueue::waiting),
+            transport_dropped: self.transport.as_ref().map_or(0, TransportQueue::dropped),
             ..self.stats.clone()
         }
     }
@@ -321,12 +329,18 @@ impl Gateway {
         assert!(self.measures.len() <= limits::MEASURES_MAX);
         assert!(self.moves <= limits::MOVES_MAX);
         let (mut live, mut held) = (0, 0);
+        let mut classes = Classes::new(&self.config);
         for slot in 0..self.tracker.slots_end() {
             let Some((conn, connection)) = self.tracker.slot(slot) else { continue };
             let is_live = matches!(connection.state, State::Live(_));
             live += usize::from(is_live);
             let is_held = matches!(connection.state, State::Held(_));
             held += usize::from(is_held);
+            match (session_of(connection), is_held) {
+                (Some(session), false) => classes.on_live(session.class),
+                (Some(session), true) => classes.on_held(session.class),
+                (None, _) => {}
+            }
             let is_named = self.tracker.client(conn).is_some();
             assert_eq!(is_live || is_held, is_named, "sessions have names");
             assert!(connection.outbox.bytes() <= self.config.outbox_bytes_max);
@@ -347,6 +361,7 @@ impl Gateway {
             }
         }
         assert_eq!(held, self.held.count());
+        assert_eq!(classes, self.classes);
         assert!(self.held.remembered() <= 2 * self.capacity() + limits::HELD_ROOM_MIN);
         assert_eq!(live + held, self.tracker.named());
         assert!(self.recent.len() <= limits::RECENT_MAX);

@@ -155,8 +155,14 @@ impl Gateway {
     fn on_message(&mut self, conn: ConnId, message: &Message<'_>, now: Moment) -> Next {
         match message {
             Message::Ping { reply, payload } => match reply {
-                Reply::Wanted | Reply::AtOnce => self.answer(conn, &Message::Pong { payload }, now),
-                Reply::NotWanted => Next::Listen,
+                Reply::Wanted | Reply::AtOnce => {
+                    self.stats.beats_answered += 1;
+                    self.answer(conn, &Message::Pong { payload }, now)
+                }
+                Reply::NotWanted => {
+                    self.stats.beats_unanswered += 1;
+                    Next::Listen
+                }
             },
             Message::Pong { .. } | Message::Ack { .. } => Next::Listen,
             Message::Data { .. } => {

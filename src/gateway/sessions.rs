@@ -107,12 +107,14 @@ impl Gateway {
         let Some(connection) = self.tracker.get_mut(conn) else { return Next::Ended };
         debug_assert_eq!(connection.receive, Receive::Armed);
         connection.state = State::Live(session);
+        self.classes.on_live(class_id);
         let remote = connection.peer();
         self.follow_timeout(conn, class.rhythm);
         let token = resume::token(self.config.resume_key, client.as_str(), epoch);
         let Rhythm { interval, timeout } = rhythm;
         match entry {
             Entry::New => {
+                self.stats.sessions_began += 1;
                 let flaps = self.recent.on_online(client.as_str(), now);
                 let online =
                     Event::Online { client, epoch, conn, remote, interval, timeout, flaps };
@@ -221,6 +223,7 @@ impl Gateway {
             State::Live(session) => {
                 let (epoch, since_s) = (session.epoch, session.since_s);
                 let past = Past::of(session);
+                self.classes.on_lost(session.class);
                 self.stats.count_ending(CloseReason::Replaced, peer);
                 let replaced = CloseReason::Replaced;
                 let goaway = Message::Goaway {
@@ -332,7 +335,8 @@ impl Gateway {
             tcp: self.tcp_seen.take(),
             held: Span::ZERO,
         };
-        let grace = session.grace(&self.config);
+        let (grace, class) = (session.grace(&self.config), session.class);
+        self.classes.on_lost(class);
         if grace > Span::ZERO && reason.is_loss() && self.draining.is_none() {
             let until = now + grace;
             let session = session.clone();
@@ -341,11 +345,13 @@ impl Gateway {
             connection.begun = None;
             connection.outbox.forget(&mut self.chunks);
             self.tracker.touch(conn, until);
+            self.classes.on_held(class);
             self.hold(conn);
             return true;
         }
         let (epoch, last_beat, remote) = (session.epoch, session.last_beat, connection.peer());
         let Some(client) = self.tracker.unname(conn) else { return false };
+        self.stats.sessions_ended[reason.index()] += 1;
         self.recent.on_offline(client.as_str(), reason, last_beat, now);
         let last_beat = self.time.clock(last_beat);
         let offline = Event::Offline { client, epoch, conn, remote, reason, last_beat, evidence };
@@ -362,6 +368,7 @@ impl Gateway {
         let (epoch, last_beat, remote) =
             (held.session.epoch, held.session.last_beat, connection.peer());
         if let Some(client) = self.tracker.unname(conn) {
+            self.stats.sessions_ended[reason.index()] += 1;
             self.recent.on_offline(client.as_str(), reason, last_beat, now);
             let last_beat = self.time.clock(last_beat);
             let offline =
@@ -397,6 +404,7 @@ impl Gateway {
     fn release_held(&mut self, conn: ConnId) {
         let Some(connection) = self.tracker.get_mut(conn) else { return };
         let State::Held(held) = &connection.state else { return };
+        self.classes.on_released(held.session.class);
         self.held.on_released();
         match held.socket {
             Socket::Closing => {

@@ -629,6 +629,7 @@ mod tests {
                 | News::Transport(_)
                 | News::Wall(_)
                 | News::Stats(_)
+                | News::Loop(_)
                 | News::Driver(_) => None,
             }));
         }

@@ -32,6 +32,7 @@ use tokio::time::timeout;
 
 use crate::base::config::GatewayConfig;
 use crate::base::limits;
+use crate::base::time::Moment;
 use crate::control::api::problem::{Kind, Problem};
 use crate::control::api::routes::{Access, ROUTES, Route, Verb};
 use crate::control::auth::{self, Token};
@@ -43,6 +44,8 @@ use crate::control::journal::Health;
 pub struct Api {
     /// The loop.
     pub door: LoopHandle,
+    /// When this was made: with the process, or nearly.
+    pub(crate) began: Moment,
     /// Who speaks.
     pub identity: Identity,
     /// What the gateway was told at its start: its classes, its bounds.
@@ -78,6 +81,7 @@ impl Api {
         journal: Option<JournalView>,
     ) -> Self {
         Self {
+            began: door.clock().now(),
             door,
             identity,
             gateway,

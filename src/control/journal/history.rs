@@ -70,8 +70,8 @@ pub(crate) fn history(
     Ok(history)
 }
 
-/// The events of a client in one segment: the latest ones, and one more than there is room for where
-/// there are more.
+/// The events of a client in one segment: the latest ones, and one more than there is room for
+/// where there are more.
 fn events_of(
     mut lines: Lines<impl Read>,
     name: SegmentName,
