@@ -9,5 +9,6 @@ mod gate;
 mod http;
 mod one;
 mod pages;
+mod panels;
 mod shards;
 mod strain;
