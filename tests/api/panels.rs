@@ -5,7 +5,7 @@ use std::fs;
 use std::process::{Command, Stdio};
 
 use promql_parser::label::MatchOp;
-use promql_parser::parser::{self, Expr, LabelModifier};
+use promql_parser::parser::{self, Expr, LabelModifier, VectorSelector};
 use promql_parser::util::{ExprVisitor, walk_expr};
 use serde_json::Value;
 
@@ -69,20 +69,26 @@ struct Asked {
     grouped_by: BTreeSet<String>,
 }
 
+impl Asked {
+    fn select(&mut self, selector: &VectorSelector) -> Result<(), String> {
+        let name = selector.name.clone().ok_or("a selector has a name")?;
+        let wanted = selector.matchers.matchers.iter().map(|matcher| {
+            let is_exact = matches!(matcher.op, MatchOp::Equal);
+            (matcher.name.clone(), is_exact.then(|| matcher.value.clone()))
+        });
+        self.selected.push((name, wanted.collect()));
+        Ok(())
+    }
+}
+
 impl ExprVisitor for Asked {
     type Error = String;
 
     fn pre_visit(&mut self, expr: &Expr) -> Result<bool, String> {
         #[allow(clippy::wildcard_enum_match_arm, reason = "only these name anything")]
         match expr {
-            Expr::VectorSelector(selector) => {
-                let name = selector.name.clone().ok_or("a selector has a name")?;
-                let wanted = selector.matchers.matchers.iter().map(|matcher| {
-                    let is_exact = matches!(matcher.op, MatchOp::Equal);
-                    (matcher.name.clone(), is_exact.then(|| matcher.value.clone()))
-                });
-                self.selected.push((name, wanted.collect()));
-            }
+            Expr::VectorSelector(selector) => self.select(selector)?,
+            Expr::MatrixSelector(matrix) => self.select(&matrix.vs)?,
             Expr::Aggregate(aggregate) => {
                 if let Some(LabelModifier::Include(labels)) = &aggregate.modifier {
                     self.grouped_by.extend(labels.labels.iter().cloned());
