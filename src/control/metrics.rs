@@ -13,7 +13,7 @@ use crate::base::event::CloseReason;
 use crate::base::limits;
 use crate::base::time::Span;
 use crate::control::api::Api;
-use crate::gateway::{ClassCounts, LATENESS_BOUNDS, Stats};
+use crate::gateway::{ClassCounts, LATENESS_BOUNDS, Stats, Tally};
 use crate::os::driver::DriverStats;
 use crate::os::process;
 use crate::server::turns::{BUSY_BOUNDS, LoopStats};
@@ -212,7 +212,7 @@ fn by_reason(count: impl Fn(CloseReason) -> u64) -> Option<Reading> {
 }
 
 fn sessions(scrape: &Scrape) -> Option<Reading> {
-    let classes = scrape.classes.iter().zip(&scrape.stats.classes);
+    let classes = scrape.classes.iter().zip(&scrape.stats.tally.classes);
     let of_class = |(class, counts): (&String, &ClassCounts)| {
         [("live", counts.live), ("held", counts.held)].map(|(state, count)| {
             let labels = vec![("class", class.clone()), ("state", state.to_owned())];
@@ -223,7 +223,8 @@ fn sessions(scrape: &Scrape) -> Option<Reading> {
 }
 
 fn beats(scrape: &Scrape) -> Option<Reading> {
-    let Stats { frames_received, beats_answered, beats_unanswered, .. } = scrape.stats;
+    let frames_received = scrape.stats.frames_received;
+    let Tally { beats_answered, beats_unanswered, .. } = scrape.stats.tally;
     let others = frames_received.saturating_sub(beats_answered + beats_unanswered);
     let kinds = [("answered", beats_answered), ("no_reply", beats_unanswered), ("other", others)];
     Some(Reading::Counters("kind", kinds.into()))
@@ -278,12 +279,14 @@ pub(crate) static METRICS: &[Metric] = &[
     metric(
         "heartwheel_connections_refused",
         "Those of them on which there never was a session, by reason",
-        |s| by_reason(|reason| s.stats.refused[reason.index()]),
+        |s| by_reason(|reason| s.stats.tally.refused[reason.index()]),
     ),
     metric("heartwheel_sessions", "Sessions, by class and state", sessions),
-    metric("heartwheel_sessions_began", "Sessions that began", |s| count(s.stats.sessions_began)),
+    metric("heartwheel_sessions_began", "Sessions that began", |s| {
+        count(s.stats.tally.sessions_began)
+    }),
     metric("heartwheel_sessions_ended", "Sessions that ended, by reason", |s| {
-        by_reason(|reason| s.stats.sessions_ended[reason.index()])
+        by_reason(|reason| s.stats.tally.sessions_ended[reason.index()])
     }),
     metric("heartwheel_beats", "Complete frames received, by kind", beats),
     metric("heartwheel_frames_received", "Complete frames received; each is a beat", |s| {
@@ -292,7 +295,9 @@ pub(crate) static METRICS: &[Metric] = &[
     metric("heartwheel_frames_sent", "Frames sent", |s| count(s.stats.frames_sent)),
     metric("heartwheel_data_received", "DATA frames received", |s| count(s.stats.data_received)),
     metric("heartwheel_received_bytes", "Bytes received", |s| count(s.stats.bytes_received)),
-    metric("heartwheel_sent_bytes", "Bytes that the kernel took", |s| count(s.stats.bytes_sent)),
+    metric("heartwheel_sent_bytes", "Bytes that the kernel took", |s| {
+        count(s.stats.tally.bytes_sent)
+    }),
     metric("heartwheel_sessions_resumed", "Sessions that went on by another connection", |s| {
         count(s.stats.resumed)
     }),
@@ -333,12 +338,12 @@ pub(crate) static METRICS: &[Metric] = &[
             ("news", s.turns.news_waiting),
             ("questions", s.turns.questions_waiting),
             ("answers", s.turns.answers_waiting),
-            ("transport", s.stats.transport_waiting),
+            ("transport", s.stats.tally.transport_waiting),
         ];
         Some(Reading::Gauges("queue", queues.map(|(queue, count)| (queue, count as u64)).into()))
     }),
     metric("heartwheel_transport_dropped", "Transport events dropped for want of room", |s| {
-        count(s.stats.transport_dropped)
+        count(s.stats.tally.transport_dropped)
     }),
     metric("heartwheel_stale_completions", "Completions for connections that are gone", |s| {
         count(s.stats.stale)

@@ -8,8 +8,8 @@ use crate::base::ids::{ClientId, ConnId};
 use crate::base::io::TcpFacts;
 use crate::base::pulse::Pulse;
 use crate::base::time::{Moment, Span};
-use crate::gateway::classes::ClassCounts;
 use crate::gateway::lateness::Lateness;
+use crate::gateway::tally::Tally;
 
 /// What an outsider may ask.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -226,14 +226,8 @@ pub struct Stats {
     pub accept_faults: u64,
     /// Complete frames received: each one a beat.
     pub frames_received: u64,
-    /// Those of them that were PINGs which we answered.
-    pub beats_answered: u64,
-    /// Those of them that were PINGs which want no answer.
-    pub beats_unanswered: u64,
     /// Bytes received.
     pub bytes_received: u64,
-    /// Bytes that the kernel took.
-    pub bytes_sent: u64,
     /// Answers and pings sent, counted when written to the outbox.
     pub frames_sent: u64,
     /// DATA frames received. They are counted and not carried on.
@@ -267,18 +261,8 @@ pub struct Stats {
     pub stale: u64,
     /// Connections ended, by reason, in the order of [`CloseReason::ALL`].
     pub endings: [Endings; CloseReason::ALL.len()],
-    /// Those of them on which there never was a session.
-    pub refused: [u64; CloseReason::ALL.len()],
-    /// Sessions that began.
-    pub sessions_began: u64,
-    /// Sessions that ended, by reason.
-    pub sessions_ended: [u64; CloseReason::ALL.len()],
-    /// Sessions right now, by class, in the order of the class ids.
-    pub classes: Vec<ClassCounts>,
-    /// Transport events that the side thread has not taken yet.
-    pub transport_waiting: usize,
-    /// Transport events that were dropped for want of room.
-    pub transport_dropped: u64,
+    /// What else is counted.
+    pub tally: Tally,
 }
 
 /// How many connections ended for one reason.
@@ -327,22 +311,13 @@ impl Stats {
             stalled,
             stale,
             endings,
-            beats_answered,
-            beats_unanswered,
-            bytes_sent,
-            refused,
-            sessions_began,
-            sessions_ended,
-            classes,
-            transport_waiting,
-            transport_dropped,
+            tally,
         } = other;
         for (sum, count) in [
             (&mut self.connections, connections),
             (&mut self.online, online),
             (&mut self.events_waiting, events_waiting),
             (&mut self.held, held),
-            (&mut self.transport_waiting, transport_waiting),
         ] {
             *sum += count;
         }
@@ -365,11 +340,6 @@ impl Stats {
             (&mut self.false_offline, false_offline),
             (&mut self.stalls, stalls),
             (&mut self.stale, stale),
-            (&mut self.beats_answered, beats_answered),
-            (&mut self.beats_unanswered, beats_unanswered),
-            (&mut self.bytes_sent, bytes_sent),
-            (&mut self.sessions_began, sessions_began),
-            (&mut self.transport_dropped, transport_dropped),
         ] {
             *sum += count;
         }
@@ -381,20 +351,7 @@ impl Stats {
             sum.count += more.count;
             sum.peer_last = more.peer_last.or(sum.peer_last);
         }
-        let reasons = self.refused.iter_mut().zip(refused);
-        let reasons = reasons.chain(self.sessions_ended.iter_mut().zip(sessions_ended));
-        reasons.for_each(|(sum, more)| *sum += more);
-        self.add_classes(classes);
-    }
-
-    fn add_classes(&mut self, classes: &[ClassCounts]) {
-        if self.classes.len() < classes.len() {
-            self.classes.resize_with(classes.len(), ClassCounts::default);
-        }
-        for (sum, more) in self.classes.iter_mut().zip(classes) {
-            sum.live += more.live;
-            sum.held += more.held;
-        }
+        self.tally.add(tally);
     }
 
     pub(crate) fn count_ending(&mut self, reason: CloseReason, peer: SocketAddr) {

@@ -52,7 +52,7 @@ impl Gateway {
     ) {
         let Some(connection) = self.tracker.get(conn) else { return };
         match connection.state {
-            State::Greeting { .. } => self.stats.refused[reason.index()] += 1,
+            State::Greeting { .. } => self.stats.tally.refused[reason.index()] += 1,
             State::Live(_) => {}
             State::Held(_) => return self.end_held(conn, Some(reason), now),
             State::Leaving { .. } | State::Closing => return,
@@ -160,7 +160,7 @@ impl Gateway {
         }
         match result {
             Ok(sent_bytes) => {
-                self.stats.bytes_sent += sent_bytes as u64;
+                self.stats.tally.bytes_sent += sent_bytes as u64;
                 let next = connection.outbox.on_sent(chunk, sent_bytes, &mut self.chunks);
                 let is_last_word = is_last_word(&connection.state);
                 match next {

@@ -35,6 +35,7 @@ mod recent;
 mod requests;
 mod resume;
 mod sessions;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod transport;
@@ -69,6 +70,7 @@ pub use crate::gateway::command::{
 };
 pub use crate::gateway::lateness::{LATENESS_BOUNDS, Lateness};
 pub use crate::gateway::moves::owner;
+pub use crate::gateway::tally::Tally;
 
 /// The gateway: every connection, every session, and what is to be done about them.
 ///
@@ -272,9 +274,12 @@ impl Gateway {
             draining: self.draining.is_some(),
             events_waiting: self.ledger.waiting(),
             seq_last: self.ledger.seq_last(),
-            classes: self.classes.counts(),
-            transport_waiting: self.transport.as_ref().map_or(0, TransportQueue::waiting),
-            transport_dropped: self.transport.as_ref().map_or(0, TransportQueue::dropped),
+            tally: Tally {
+                classes: self.classes.counts(),
+                transport_waiting: self.transport.as_ref().map_or(0, TransportQueue::waiting),
+                transport_dropped: self.transport.as_ref().map_or(0, TransportQueue::dropped_ever),
+                ..self.stats.tally.clone()
+            },
             ..self.stats.clone()
         }
     }

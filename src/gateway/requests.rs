@@ -156,11 +156,11 @@ impl Gateway {
         match message {
             Message::Ping { reply, payload } => match reply {
                 Reply::Wanted | Reply::AtOnce => {
-                    self.stats.beats_answered += 1;
+                    self.stats.tally.beats_answered += 1;
                     self.answer(conn, &Message::Pong { payload }, now)
                 }
                 Reply::NotWanted => {
-                    self.stats.beats_unanswered += 1;
+                    self.stats.tally.beats_unanswered += 1;
                     Next::Listen
                 }
             },

@@ -114,7 +114,7 @@ impl Gateway {
         let Rhythm { interval, timeout } = rhythm;
         match entry {
             Entry::New => {
-                self.stats.sessions_began += 1;
+                self.stats.tally.sessions_began += 1;
                 let flaps = self.recent.on_online(client.as_str(), now);
                 let online =
                     Event::Online { client, epoch, conn, remote, interval, timeout, flaps };
@@ -351,7 +351,7 @@ impl Gateway {
         }
         let (epoch, last_beat, remote) = (session.epoch, session.last_beat, connection.peer());
         let Some(client) = self.tracker.unname(conn) else { return false };
-        self.stats.sessions_ended[reason.index()] += 1;
+        self.stats.tally.sessions_ended[reason.index()] += 1;
         self.recent.on_offline(client.as_str(), reason, last_beat, now);
         let last_beat = self.time.clock(last_beat);
         let offline = Event::Offline { client, epoch, conn, remote, reason, last_beat, evidence };
@@ -368,7 +368,7 @@ impl Gateway {
         let (epoch, last_beat, remote) =
             (held.session.epoch, held.session.last_beat, connection.peer());
         if let Some(client) = self.tracker.unname(conn) {
-            self.stats.sessions_ended[reason.index()] += 1;
+            self.stats.tally.sessions_ended[reason.index()] += 1;
             self.recent.on_offline(client.as_str(), reason, last_beat, now);
             let last_beat = self.time.clock(last_beat);
             let offline =

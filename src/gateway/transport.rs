@@ -44,7 +44,7 @@ impl TransportQueue {
     }
 
     /// Those for which there was no room, altogether.
-    pub(crate) fn dropped(&self) -> u64 {
+    pub(crate) fn dropped_ever(&self) -> u64 {
         self.dropped_ever
     }
 

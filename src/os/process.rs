@@ -50,8 +50,8 @@ pub fn own_virtual_bytes() -> Option<u64> {
 }
 
 /// Files that this process has open; those of a ring alone are not among them. `None` when the
-/// machine does not say, or they are too many to be counted: before kernel 6.2 it has to be done one
-/// by one.
+/// machine does not say, or they are too many to be counted: before kernel 6.2 it has to be done
+/// one by one.
 pub fn own_open_files() -> Option<u64> {
     const COUNTED_MAX: usize = 100_000;
     let told = fs::metadata("/proc/self/fd").ok()?.len();

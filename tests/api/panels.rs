@@ -62,10 +62,13 @@ fn exposed(text: &str) -> Exposed {
     exposed
 }
 
+/// A label that is asked for, and the value that it must have, if it must.
+type Label = (String, Option<String>);
+
 #[derive(Default)]
 struct Asked {
     /// What is selected, by name, and the values that labels must have.
-    selected: Vec<(String, Vec<(String, Option<String>)>)>,
+    selected: Vec<(String, Vec<Label>)>,
     grouped_by: BTreeSet<String>,
 }
 

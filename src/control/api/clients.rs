@@ -164,10 +164,8 @@ fn slot_of(cursor: &str, boot: u64) -> Result<u32, Problem> {
 /// `GET /v1/clients/{id}`
 pub(crate) async fn show(asked: Asked) -> Answer {
     let client = client(&asked)?;
-    let view = match measured(&asked, &client).await? {
-        Reply::Session(view) => view,
-        other => return answer(other, &asked),
-    };
+    let reply = measured(&asked, &client).await?;
+    let Reply::Session(view) = reply else { return answer(reply, &asked) };
     let clock = asked.api.door.clock();
     let client = Client::new(&view, &asked.api.gateway, clock.now(), clock.wall());
     json(StatusCode::OK, &client)
@@ -179,9 +177,9 @@ async fn measured(asked: &Asked, client: &ClientId) -> Result<Reply, Problem> {
     let measure = Command::Measure { client: client.clone() };
     let mut reply = asked.api.door.ask(measure).await?;
     for _ in 0..limits::MEASURE_ASKS_MAX {
-        match &reply {
-            Reply::Session(view) if view.mood != Mood::Held && view.tcp.is_none() => {}
-            _ => break,
+        let Reply::Session(view) = &reply else { break };
+        if view.mood == Mood::Held || view.tcp.is_some() {
+            break;
         }
         tokio::time::sleep(limits::MEASURE_PAUSE.into()).await;
         reply = asked.api.door.ask(Command::Session { client: client.clone() }).await?;
