@@ -274,6 +274,13 @@ pub struct Endings {
     pub peer_last: Option<SocketAddr>,
 }
 
+impl Endings {
+    fn add(&mut self, other: &Self) {
+        self.count += other.count;
+        self.peer_last = other.peer_last.or(self.peer_last);
+    }
+}
+
 impl Stats {
     /// Connections ended for `reason`.
     pub fn ended(&self, reason: CloseReason) -> u64 {
@@ -347,10 +354,7 @@ impl Stats {
         self.draining |= draining;
         self.stalled = self.stalled + *stalled;
         self.lateness.add(lateness);
-        for (sum, more) in self.endings.iter_mut().zip(endings) {
-            sum.count += more.count;
-            sum.peer_last = more.peer_last.or(sum.peer_last);
-        }
+        self.endings.iter_mut().zip(endings).for_each(|(sum, more)| sum.add(more));
         self.tally.add(tally);
     }
 
