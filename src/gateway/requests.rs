@@ -119,8 +119,7 @@ impl Gateway {
             }
             State::Live(session) => {
                 session.on_heard(now);
-                if session.watch != Watch::Calm {
-                    session.watch = Watch::Calm;
+                if session.watch != Watch::Calm && session.on_answered(now) {
                     self.stats.pings_answered += 1;
                     if !self.config.mode.server_pings() {
                         self.tell_rescued(conn, Rescue::Heard, now);
@@ -192,8 +191,14 @@ impl Gateway {
     fn on_message(&mut self, conn: ConnId, message: &Message<'_>, now: Moment) -> Next {
         match message {
             Message::Ping { reply, payload } => match reply {
-                Reply::Wanted | Reply::AtOnce => self.answer(conn, &Message::Pong { payload }, now),
-                Reply::NotWanted => Next::Listen,
+                Reply::Wanted | Reply::AtOnce => {
+                    self.stats.tally.beats_answered += 1;
+                    self.answer(conn, &Message::Pong { payload }, now)
+                }
+                Reply::NotWanted => {
+                    self.stats.tally.beats_unanswered += 1;
+                    Next::Listen
+                }
             },
             Message::Pong { .. } => Next::Listen,
             Message::Ack { seq } => {
