@@ -58,7 +58,7 @@ impl World {
             match self.rng.u32(0..8) {
                 0 => self.push_to_all(),
                 1 => self.push_to_nobody(),
-                _ if online.is_empty() => {}
+                _ if online.is_empty() => self.push_to_nobody(),
                 _ => {
                     let device = online[self.rng.usize(0..online.len())];
                     for _ in 0..self.rng.u32(1..12) {
