@@ -252,11 +252,9 @@ impl Clients {
                     assert!(end.pongs_heard <= end.pings_said, "an answer to no question");
                 }
                 Message::Data { seq, ack, topic, body } => {
-                    assert!(end.is_welcome, "a message before WELCOME");
-                    assert_eq!(topic, "t");
-                    let text = std::str::from_utf8(body).expect("it was a text");
+                    assert!(end.is_welcome && topic == "t", "a message before WELCOME");
                     let name = format!("{}:", client_id(end.device));
-                    self.inboxes.hear(&mut end.ear, seq, text, &name);
+                    self.inboxes.hear(&mut end.ear, seq, body, &name);
                     if ack == AckWanted::Yes && end.is_obedient {
                         answers.acks.push((seq, span_upto(&mut end.rng, Span::from_millis(200))));
                     }

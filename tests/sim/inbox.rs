@@ -47,7 +47,8 @@ impl Inboxes {
     }
 
     /// A connection hears a message. `name` is what its client is called in messages.
-    pub(crate) fn hear(&mut self, ear: &mut Ear, seq: u32, text: &str, name: &str) {
+    pub(crate) fn hear(&mut self, ear: &mut Ear, seq: u32, body: &[u8], name: &str) {
+        let text = std::str::from_utf8(body).expect("it was a text");
         let Ear { epoch, last } = *ear;
         assert!(seq > last, "{seq} of session {epoch} comes behind {last}");
         assert!(text.starts_with(name) || text.starts_with("all:"), "{text:?} is not for {name}");
