@@ -93,14 +93,16 @@ impl Wish {
             let position = text.parse::<Position>();
             position.map_err(|_| Problem::bad(format!("{text:?}: expected BOOT:SEQ")))
         });
-        let follows = match asked.parameter("follow") {
-            None | Some("true") => true,
-            Some("false") => false,
-            Some(other) => {
-                return Err(Problem::bad(format!("follow {other:?}: expected true or false")));
-            }
-        };
-        Ok(Self { after: after.transpose()?, follows })
+        Ok(Self { after: after.transpose()?, follows: follows(asked)? })
+    }
+}
+
+/// Whether a feed goes on when all that is there was sent.
+pub(crate) fn follows(asked: &Asked) -> Result<bool, Problem> {
+    match asked.parameter("follow") {
+        None | Some("true") => Ok(true),
+        Some("false") => Ok(false),
+        Some(other) => Err(Problem::bad(format!("follow {other:?}: expected true or false"))),
     }
 }
 
