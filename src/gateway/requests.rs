@@ -67,20 +67,15 @@ impl Gateway {
                 Next::Ended => return,
             }
         }
-        self.after_received(conn, deframer, begun_at, now);
+        self.after_received(conn, deframer, begun_at.unwrap_or(now));
+        self.rearm_stopped(conn, now);
     }
 
     /// All complete frames were acted on, and what is left was begun at that moment: answers go
     /// out, and the next deadline is set.
-    fn after_received(
-        &mut self,
-        conn: ConnId,
-        rest: Deframer,
-        begun_at: Option<Moment>,
-        now: Moment,
-    ) {
+    fn after_received(&mut self, conn: ConnId, rest: Deframer, begun_at: Moment) {
         let Some(connection) = self.tracker.get_mut(conn) else { return };
-        connection.keep_begun(rest, begun_at.unwrap_or(now));
+        connection.keep_begun(rest, begun_at);
         match &connection.state {
             State::Live(_) => {}
             // Nothing is said before HELLO, and its deadline stands.
@@ -89,17 +84,21 @@ impl Gateway {
             }
         }
         let has_to_send = !connection.outbox.is_empty();
-        if connection.hearing == Hearing::Stopped {
-            if connection.look == Look::None {
-                self.rearm(conn, now);
-            }
-        } else if connection.look == Look::None
+        if connection.look == Look::None
             && let Some(deadline) = connection.next_deadline(&self.config)
         {
             self.tracker.touch(conn, deadline);
         }
         if has_to_send {
             self.send_waiting(conn);
+        }
+    }
+
+    /// Whoever is not read any further is shown in every interval that we live.
+    fn rearm_stopped(&mut self, conn: ConnId, now: Moment) {
+        let Some(connection) = self.tracker.get(conn) else { return };
+        if connection.hearing == Hearing::Stopped && connection.look == Look::None {
+            self.rearm(conn, now);
         }
     }
 
