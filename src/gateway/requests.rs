@@ -43,7 +43,7 @@ impl Gateway {
     pub(crate) fn take_apart(&mut self, conn: ConnId, bytes: &[u8], now: Moment) {
         let Some(connection) = self.tracker.get_mut(conn) else { return };
         let (mut deframer, mut begun_at) = connection.take_begun();
-        let mut rest = bytes;
+        let (mut rest, mut is_stopped) = (bytes, false);
         loop {
             let Some(connection) = self.tracker.get(conn) else { return };
             let payload_max = connection.payload_bytes_max(self.config.payload_bytes_max);
@@ -62,13 +62,16 @@ impl Gateway {
                 Next::Listen => {}
                 Next::Stopped => {
                     self.keep_unread(conn, rest, now);
+                    is_stopped = true;
                     break;
                 }
                 Next::Ended => return,
             }
         }
         self.after_received(conn, deframer, begun_at.unwrap_or(now));
-        self.rearm_stopped(conn, now);
+        if is_stopped {
+            self.rearm_stopped(conn, now);
+        }
     }
 
     /// All complete frames were acted on, and what is left was begun at that moment: answers go
