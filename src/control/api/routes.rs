@@ -366,6 +366,7 @@ pub(crate) static ROUTES: &[Route] = &[
                 "Begin right after this message, BOOT:USEQ, as far as it is kept; Last-Event-ID \
                  goes before it (default: with what comes from now on)",
             ),
+            FOLLOW,
         ],
         body: None,
         success: text(EVENT_STREAM, "One message each, with BOOT:USEQ as id"),
