@@ -446,8 +446,8 @@ impl Stats {
     }
 
     /// Adds what another shard says of itself.
+    // Every field is named, so that a new one does not compile until it is added.
     pub fn add(&mut self, other: &Self) {
-        // Every field is named, so that a new one does not compile until it is added.
         let Self {
             connections,
             online,
@@ -481,14 +481,10 @@ impl Stats {
             endings,
             tally,
         } = other;
-        for (sum, count) in [
-            (&mut self.connections, connections),
-            (&mut self.online, online),
-            (&mut self.events_waiting, events_waiting),
-            (&mut self.held, held),
-        ] {
-            *sum += count;
-        }
+        self.connections += connections;
+        self.online += online;
+        self.events_waiting += events_waiting;
+        self.held += held;
         for (sum, count) in [
             (&mut self.seq_last, seq_last),
             (&mut self.accepted, accepted),
