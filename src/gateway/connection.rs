@@ -200,6 +200,11 @@ impl Connection {
         self.peer.into()
     }
 
+    /// Whether it is one of the few sessions that have more than beats.
+    pub(crate) fn has_extra(&self) -> bool {
+        matches!(&self.state, State::Live(session) if session.extra.is_some())
+    }
+
     /// What goes on cutting its bytes into frames, and since when one is incomplete, if one is.
     pub(crate) fn take_begun(&mut self) -> (Deframer, Option<Moment>) {
         match self.begun.take() {

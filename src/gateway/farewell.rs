@@ -180,8 +180,13 @@ impl Gateway {
             Ok(sent_bytes) => {
                 self.stats.tally.bytes_sent += sent_bytes as u64;
                 let is_last_word = is_last_word(&connection.state);
-                let rest = connection.outbox.on_sent(chunk, sent_bytes, &mut self.chunks);
-                match rest.or_else(|| self.next_to_send(conn, now)) {
+                let has_extra = connection.has_extra();
+                let next = match connection.outbox.on_sent(chunk, sent_bytes, &mut self.chunks) {
+                    // Nearly nobody has messages waiting, and a beat does not look for them.
+                    None if has_extra => self.next_to_send(conn, now),
+                    next => next,
+                };
+                match next {
                     Some(chunk) => {
                         self.ops.push(Op::Send { conn, chunk });
                         self.awaits_send |= is_last_word;
