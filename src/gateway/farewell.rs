@@ -182,9 +182,10 @@ impl Gateway {
                 let is_last_word = is_last_word(&connection.state);
                 let has_extra = connection.has_extra();
                 let next = match connection.outbox.on_sent(chunk, sent_bytes, &mut self.chunks) {
-                    // Nearly nobody has messages waiting, and a beat does not look for them.
+                    Some(rest) => Some(rest),
                     None if has_extra => self.next_to_send(conn, now),
-                    next => next,
+                    // Nearly nobody has messages waiting, and a beat does not look for them.
+                    None => connection.outbox.take_to_send(),
                 };
                 match next {
                     Some(chunk) => {
