@@ -364,3 +364,68 @@ fn ctl_pushes_and_puts_clients_into_groups() {
     let json: Value = serde_json::from_str(&said(admin, &words)).expect("JSON");
     assert_eq!(json["results"], json!({ "delivered": 2 }));
 }
+
+/// Clients that beat by themselves, in a process of their own, and what they say at its end.
+fn crowd(gate: &Gate, admin: SocketAddr, clients: u64, during: impl FnOnce()) -> Value {
+    let folder = tempfile::tempdir().expect("there is room for a file");
+    let file = folder.path().join("load.json");
+    let mut load = std::process::Command::new(env!("CARGO_BIN_EXE_heartwheel"))
+        .args(["load", "--target", &gate.address.to_string(), "--clients", &clients.to_string()])
+        .args(["--interval", "1s", "--for", "10min", "--connect-rate", "500"])
+        .args(["--connects-at-once", "100", "--json", file.to_str().expect("plain text")])
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .expect("the binary starts");
+    let until = Instant::now() + 2 * PATIENCE;
+    while get(admin, "/v1/stats").json()["online"] != clients {
+        assert!(Instant::now() < until, "{}", get(admin, "/v1/stats").json());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    during();
+    let pid = load.id().to_string();
+    let told = std::process::Command::new("kill").args(["-INT", &pid]).status();
+    assert!(told.is_ok_and(|status| status.success()));
+    assert!(load.wait().expect("it ends").success());
+    let report = std::fs::read_to_string(file).expect("it was written");
+    serde_json::from_str(&report).expect("JSON")
+}
+
+/// Thousands beat each second while four kilobytes go to each of them.
+#[test]
+fn a_broadcast_to_thousands_makes_no_beat_late_and_comes_once() {
+    const CLIENTS: u64 = 3_000;
+    const TRIES: u32 = 3;
+    for left in (0..TRIES).rev() {
+        let (gate, admin) = start(&["--interval", "1s", "--timeout", "3s", "--min-interval", "1s"]);
+        let mut after = Value::Null;
+        let report = crowd(&gate, admin, CLIENTS, || {
+            let text = "x".repeat(4_096);
+            let body =
+                json!({ "topic": "all", "text": text, "ack": true, "per_second": 1_000_000 });
+            let status = done(admin, "/v1/broadcast", &body);
+            assert_eq!(status["targets"], CLIENTS, "{status}");
+            let until = Instant::now() + PATIENCE;
+            loop {
+                after = get(admin, "/v1/stats").json();
+                if after["acked"] == CLIENTS {
+                    break;
+                }
+                assert!(Instant::now() < until, "{after}");
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            // Whoever was made late is judged by now.
+            std::thread::sleep(Duration::from_secs(5));
+            after = get(admin, "/v1/stats").json();
+        });
+        assert_eq!(report["false_offline"], 0, "{report}");
+        // Those who beat too late by themselves are the machine's fault, and prove nothing.
+        if report["overslept"] != 0 && left > 0 {
+            continue;
+        }
+        assert_eq!((&after["verdicts"], &after["online"]), (&0.into(), &CLIENTS.into()), "{after}");
+        assert_eq!(report["messages_received"], CLIENTS, "{report}");
+        assert_eq!((&after["pushed"], &after["delivered"]), (&CLIENTS.into(), &CLIENTS.into()));
+        return;
+    }
+}
