@@ -4,12 +4,13 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use heartwheel::wire::message::Message;
+use heartwheel::wire::message::{AckWanted, Message};
 use serde_json::{Value, json};
 
 use crate::command::{ctl, refused, said};
 use crate::gate::{Caller, Gate, Heard as Word, PATIENCE, on_epoll};
 use crate::http::{ask, get, post, start};
+use crate::pages::metrics;
 
 /// The number of the next DATA that a caller hears.
 fn hear_data(caller: &mut Caller) -> u32 {
@@ -72,6 +73,48 @@ fn a_push_is_delivered_or_acknowledged() {
     let stats = get(admin, "/v1/stats").json();
     let counts = ["pushed", "delivered", "acked", "queue_bytes"].map(|name| stats[name].clone());
     assert_eq!(counts, [3, 3, 1, 0].map(Value::from));
+    let wanted = [
+        "heartwheel_messages_pushed_total 3\n",
+        "heartwheel_messages_delivered_total 3\n",
+        "heartwheel_messages_acked_total 1\n",
+        "heartwheel_messages_lost_total{why=\"expired\"} 0\n",
+        "heartwheel_messages_queued_bytes 0\n",
+    ];
+    let until = Instant::now() + PATIENCE;
+    while !wanted.iter().all(|line| metrics(admin).contains(line)) {
+        assert!(Instant::now() < until, "{}", metrics(admin));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// A client's own messages, over a lost connection as well.
+#[test]
+fn messages_are_counted_by_client_in_both_directions() {
+    let (gate, admin) = start(&["--grace", "30s"]);
+    let counts = || {
+        let client = get(admin, "/v1/clients/anna").json();
+        (client["data_in"].as_u64(), client["data_out"].as_u64())
+    };
+    let mut anna = Caller::login(gate.address, "anna");
+    let _bert = Caller::login(gate.address, "bert");
+    assert_eq!(counts(), (Some(0), Some(0)));
+    for seq in 1..=3 {
+        anna.say(&Message::Data { seq, ack: AckWanted::No, topic: "t", body: b"x" });
+    }
+    let until = Instant::now() + PATIENCE;
+    while counts() != (Some(3), Some(0)) {
+        assert!(Instant::now() < until, "{:?}", counts());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    for _ in 0..2 {
+        push(admin, "anna", &json!({ "text": "x" }));
+        hear_data(&mut anna);
+    }
+    assert_eq!(counts(), (Some(3), Some(2)));
+    let bert = get(admin, "/v1/clients/bert").json();
+    assert_eq!((&bert["data_in"], &bert["data_out"]), (&0.into(), &0.into()));
+    let shown = said(admin, &["show", "anna"]);
+    assert!(shown.contains("  from it        3\n  to it          2\n"), "{shown}");
 }
 
 #[test]

@@ -172,7 +172,8 @@ fn pushes_if_it_can(browser: &mut Browser, gate: &Gate, admin: SocketAddr) {
     browser.until_says("#client-said", "Pushed: delivered");
     let heard = anna.hear();
     let body = format!("body: {:?} }}", b"the shop closes at six");
-    let is_it = matches!(&heard, Word::Other(text) if text.contains(r#"topic: "news""#) && text.ends_with(&body));
+    let is_it = matches!(&heard, Word::Other(text)
+        if text.contains(r#"topic: "news""#) && text.ends_with(&body));
     assert!(is_it, "{heard:?}");
     let counted = "[...document.querySelectorAll('#client-facts dt')]\
          .find((name) => name.textContent === 'Messages to it').nextSibling.textContent";

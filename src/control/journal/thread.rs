@@ -342,6 +342,27 @@ mod tests {
     }
 
     #[test]
+    fn the_oldest_record_that_is_not_on_the_disk_is_known() {
+        let (queue, _messages) = channel();
+        let mut door = Door { queue, shared: Arc::default(), dropped: None };
+        let health = door.health();
+        assert_eq!(health.oldest_unsynced(), None);
+        let at = Moment::from_millis;
+        let record = |ms| Record { seq: 1, at: at(ms), event: Event::Stopped };
+        door.pass(vec![record(70), record(71)], WallAnchor::default());
+        door.pass(vec![record(80)], WallAnchor::default());
+        assert_eq!(health.oldest_unsynced(), Some(at(70)), "none was taken");
+        let store = |cell: &AtomicU64, ms| cell.store(at(ms).as_nanos(), Ordering::Release);
+        store(&door.shared.unsynced_nanos, 60);
+        assert_eq!(health.oldest_unsynced(), Some(at(60)), "what was taken first is not synced");
+        store(&door.shared.taken_nanos, 71);
+        door.shared.unsynced_nanos.store(0, Ordering::Release);
+        assert_eq!(health.oldest_unsynced(), Some(at(71)), "one waits, and came behind that");
+        door.shared.waiting.store(0, Ordering::Release);
+        assert_eq!(health.oldest_unsynced(), None);
+    }
+
+    #[test]
     fn what_was_dropped_last_is_told_at_the_end() {
         let (queue, messages) = channel();
         let mut door = Door { queue, shared: Arc::default(), dropped: None };
