@@ -17,7 +17,7 @@ use heartwheel::base::time::Span;
 use heartwheel::load::dialect::Dialect;
 use heartwheel::load::drive::{self, Helm, Outcome, Room, Steer, Wish};
 use heartwheel::load::fleet::FleetError;
-use heartwheel::load::plan::{LoadOptions, Pace, Parts, Plan};
+use heartwheel::load::plan::{LoadOptions, Pace, Parts, Plan, Talk};
 use heartwheel::os::driver::DriverKind;
 use heartwheel::os::ring::Descriptors;
 use heartwheel::wire::message::{Message, Reply};
@@ -181,6 +181,10 @@ impl Guest {
                 }
                 Inbound::Message(Message::Ping { reply: Reply::NotWanted, .. }) => {}
                 Inbound::Message(Message::Pong { payload }) => assert_eq!(payload, b"well?"),
+                Inbound::Message(Message::Data { seq, topic: "load", body, .. }) => {
+                    assert_eq!(body.len(), usize::from(Talk::default().bytes));
+                    native::encode(&Message::Ack { seq }, &mut answers);
+                }
                 Inbound::Message(Message::Bye { .. }) => return Some(End::Bye),
                 Inbound::Message(other) => panic!("{other:?}"),
                 Inbound::Preface(_) | Inbound::Skipped { .. } => {}
@@ -228,6 +232,7 @@ fn options(target: SocketAddr) -> LoadOptions {
         pace: Pace::Rhythm,
         connects_per_s: Some(500),
         entering_max: None,
+        talk: Talk::default(),
         parts: Parts::default(),
         seed: 11,
         id_prefix: "t".into(),
@@ -260,8 +265,16 @@ fn every_part_is_played_by_epoll_too() {
 
 fn plays_every_part(room: Room) {
     let server = Server::start(Manner::Fair);
-    let parts =
-        Parts { silent: 10, reset: 5, leave: 6, flap: 4, slow_readers: 3, late: 5, no_reply: 2 };
+    let parts = Parts {
+        silent: 10,
+        reset: 5,
+        leave: 6,
+        flap: 4,
+        slow_readers: 3,
+        late: 5,
+        no_reply: 2,
+        talk: 3,
+    };
     let options = LoadOptions { parts, ..options(server.address) };
     let Outcome { tally, trouble } = run_by(room, options);
     assert_eq!(trouble, None);
@@ -278,6 +291,9 @@ fn plays_every_part(room: Room) {
     assert!(tally.beats_sent > 350, "{}", tally.beats_sent);
     assert!(tally.rtt.count() > 250, "{}", tally.rtt.count());
     assert_eq!(tally.unanswered, 0);
+    // Three of them send a message as often as they wished to beat.
+    assert!(tally.messages_sent >= 20, "{}", tally.messages_sent);
+    assert_eq!((tally.acks.count(), tally.messages_skipped), (tally.messages_sent, 0));
 
     let ends = server.ends();
     assert_eq!(ends.get(&End::Silence), Some(&10), "{ends:?}");

@@ -492,6 +492,12 @@ pub const CONFIG_BYTES_MAX: u64 = 1_024 * 1_024;
 
 // --- the load bench ------------------------------------------------------------------------------
 
+/// Messages of a pretend client that are not acknowledged, at most; further ones are left out.
+pub const LOAD_UNACKED_MAX: usize = 64;
+/// Bytes of a message of a pretend client, where nothing else was asked for.
+pub const LOAD_TALK_BYTES_DEFAULT: u16 = 64;
+/// Bytes of a message of a pretend client, at most: with its topic and head it is a frame.
+pub const LOAD_TALK_BYTES_MAX: u16 = 60_000;
 /// Pretend clients of one process.
 pub const LOAD_CLIENTS_MAX: u32 = 1_000_000;
 /// Pretend clients of one source address. Towards one server it has about 28,000 ports, of which

@@ -5,6 +5,7 @@
 //! [`ServeArgs`] has a default here.
 
 mod leave;
+mod talk;
 mod top;
 pub mod up;
 mod webhook;
@@ -33,6 +34,7 @@ use crate::control::log::{LogFormat, LogLevel};
 use crate::load::dialect::Dialect;
 
 pub use crate::cli::args::leave::{CtlDrainArgs, CtlRebalanceArgs, StoppingArgs};
+pub use crate::cli::args::talk::TalkArgs;
 pub use crate::cli::args::top::TopArgs;
 pub use crate::cli::args::webhook::WebhookArgs;
 pub mod messages;
@@ -372,6 +374,9 @@ pub struct LoadArgs {
     /// Beat without asking for an answer
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Fates")]
     pub no_reply: u32,
+    /// Who sends messages.
+    #[command(flatten)]
+    pub talk: TalkArgs,
 }
 
 /// `events` as typed.

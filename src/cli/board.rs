@@ -239,7 +239,7 @@ mod tests {
     use crate::base::ids::{ClientId, ConnId};
     use crate::base::time::Span;
     use crate::load::dialect::Dialect;
-    use crate::load::plan::{LoadOptions, Pace, Parts};
+    use crate::load::plan::{LoadOptions, Pace, Parts, Talk};
 
     const RHYTHM: Rhythm = Rhythm { interval: Span::from_secs(2), timeout: Span::from_secs(7) };
 
@@ -253,6 +253,7 @@ mod tests {
             pace: Pace::Rhythm,
             connects_per_s: None,
             entering_max: None,
+            talk: Talk::default(),
             parts: Parts::default(),
             seed: 0,
             id_prefix: String::new(),

@@ -1,6 +1,7 @@
 //! `ctl`: asks a running gateway, and tells it what to do.
 
 mod push;
+mod show;
 
 use std::io::{self, BufWriter, Write};
 
@@ -42,7 +43,7 @@ pub fn run(args: &CtlArgs) -> Result<(), CliError> {
     let mut desk = Desk { caller, form: args.form(), out: BufWriter::new(io::stdout().lock()) };
     match &args.command {
         CtlCommand::Clients(args) => desk.clients(args)?,
-        CtlCommand::Show { client } => desk.show(&client_path(client, ""))?,
+        CtlCommand::Show { client } => desk.show_client(client)?,
         CtlCommand::Explain { client, limit } => desk.explain(client, *limit)?,
         CtlCommand::Kick(args) => desk.kick(args)?,
         CtlCommand::Rhythm(args) => desk.rhythm(args)?,
@@ -188,6 +189,14 @@ impl Desk<'_> {
         self.line(&format!(
             "{name:<24}  {state:<8} {class:<10} {remote:<22} {every:>10} {silent:>10}"
         ))
+    }
+
+    fn show_client(&mut self, client: &str) -> Result<(), CliError> {
+        let answer = understood(&self.caller.get(&client_path(client, ""))?)?;
+        match self.form {
+            Form::Json => self.line(&answer.to_string()),
+            Form::Human => show::lines(&answer).iter().try_for_each(|line| self.line(line)),
+        }
     }
 
     /// One object, a line for each of its fields.

@@ -17,7 +17,7 @@ use crate::cli::signals::{self, Wish};
 use crate::gateway::{Command, Drain};
 use crate::load::dialect::Dialect;
 use crate::load::drive::{Helm, Room, Steer};
-use crate::load::plan::{LoadOptions, Pace, Parts, Plan};
+use crate::load::plan::{LoadOptions, Pace, Parts, Plan, Talk};
 use crate::os::clock::Clock;
 use crate::os::driver::{DriverConfig, DriverError};
 use crate::os::machine::Wanted;
@@ -160,6 +160,7 @@ fn load_options(options: &DemoOptions, target: SocketAddr) -> LoadOptions {
         pace: Pace::Rhythm,
         connects_per_s: Some(options.clients.div_ceil(ENTRANCE_SECS)),
         entering_max: None,
+        talk: Talk::default(),
         parts: Parts::default(),
         seed: random::u64(),
         id_prefix: String::new(),

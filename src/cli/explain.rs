@@ -12,7 +12,7 @@ use crate::cli::ctl::{shown, shown_value, time_of_day};
 const SLACK_MS: u64 = 500;
 
 /// A length of time as people say it.
-fn span(ms: u64) -> String {
+pub(crate) fn span(ms: u64) -> String {
     let secs = ms / 1_000;
     match ms {
         0..1_000 => format!("{ms} ms"),

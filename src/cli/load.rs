@@ -18,7 +18,7 @@ use crate::cli::signals;
 use crate::cli::write_stdout;
 use crate::load::drive::{self, Outcome, Room, Wish};
 use crate::load::fleet::{FleetError, Progress};
-use crate::load::plan::{LoadOptions, Pace, Parts, Plan};
+use crate::load::plan::{LoadOptions, Pace, Parts, Plan, Talk};
 use crate::load::report::Report;
 use crate::load::tally::Tally;
 use crate::os::machine::{Survey, Wanted};
@@ -65,7 +65,9 @@ fn options(args: &LoadArgs) -> LoadOptions {
             slow_readers: args.slow_readers,
             late: args.late,
             no_reply: args.no_reply,
+            talk: args.talk.talk,
         },
+        talk: Talk { bytes: args.talk.talk_bytes, every: args.talk.talk_every },
         seed: args.seed.unwrap_or_else(new_seed),
         id_prefix: args.id_prefix.clone().unwrap_or_else(own_prefix),
         source_key: std::process::id(),
@@ -191,6 +193,7 @@ mod tests {
             connects_per_s: None,
             entering_max: None,
             parts: Parts::default(),
+            talk: Talk::default(),
             seed: 1,
             id_prefix: own_prefix(),
             source_key: 0,

@@ -14,7 +14,7 @@ use crate::base::limits;
 use crate::base::time::Span;
 use crate::control::api::Api;
 use crate::control::webhook;
-use crate::gateway::{ClassCounts, LATENESS_BOUNDS, Stats, Tally};
+use crate::gateway::{ClassCounts, LATENESS_BOUNDS, Leaving, MailStats, Stats, Tally};
 use crate::os::driver::DriverStats;
 use crate::os::process;
 use crate::server::turns::{BUSY_BOUNDS, LoopStats};
@@ -64,6 +64,7 @@ struct JournalScrape {
     dropped: u64,
     gaps: u64,
     is_writable: bool,
+    lag: Span,
 }
 
 impl Scrape {
@@ -75,6 +76,7 @@ impl Scrape {
             dropped: journal.health.dropped(),
             gaps: journal.health.gaps(),
             is_writable: journal.health.is_writable(),
+            lag: journal.health.oldest_unsynced().map_or(Span::ZERO, |oldest| now.since(oldest)),
         });
         let report_age_s = report.as_ref().map(|report| now.since(report.heard_at).as_secs_f64());
         let (stats, turns, driver, shards) = report
@@ -234,6 +236,17 @@ fn beats(scrape: &Scrape) -> Option<Reading> {
     Some(Reading::Counters("kind", kinds.into()))
 }
 
+fn lost(scrape: &Scrape) -> Option<Reading> {
+    let MailStats { expired, dropped_oldest, dropped_newest, orphaned, .. } = scrape.stats.mail;
+    let why = [
+        ("expired", expired),
+        ("dropped_oldest", dropped_oldest),
+        ("dropped_newest", dropped_newest),
+        ("orphaned", orphaned),
+    ];
+    Some(Reading::Counters("why", why.into()))
+}
+
 fn busy(scrape: &Scrape) -> Option<Reading> {
     let turns = &scrape.turns;
     let bounds = BUSY_BOUNDS.iter().map(|bound| bound.as_secs_f64()).chain([f64::INFINITY]);
@@ -269,6 +282,14 @@ pub(crate) static METRICS: &[Metric] = &[
     }),
     metric("heartwheel_draining", "1 while a drain is under way", |s| {
         gauge(usize::from(s.stats.draining))
+    }),
+    metric("heartwheel_rebalancing", "1 while a rebalance is under way", |s| {
+        gauge(usize::from(s.stats.leaving.rebalancing))
+    }),
+    metric("heartwheel_leavers", "Connections asked to leave, by what came of it", |s| {
+        let Leaving { told, left, closed, .. } = s.stats.leaving;
+        let stages = [("told", told), ("left", left), ("closed", closed)];
+        Some(Reading::Counters("stage", stages.into()))
     }),
     metric("heartwheel_connections", "Connections and held sessions, by state", connections),
     metric("heartwheel_connections_accepted", "Connections accepted", |s| count(s.stats.accepted)),
@@ -315,6 +336,25 @@ pub(crate) static METRICS: &[Metric] = &[
     }),
     metric("heartwheel_up_pauses", "Times that a client was not read any further", |s| {
         count(s.stats.up.stops)
+    }),
+    metric("heartwheel_messages_pushed", "Messages for clients that were taken", |s| {
+        count(s.stats.mail.pushed)
+    }),
+    metric("heartwheel_messages_delivered", "Those handed to the kernel, each once", |s| {
+        count(s.stats.mail.delivered)
+    }),
+    metric("heartwheel_messages_acked", "Those that a client acknowledged", |s| {
+        count(s.stats.mail.acked)
+    }),
+    metric("heartwheel_messages_ack_missed", "Those given up on without their ACK", |s| {
+        count(s.stats.mail.ack_missed)
+    }),
+    metric("heartwheel_messages_lost", "Messages never handed over, by why", lost),
+    metric("heartwheel_messages_queued_bytes", "What waits for clients or for their ACK", |s| {
+        gauge(s.stats.mail.queue_bytes)
+    }),
+    metric("heartwheel_broadcasts_running", "Broadcasts under way", |s| {
+        gauge(s.stats.mail.broadcasts_running)
     }),
     metric("heartwheel_received_bytes", "Bytes received", |s| count(s.stats.bytes_received)),
     metric("heartwheel_sent_bytes", "Bytes that the kernel took", |s| {
@@ -375,6 +415,9 @@ pub(crate) static METRICS: &[Metric] = &[
     }),
     metric("heartwheel_journal_waiting", "Events that wait to be written", |s| {
         s.journal.as_ref().and_then(|journal| gauge(journal.waiting))
+    }),
+    metric("heartwheel_journal_lag_seconds", "Age of the oldest event not on the disk", |s| {
+        s.journal.as_ref().map(|journal| Reading::Level(journal.lag.as_secs_f64()))
     }),
     metric("heartwheel_journal_dropped", "Events that are missing in the journal", |s| {
         s.journal.as_ref().and_then(|journal| count(journal.dropped))

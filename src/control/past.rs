@@ -11,9 +11,10 @@ use serde_json::{Map, Value};
 
 use crate::base::event::{CloseReason, Event};
 use crate::base::limits;
-use crate::base::time::Moment;
+use crate::base::time::{Moment, Span};
 use crate::control::door::Report;
 use crate::gateway::{LATENESS_BOUNDS, Stats};
+use crate::server::turns::{BUSY_BOUNDS, LoopStats};
 
 /// One moment, and the time since the sample before.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -55,6 +56,13 @@ pub struct Sample {
     pub rescued: u32,
     /// For how long the loop stood still within the span.
     pub stalled_ms: u64,
+    /// Turns of the loops that ended within the span.
+    pub turns: u64,
+    /// For how long they were busy, all together.
+    pub busy_us: u64,
+    /// 99 of 100 of them were busy no longer than this: a bound of
+    /// [`BUSY_BOUNDS`], or the longest turn since the start; `null` without any.
+    pub busy_p99_us: Option<u64>,
 }
 
 fn by_word<S: Serializer>(went: &[u32], serializer: S) -> Result<S::Ok, S::Error> {
@@ -82,6 +90,7 @@ struct Ledger {
 struct Base {
     at: Moment,
     stats: Stats,
+    turns: LoopStats,
     ledger: Ledger,
 }
 
@@ -123,7 +132,7 @@ impl Past {
                 n: self.last,
                 at_unix_ms,
                 span_ms: span.as_millis(),
-                ..difference(base, &report.stats, &self.ledger)
+                ..difference(base, report, &self.ledger)
             };
             if self.kept.len() >= limits::PAST_SAMPLES_MAX {
                 self.kept.pop_front();
@@ -131,7 +140,7 @@ impl Past {
             self.kept.push_back(sample);
         }
         let (stats, ledger) = (report.stats.clone(), self.ledger.clone());
-        self.base = Some(Base { at, stats, ledger });
+        self.base = Some(Base { at, stats, turns: report.turns.clone(), ledger });
         self.last
     }
 
@@ -142,7 +151,8 @@ impl Past {
     }
 }
 
-fn difference(base: &Base, stats: &Stats, ledger: &Ledger) -> Sample {
+fn difference(base: &Base, report: &Report, ledger: &Ledger) -> Sample {
+    let (stats, turns) = (&report.stats, &report.turns);
     let small = |count: u64| u32::try_from(count).unwrap_or(u32::MAX);
     let since = |now: u64, then: u64| now.saturating_sub(then);
     let (then, before) = (&base.stats, &base.ledger);
@@ -168,16 +178,30 @@ fn difference(base: &Base, stats: &Stats, ledger: &Ledger) -> Sample {
         late,
         rescued: small(since(stats.rescued, then.rescued)),
         stalled_ms: since(stats.stalled.as_millis(), then.stalled.as_millis()),
+        turns: since(turns.turns(), base.turns.turns()),
+        busy_us: since(turns.busy_sum.as_micros(), base.turns.busy_sum.as_micros()),
+        busy_p99_us: busy_p99(turns, &base.turns).map(Span::as_micros),
     }
+}
+
+/// How long 99 of 100 turns since `then` were busy at most.
+fn busy_p99(now: &LoopStats, then: &LoopStats) -> Option<Span> {
+    let counts = now.busy.iter().zip(&then.busy).map(|(now, then)| now.saturating_sub(*then));
+    let all: u64 = counts.clone().sum();
+    let mut left = all - all / 100;
+    let bounds = BUSY_BOUNDS.into_iter().chain([now.busy_max]);
+    let (bound, _) = bounds.zip(counts).find(|(_, count)| {
+        left = left.saturating_sub(*count);
+        left == 0
+    })?;
+    (all > 0).then(|| bound.min(now.busy_max))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::base::ids::{ClientId, ConnId};
-    use crate::base::time::Span;
     use crate::os::driver::DriverStats;
-    use crate::server::turns::LoopStats;
 
     fn report(at_ms: u64, frames_received: u64) -> Report {
         let stats = Stats { frames_received, online: 7, accepting: true, ..Stats::default() };
@@ -228,6 +252,30 @@ mod tests {
             (&quiet["went"], &quiet["late"]),
             (&Value::Object(Map::new()), &Value::Array(vec![]))
         );
+    }
+
+    #[test]
+    fn a_sample_says_how_busy_turns_were() {
+        let mut past = Past::default();
+        let mut busy = |at_ms, buckets: &[(usize, u64)], sum_us, max_us| {
+            let mut report = report(at_ms, 0);
+            buckets.iter().for_each(|(at, count)| report.turns.busy[*at] = *count);
+            report.turns.busy_sum = Span::from_micros(sum_us);
+            report.turns.busy_max = Span::from_micros(max_us);
+            let n = past.on_report(&report, at_ms);
+            past.after(n.saturating_sub(1), 1).pop()
+        };
+        busy(1_000, &[(3, 50)], 9_000, 190);
+        let second = busy(2_000, &[(3, 149), (7, 1)], 30_000, 4_000).expect("a sample");
+        assert_eq!((second.turns, second.busy_us, second.busy_p99_us), (100, 21_000, Some(200)));
+        let third = busy(3_000, &[(3, 149), (7, 2)], 34_000, 4_000).expect("a sample");
+        assert_eq!(third.busy_p99_us, Some(4_000), "no longer than the longest");
+        let last = BUSY_BOUNDS.len();
+        let buckets = [(3, 149), (7, 2), (last, 1)];
+        let fourth = busy(4_000, &buckets, 9_034_000, 9_000_000).expect("a sample");
+        assert_eq!(fourth.busy_p99_us, Some(9_000_000), "what has no bound has the longest");
+        let none = busy(5_000, &buckets, 9_034_000, 9_000_000).expect("a sample");
+        assert_eq!((none.turns, none.busy_us, none.busy_p99_us), (0, 0, None));
     }
 
     #[test]

@@ -73,6 +73,8 @@ impl Gateway {
             grace: session.grace(&self.config),
             outbox_bytes: connection.outbox.bytes(),
             partial_bytes: connection.partial_bytes(),
+            data_in: session.extra.as_ref().map_or(0, |extra| extra.data_in),
+            data_out: session.extra.as_ref().map_or(0, |extra| extra.mail.delivered()),
             groups: session.extra.as_ref().map_or(Vec::new(), |extra| extra.groups.clone()),
         }
     }

@@ -303,6 +303,10 @@ pub struct SessionView {
     pub outbox_bytes: usize,
     /// Bytes of a frame that it has begun and not completed.
     pub partial_bytes: usize,
+    /// DATA frames that came of it in this session.
+    pub data_in: u64,
+    /// Messages for it that were handed to the kernel in this session, each once.
+    pub data_out: u64,
     /// The groups it is in.
     pub groups: Vec<GroupName>,
 }

@@ -14,6 +14,8 @@ pub(crate) struct Extra {
     pub(crate) groups: Vec<GroupName>,
     /// The messages for it.
     pub(crate) mail: Mail,
+    /// DATA frames that came of it.
+    pub(crate) data_in: u64,
 }
 
 impl Session {

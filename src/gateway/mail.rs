@@ -62,6 +62,8 @@ pub(crate) struct Mail {
     /// What all of them cost.
     bytes: usize,
     seq_last: u32,
+    /// How many were handed to the kernel, each once.
+    delivered: u64,
     /// Everything up to these numbers was copied, was handed over, was acknowledged; but for what
     /// is in `lost`.
     copied_upto: u32,
@@ -81,6 +83,11 @@ impl Mail {
     /// What all messages cost, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// How many were handed to the kernel, each once.
+    pub(crate) fn delivered(&self) -> u64 {
+        self.delivered
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -164,6 +171,7 @@ impl Mail {
         for mut letter in std::mem::take(&mut self.flying) {
             let is_acked = letter.seq <= self.acked_upto;
             if !letter.was_handed {
+                self.delivered += 1;
                 tell(&letter, Outcome::Delivered);
             }
             if letter.wants_ack && is_acked {
@@ -194,6 +202,7 @@ impl Mail {
         // What was sent before, and waits to be sent again.
         while let Some(letter) = pop_upto(&mut self.waiting, self.acked_upto) {
             if !letter.was_handed {
+                self.delivered += 1;
                 tell(&letter, Outcome::Delivered);
             }
             self.handed_upto = self.handed_upto.max(letter.seq);

@@ -19,6 +19,7 @@ use crate::base::io::{Op, ReceiveEnd};
 use crate::base::limits;
 use crate::base::time::Moment;
 use crate::gateway::Gateway;
+use crate::gateway::answers::session_of_mut;
 use crate::gateway::connection::{Hearing, Look, Receive, State};
 use crate::gateway::requests::Next;
 use crate::tracker::Progress;
@@ -207,6 +208,7 @@ impl Gateway {
     /// A client that is online sent something.
     pub(crate) fn on_data(&mut self, conn: ConnId, data: Data<'_>, now: Moment) -> Next {
         self.stats.data_received += 1;
+        self.count_data(conn);
         if !self.up.is_wanted {
             self.stats.up.unclaimed += 1;
             return Next::Listen;
@@ -238,6 +240,13 @@ impl Gateway {
             return Next::Stopped;
         }
         Next::Listen
+    }
+
+    /// Whoever sends messages has room for their count; whoever only beats goes without.
+    fn count_data(&mut self, conn: ConnId) {
+        if let Some(session) = self.tracker.get_mut(conn).and_then(session_of_mut) {
+            session.extra().data_in += 1;
+        }
     }
 
     /// What may still come, of whoever is not stopped yet, before somebody has to go.

@@ -2,9 +2,10 @@
 
 use crate::base::config::{Mode, Rhythm};
 use crate::base::event::CloseReason;
-use crate::base::io::{CloseHow, IoFault};
+use crate::base::io::CloseHow;
 use crate::base::limits;
 use crate::base::time::{Moment, Span};
+use crate::load::client::talk::Talk;
 use crate::load::client::unsaid::{Answer, Unsaid};
 use crate::load::dialect::{Dialect, Said, Tongue};
 use crate::load::mqtt;
@@ -12,7 +13,11 @@ use crate::load::plan::{Draw, Part, Plan};
 use crate::wire::message::{AckWanted, Message, Reply};
 use crate::wire::native;
 
+mod talk;
 mod unsaid;
+mod words;
+
+pub use crate::load::client::words::{Due, Ending, Heard, Presence, Sign, Written};
 
 /// The alarm of whoever needs none.
 const NEVER: Moment = Moment::from_nanos(u64::MAX);
@@ -31,7 +36,8 @@ const FLAP_PART_OF_RUN: u64 = 8;
 ///                                       Silent ──► Judged ──► Gone
 /// ```
 ///
-/// There are many of them, so it is small: 128 bytes, and none on the heap while no frame is torn.
+/// There are many of them, so it is small: 136 bytes, and none on the heap of
+/// one that sends no messages while no frame is torn.
 #[derive(Debug)]
 pub struct Client {
     tongue: Tongue,
@@ -53,6 +59,8 @@ pub struct Client {
     /// the server may have ended it by then, and the news of that be on its way.
     unforgiven: u8,
     part: Part,
+    /// Of whoever sends messages.
+    talk: Option<Box<Talk>>,
 }
 
 /// Where it is. `NEVER` stands for no alarm.
@@ -90,115 +98,6 @@ pub struct Script<'a> {
     pub saturates: bool,
 }
 
-/// What fell due.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Due {
-    /// Nothing; the alarm was early.
-    Nothing,
-    /// It wants to connect.
-    Connect,
-    /// It has something to say.
-    Say,
-    /// A beat fell due while the one before is not even sent; this one is left out.
-    SkipBeat,
-    /// It fell silent.
-    FallSilent,
-    /// It leaves without a word.
-    Close(CloseHow),
-}
-
-/// What it heard.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Heard {
-    /// It is in.
-    Welcomed {
-        /// What was granted.
-        granted: Rhythm,
-        /// Who sends the beats.
-        mode: Mode,
-        /// From HELLO to WELCOME.
-        took: Span,
-    },
-    /// The answer to a beat.
-    Pong {
-        /// From the moment when the PING was to be sent, not from when it was.
-        rtt: Span,
-    },
-    /// It has something to say.
-    Say,
-    /// The server ends this connection.
-    Ended(Sign, Ending),
-}
-
-/// The first sign that the server ends a connection.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Sign {
-    /// GOAWAY or ERROR with a reason known here.
-    Told(CloseReason),
-    /// GOAWAY or ERROR with another code.
-    ToldUnknown,
-    /// What came is not the protocol.
-    Garbled(CloseReason),
-    /// FIN.
-    Eof,
-    /// The connection broke.
-    Fault(IoFault),
-}
-
-/// What it means that the server ended the connection.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Ending {
-    /// It had not been welcomed.
-    Refused,
-    /// It was silent, and so long after its deadline the server noticed.
-    Detected {
-        /// From last beat + timeout to the first sign.
-        late: Span,
-    },
-    /// It was silent, and the server did not wait for the deadline.
-    DetectedEarly {
-        /// From the first sign to last beat + timeout.
-        early: Span,
-    },
-    /// It was alive and had beaten in time.
-    FalseOffline,
-    /// It was alive but had not beaten in time: the load bench's fault, not the server's.
-    Overslept,
-    /// It was alive, and the server gave a reason that has nothing to do with beats.
-    SentAway,
-    /// It does not read, and the server lost patience.
-    SlowReader,
-    /// It was leaving anyway, or this was counted before.
-    NoMatter,
-}
-
-/// What was written.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Written {
-    /// A PING, and when it should have been sent.
-    pub ping: Option<Moment>,
-    /// Answers to the server's PINGs.
-    pub pongs: u32,
-}
-
-/// Where a client is, for whoever looks from outside.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Presence {
-    /// Not connected.
-    Away,
-    /// Not yet welcomed.
-    Coming,
-    /// In, and beating.
-    Live,
-    /// In, and silent; its last beat, and when it must be noticed.
-    Silent {
-        /// Last beat + timeout.
-        deadline: Moment,
-    },
-    /// On its way out.
-    Leaving,
-}
-
 impl Client {
     /// Client number `index`, not connected and with no wish to be.
     pub fn new(index: u32, part: Part, dialect: Dialect) -> Self {
@@ -215,6 +114,7 @@ impl Client {
             draws: 0,
             awaited: 0,
             part,
+            talk: (part == Part::Talk).then(Box::default),
         }
     }
 
@@ -297,6 +197,7 @@ impl Client {
     pub fn on_connected(&mut self, script: Script<'_>, now: Moment) {
         self.tongue = Tongue::new(script.plan.options().dialect);
         self.awaited = 0;
+        self.talk.iter_mut().for_each(|talk| **talk = Talk::default());
         self.unsaid = Unsaid { hello: true, ..Unsaid::default() };
         self.state = if self.part == Part::SlowReader {
             // It will not hear WELCOME, and takes the rhythm that others were granted.
@@ -330,6 +231,9 @@ impl Client {
                 Ok(Some(said)) => {
                     if let Some(news) = self.on_said(script, said, now) {
                         heard(news);
+                    }
+                    while let Some(took) = self.next_acked(now) {
+                        heard(Heard::Acked { took });
                     }
                 }
                 Err(reason) => {
@@ -373,7 +277,11 @@ impl Client {
     pub fn has_something_to_say(&self) -> bool {
         let Unsaid { beat, answer, ack, hello, bye } = &self.unsaid;
         let has_answer = answer.is_some() || *ack > 0;
-        *hello || *bye || has_answer || (*beat != Moment::ZERO && !self.holds_its_beat())
+        *hello
+            || *bye
+            || has_answer
+            || self.has_message()
+            || (*beat != Moment::ZERO && !self.holds_its_beat())
     }
 
     /// Whether it is on its way out and has said all it wanted: time to close.
@@ -403,6 +311,7 @@ impl Client {
             self.write_beat(beat, out);
             written.ping = Some(beat);
         }
+        written.message = self.write_message(plan, out);
         if bye {
             self.tongue.write_bye(out);
         }
@@ -543,15 +452,17 @@ impl Client {
                 let sign = CloseReason::from_code(code).map_or(Sign::ToldUnknown, Sign::Told);
                 Some(Heard::Ended(sign, self.on_ended(sign, now)))
             }
-            Message::Data { seq, ack: AckWanted::Yes, .. } if self.is_awake() => {
-                self.unsaid.ack = seq;
-                Some(Heard::Say)
+            Message::Data { seq, ack, .. } if self.is_awake() => {
+                if ack == AckWanted::Yes {
+                    self.unsaid.ack = seq;
+                }
+                Some(Heard::Message)
             }
-            // The load bench sends no messages of an application.
-            Message::Data { .. }
-            | Message::Ack { .. }
-            | Message::Hello { .. }
-            | Message::Bye { .. } => None,
+            Message::Ack { seq } => {
+                self.talk.iter_mut().for_each(|talk| talk.on_ack(seq));
+                None
+            }
+            Message::Data { .. } | Message::Hello { .. } | Message::Bye { .. } => None,
         }
     }
 
@@ -641,6 +552,10 @@ impl Client {
                 let (min, max) = (stay.divided_by(2), stay.times(3).divided_by(2));
                 earliest + script.plan.span_between(self.next_draw(), min, max)
             }
+            Part::Talk => {
+                let every = script.plan.options().talk_every();
+                earliest + script.plan.span_between(self.next_draw(), Span::ZERO, every)
+            }
             Part::Steady | Part::SlowReader | Part::Late | Part::NoReply => NEVER,
         }
     }
@@ -653,6 +568,7 @@ impl Client {
             }
             Part::Reset => self.part_without_a_word(CloseHow::Abort),
             Part::Leave => self.part_with_bye(),
+            Part::Talk => self.speak(script.plan),
             Part::Flap => match script.plan.choice(self.next_draw(), 3) {
                 0 => self.part_without_a_word(CloseHow::Abort),
                 1 => self.part_without_a_word(CloseHow::Finish),

@@ -202,7 +202,7 @@ impl Fleet {
                 self.connect_some(now);
             }
             Phase::Settling { until } => {
-                if now >= until || self.awaited == 0 {
+                if now >= until || self.has_settled() {
                     self.send_home(now);
                 }
             }
@@ -230,7 +230,7 @@ impl Fleet {
                 let alarm = self.timers.next_due().unwrap_or(self.end);
                 Some(self.end.min(alarm).min(self.next_connect()))
             }
-            Phase::Settling { .. } if self.awaited == 0 => Some(Moment::ZERO),
+            Phase::Settling { .. } if self.has_settled() => Some(Moment::ZERO),
             Phase::Settling { until } => Some(until),
             Phase::Leaving { next, .. } if next < self.plan.clients() => Some(Moment::ZERO),
             Phase::Leaving { until, .. } => Some(until),
@@ -412,7 +412,9 @@ impl Fleet {
             }
             // After the run nobody beats, so no ending is anybody's fault.
             Heard::Ended(..) if !is_running => {}
-            Heard::Ended(..) | Heard::Say => tally.on_heard(heard),
+            Heard::Ended(..) | Heard::Say | Heard::Message | Heard::Acked { .. } => {
+                tally.on_heard(heard)
+            }
         });
         if let Some(granted) = granted {
             self.on_granted(index, granted, now);
@@ -542,7 +544,7 @@ impl Fleet {
             match due {
                 Due::Connect => self.to_connect.push_back(index),
                 Due::Close(how) => self.close(index, how),
-                Due::Nothing | Due::Say | Due::SkipBeat | Due::FallSilent => {}
+                Due::Nothing | Due::Say | Due::SkipBeat | Due::SkipMessage | Due::FallSilent => {}
             }
             self.tend(index, now);
         }
@@ -686,6 +688,11 @@ impl Fleet {
                 Presence::Away | Presence::Coming | Presence::Leaving => {}
             }
         }
+    }
+
+    /// Whether every answer is in that is waited for.
+    fn has_settled(&self) -> bool {
+        self.awaited == 0 && !self.tally.awaits_acks()
     }
 
     fn send_home(&mut self, now: Moment) {

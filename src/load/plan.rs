@@ -30,6 +30,8 @@ pub struct LoadOptions {
     pub entering_max: Option<u32>,
     /// How many of the clients do not simply stay and beat.
     pub parts: Parts,
+    /// What those send who talk.
+    pub talk: Talk,
     /// Fixes who does what, and the random moments.
     pub seed: u64,
     /// The client ids are this and a number from 1 on.
@@ -37,6 +39,28 @@ pub struct LoadOptions {
     /// Tells apart processes on one machine that connect to one server on it, so that each has
     /// source addresses of its own. The process id will do.
     pub source_key: u32,
+}
+
+/// What a client sends that talks.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Talk {
+    /// Bytes of a message.
+    pub bytes: u16,
+    /// From one message to the next; `None`: the interval that was wished for.
+    pub every: Option<Span>,
+}
+
+impl Default for Talk {
+    fn default() -> Self {
+        Self { bytes: limits::LOAD_TALK_BYTES_DEFAULT, every: None }
+    }
+}
+
+impl LoadOptions {
+    /// From one message of a client that talks to the next.
+    pub fn talk_every(&self) -> Span {
+        self.talk.every.unwrap_or(self.interval)
+    }
 }
 
 /// When a client beats again.
@@ -67,6 +91,8 @@ pub struct Parts {
     pub late: u32,
     /// Beat without asking for an answer.
     pub no_reply: u32,
+    /// Send messages beside their beats.
+    pub talk: u32,
 }
 
 /// The part one client plays.
@@ -88,6 +114,8 @@ pub enum Part {
     Late,
     /// Beats without asking for an answer.
     NoReply,
+    /// Beats in time, stays, and sends messages.
+    Talk,
 }
 
 impl Part {
@@ -102,6 +130,7 @@ impl Part {
             Self::SlowReader => "slow_readers",
             Self::Late => "late",
             Self::NoReply => "no_reply",
+            Self::Talk => "talk",
         }
     }
 }
@@ -122,6 +151,22 @@ pub enum PlanError {
         parts: u64,
         /// How many clients there are.
         clients: u32,
+    },
+    /// Messages where there are none.
+    #[error("{clients} clients would send messages, and in MQTT here they only beat")]
+    NoMessages {
+        /// How many.
+        clients: u32,
+    },
+    /// Messages follow each other without a pause, or never.
+    #[error(
+        "a message every {every}: expected {} to {}",
+        limits::INTERVAL_MIN,
+        limits::INTERVAL_MAX
+    )]
+    TalkEvery {
+        /// How often was asked for.
+        every: Span,
     },
     /// Nobody could ever enter.
     #[error("with 0 connections at once nobody comes in")]
@@ -328,6 +373,7 @@ fn check(options: &LoadOptions) -> Result<(), PlanError> {
     if interval < limits::INTERVAL_MIN || interval > limits::INTERVAL_MAX {
         return Err(PlanError::Interval { interval });
     }
+    check_talk(options)?;
     // The last client has the longest id.
     ClientId::validate(&format!("{}{clients}", options.id_prefix))?;
     if let Some(rate) = connects_per_s {
@@ -336,6 +382,20 @@ fn check(options: &LoadOptions) -> Result<(), PlanError> {
             let connects_per_s = rate;
             return Err(PlanError::TooShortToConnect { run_time, clients, connects_per_s, needed });
         }
+    }
+    Ok(())
+}
+
+fn check_talk(options: &LoadOptions) -> Result<(), PlanError> {
+    let (clients, every) = (options.parts.talk, options.talk_every());
+    if clients == 0 {
+        return Ok(());
+    }
+    if options.dialect != Dialect::Native {
+        return Err(PlanError::NoMessages { clients });
+    }
+    if every < limits::INTERVAL_MIN || every > limits::INTERVAL_MAX {
+        return Err(PlanError::TalkEvery { every });
     }
     Ok(())
 }
@@ -373,7 +433,7 @@ fn deal(options: &LoadOptions) -> Vec<Part> {
 
 impl Parts {
     /// Every part that is not steady, and how many play it.
-    pub fn listed(&self) -> [(Part, u32); 7] {
+    pub fn listed(&self) -> [(Part, u32); 8] {
         [
             (Part::Silent, self.silent),
             (Part::Reset, self.reset),
@@ -382,6 +442,7 @@ impl Parts {
             (Part::SlowReader, self.slow_readers),
             (Part::Late, self.late),
             (Part::NoReply, self.no_reply),
+            (Part::Talk, self.talk),
         ]
     }
 }
@@ -400,6 +461,7 @@ mod tests {
             pace: Pace::Rhythm,
             connects_per_s: Some(1_000),
             entering_max: None,
+            talk: Talk::default(),
             parts: Parts {
                 silent: 100,
                 reset: 10,
@@ -408,6 +470,7 @@ mod tests {
                 slow_readers: 40,
                 late: 45,
                 no_reply: 5,
+                talk: 7,
             },
             seed: 3,
             id_prefix: "load-".into(),
@@ -460,7 +523,7 @@ mod tests {
         let base = options();
         let secs = Span::from_secs;
         type Wrong = fn(&PlanError) -> bool;
-        let rows: [(&str, LoadOptions, Wrong); 11] = [
+        let rows: [(&str, LoadOptions, Wrong); 13] = [
             ("nobody", LoadOptions { clients: 0, parts: Parts::default(), ..options() }, |e| {
                 matches!(e, PlanError::Clients { clients: 0 })
             }),
@@ -468,7 +531,7 @@ mod tests {
                 matches!(e, PlanError::Clients { .. })
             }),
             ("parts", LoadOptions { clients: 249, ..options() }, |e| {
-                matches!(e, PlanError::Parts { parts: 250, clients: 249 })
+                matches!(e, PlanError::Parts { parts: 257, clients: 249 })
             }),
             ("rate", LoadOptions { connects_per_s: Some(0), ..options() }, |e| {
                 matches!(e, PlanError::ConnectRate)
@@ -482,6 +545,20 @@ mod tests {
             ("MQTT answers", LoadOptions { dialect: Dialect::Mqtt, ..options() }, |e| {
                 matches!(e, PlanError::NoAnswer { clients: 5, what: "MQTT" })
             }),
+            (
+                "talk in MQTT",
+                LoadOptions {
+                    parts: Parts { no_reply: 0, ..options().parts },
+                    dialect: Dialect::Mqtt,
+                    ..options()
+                },
+                |e| matches!(e, PlanError::NoMessages { clients: 7 }),
+            ),
+            (
+                "talk",
+                LoadOptions { talk: Talk { every: Some(Span::ZERO), bytes: 1 }, ..options() },
+                |e| matches!(e, PlanError::TalkEvery { every: Span::ZERO }),
+            ),
             ("interval", LoadOptions { interval: Span::ZERO, ..options() }, |e| {
                 matches!(e, PlanError::Interval { .. })
             }),

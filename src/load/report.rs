@@ -85,6 +85,16 @@ pub struct Report {
     pub beats_skipped: u64,
     /// PONGs sent to answer the server's PINGs.
     pub answers_sent: u64,
+    /// Messages sent.
+    pub messages_sent: u64,
+    /// Those that were acknowledged.
+    pub messages_acked: u64,
+    /// Messages left out, because too many before were not acknowledged.
+    pub messages_skipped: u64,
+    /// Messages that came for clients.
+    pub messages_received: u64,
+    /// From when a message should have been sent to its ACK.
+    pub ack_us: Micros,
     /// `beats_sent` by the time from the first beat to the end of the run.
     pub beats_per_s: f64,
     /// From when a beat should have been sent to its PONG: no coordinated omission.
@@ -211,6 +221,11 @@ impl Report {
             unanswered: tally.unanswered,
             beats_skipped: tally.beats_skipped,
             answers_sent: tally.answers_sent,
+            messages_sent: tally.messages_sent,
+            messages_acked: tally.acks.count(),
+            messages_received: tally.messages_received,
+            messages_skipped: tally.messages_skipped,
+            ack_us: tally.acks.summary().into(),
             beats_per_s: rate(tally.beats_sent, tally.beat_for()),
             rtt_us: tally.rtt.summary().into(),
             lateness_us: tally.lateness.summary().into(),
@@ -264,6 +279,7 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.write_course(f)?;
         self.write_beats(f)?;
+        self.write_messages(f)?;
         self.write_endings(f)?;
         self.write_window(f)?;
         self.write_surroundings(f)
@@ -295,6 +311,18 @@ impl Report {
         row_if(f, "left out", self.beats_skipped)?;
         row(f, "round trip", self.rtt_us)?;
         row(f, "bench late by", self.lateness_us)
+    }
+
+    fn write_messages(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (sent, acked, skipped) =
+            (self.messages_sent, self.messages_acked, self.messages_skipped);
+        row_if(f, "messages heard", self.messages_received)?;
+        if sent == 0 {
+            return Ok(());
+        }
+        row(f, "messages", format_args!("{sent} sent; {acked} acknowledged"))?;
+        row_if(f, "left out", skipped)?;
+        row(f, "until the ACK", self.ack_us)
     }
 
     fn write_endings(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -432,7 +460,7 @@ mod tests {
     use crate::base::time::Moment;
     use crate::load::client::{Ending, Heard, Sign, Written};
     use crate::load::dialect::Dialect;
-    use crate::load::plan::{Pace, Parts};
+    use crate::load::plan::{Pace, Parts, Talk};
 
     fn report() -> Report {
         let options = LoadOptions {
@@ -444,6 +472,7 @@ mod tests {
             pace: Pace::Rhythm,
             connects_per_s: None,
             entering_max: None,
+            talk: Talk::default(),
             parts: Parts { silent: 1, late: 2, ..Parts::default() },
             seed: 99,
             id_prefix: "load-".into(),
@@ -459,8 +488,11 @@ mod tests {
         tally.on_heard(Heard::Welcomed { granted, mode: Mode::Client, took });
         for beat in 0..100 {
             let intended = Moment::from_millis(15_000 + beat);
-            tally.on_written(Written { ping: Some(intended), pongs: 0 }, intended);
+            tally.on_written(Written { ping: Some(intended), pongs: 0, message: true }, intended);
             tally.on_heard(Heard::Pong { rtt: Span::from_micros(200 + beat) });
+            if beat < 98 {
+                tally.on_heard(Heard::Acked { took: Span::from_micros(500 + beat) });
+            }
         }
         tally.on_ended(Sign::Eof, Ending::Detected { late: Span::from_micros(3_517) });
         tally.on_ended(Sign::Fault(IoFault::Reset), Ending::FalseOffline);
@@ -487,6 +519,9 @@ mod tests {
             ("/rtt_us/p99", serde_json::json!(298)),
             ("/rtt_us/p999", serde_json::json!(299)),
             ("/rtt_us/max", serde_json::json!(299)),
+            ("/messages_sent", serde_json::json!(100)),
+            ("/messages_acked", serde_json::json!(98)),
+            ("/ack_us/max", serde_json::json!(597)),
             ("/false_offline", serde_json::json!(1)),
             ("/detection_ms/n", serde_json::json!(1)),
             ("/undetected", serde_json::json!(0)),
@@ -517,6 +552,8 @@ mod tests {
             "connected      10 of 10, 100 /s",
             "beats          100 sent, 10 /s; 100 answered",
             "round trip     p50 249  p90 289  p99 298  p999 299  max 299 us",
+            "messages       100 sent; 98 acknowledged",
+            "until the ACK  p50 548  p90 588  p99 597  p999 597  max 597 us",
             "false offline  1",
             "silent         1, of which 1 detected",
             "undetected     0",
@@ -538,6 +575,7 @@ mod tests {
             pace: Pace::Rhythm,
             connects_per_s: None,
             entering_max: None,
+            talk: Talk::default(),
             parts: Parts::default(),
             seed: 0,
             id_prefix: String::new(),

@@ -60,6 +60,14 @@ pub struct Tally {
     pub answers_sent: u64,
     /// Beats left out because the one before could not be sent for a whole interval.
     pub beats_skipped: u64,
+    /// Messages handed to the kernel.
+    pub messages_sent: u64,
+    /// Messages that came for clients.
+    pub messages_received: u64,
+    /// Messages left out because too many before were not acknowledged.
+    pub messages_skipped: u64,
+    /// From when a message should have been sent to its ACK.
+    pub acks: Latencies,
     /// When the run began.
     pub began: Moment,
     /// When the first beat was sent.
@@ -129,6 +137,7 @@ impl Tally {
     pub fn on_due(&mut self, due: Due) {
         match due {
             Due::SkipBeat => self.beats_skipped += 1,
+            Due::SkipMessage => self.messages_skipped += 1,
             Due::FallSilent => self.fell_silent += 1,
             Due::Close(_) => self.left_without_a_word += 1,
             Due::Nothing | Due::Connect | Due::Say => {}
@@ -138,6 +147,7 @@ impl Tally {
     /// A client wrote something.
     pub fn on_written(&mut self, written: Written, now: Moment) {
         self.answers_sent += u64::from(written.pongs);
+        self.messages_sent += u64::from(written.message);
         if let Some(intended) = written.ping {
             self.beats_sent += 1;
             self.first_beat_at.get_or_insert(now);
@@ -165,6 +175,8 @@ impl Tally {
                     window.rtt.record(rtt);
                 }
             }
+            Heard::Acked { took } => self.acks.record(took),
+            Heard::Message => self.messages_received += 1,
             Heard::Say => {}
             Heard::Ended(sign, ending) => self.on_ended(sign, ending),
         }
@@ -194,6 +206,11 @@ impl Tally {
     pub fn beat_for(&self) -> Span {
         let end = self.began + self.ran_for;
         self.first_beat_at.map_or(Span::ZERO, |first| end.since(first))
+    }
+
+    /// Whether messages are not acknowledged yet, as far as they are at all.
+    pub fn awaits_acks(&self) -> bool {
+        self.acks.count() < self.messages_sent
     }
 
     /// How often what went wrong, by name.
@@ -280,7 +297,7 @@ mod tests {
         let mut tally = Tally::default();
         let at = Moment::from_millis;
         let beat = |tally: &mut Tally, now| {
-            tally.on_written(Written { ping: Some(now), pongs: 0 }, now);
+            tally.on_written(Written { ping: Some(now), pongs: 0, message: true }, now);
             tally.on_heard(Heard::Pong { rtt: Span::from_millis(3) });
         };
         beat(&mut tally, at(10));
@@ -302,6 +319,7 @@ mod tests {
         let mut tally = Tally::default();
         for due in [
             Due::SkipBeat,
+            Due::SkipMessage,
             Due::FallSilent,
             Due::Close(CloseHow::Abort),
             Due::Nothing,
@@ -310,6 +328,7 @@ mod tests {
         ] {
             tally.on_due(due);
         }
+        assert_eq!(tally.messages_skipped, 1);
         let Tally { beats_skipped, fell_silent, left_without_a_word, .. } = tally;
         assert_eq!((beats_skipped, fell_silent, left_without_a_word), (1, 1, 1));
     }

@@ -48,7 +48,7 @@ fn every_command_does_what_it_says() {
     assert_eq!(said(admin, &["clients", "--json", "--limit", "1"]).lines().count(), 1);
     assert_eq!(said(admin, &["clients", "--json", "--prefix", "an"]).lines().count(), 1);
 
-    assert!(said(admin, &["show", "bert \u{202e}x/y"]).contains("class                    lock"));
+    assert!(said(admin, &["show", "bert \u{202e}x/y"]).contains("  class          lock"));
     assert!(refused(admin, &["show", "nobody"]).contains("is not online (404)"));
     assert!(said(admin, &["stats"]).contains("online                   2"));
     let snapshot: Value =

@@ -4,12 +4,13 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use heartwheel::wire::message::Message;
+use heartwheel::wire::message::{AckWanted, Message};
 use serde_json::{Value, json};
 
 use crate::command::{ctl, refused, said};
 use crate::gate::{Caller, Gate, Heard as Word, PATIENCE, on_epoll};
 use crate::http::{ask, get, post, start};
+use crate::pages::metrics;
 
 /// The number of the next DATA that a caller hears.
 fn hear_data(caller: &mut Caller) -> u32 {
@@ -72,6 +73,48 @@ fn a_push_is_delivered_or_acknowledged() {
     let stats = get(admin, "/v1/stats").json();
     let counts = ["pushed", "delivered", "acked", "queue_bytes"].map(|name| stats[name].clone());
     assert_eq!(counts, [3, 3, 1, 0].map(Value::from));
+    let wanted = [
+        "heartwheel_messages_pushed_total 3\n",
+        "heartwheel_messages_delivered_total 3\n",
+        "heartwheel_messages_acked_total 1\n",
+        "heartwheel_messages_lost_total{why=\"expired\"} 0\n",
+        "heartwheel_messages_queued_bytes 0\n",
+    ];
+    let until = Instant::now() + PATIENCE;
+    while !wanted.iter().all(|line| metrics(admin).contains(line)) {
+        assert!(Instant::now() < until, "{}", metrics(admin));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// A client's own messages, over a lost connection as well.
+#[test]
+fn messages_are_counted_by_client_in_both_directions() {
+    let (gate, admin) = start(&["--grace", "30s"]);
+    let counts = || {
+        let client = get(admin, "/v1/clients/anna").json();
+        (client["data_in"].as_u64(), client["data_out"].as_u64())
+    };
+    let mut anna = Caller::login(gate.address, "anna");
+    let _bert = Caller::login(gate.address, "bert");
+    assert_eq!(counts(), (Some(0), Some(0)));
+    for seq in 1..=3 {
+        anna.say(&Message::Data { seq, ack: AckWanted::No, topic: "t", body: b"x" });
+    }
+    let until = Instant::now() + PATIENCE;
+    while counts() != (Some(3), Some(0)) {
+        assert!(Instant::now() < until, "{:?}", counts());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    for _ in 0..2 {
+        push(admin, "anna", &json!({ "text": "x" }));
+        hear_data(&mut anna);
+    }
+    assert_eq!(counts(), (Some(3), Some(2)));
+    let bert = get(admin, "/v1/clients/bert").json();
+    assert_eq!((&bert["data_in"], &bert["data_out"]), (&0.into(), &0.into()));
+    let shown = said(admin, &["show", "anna"]);
+    assert!(shown.contains("  from it        3\n  to it          2\n"), "{shown}");
 }
 
 #[test]
@@ -363,4 +406,69 @@ fn ctl_pushes_and_puts_clients_into_groups() {
     let words = ["push", "--all", "--text", "x", "--per-second", "1000", "--json"];
     let json: Value = serde_json::from_str(&said(admin, &words)).expect("JSON");
     assert_eq!(json["results"], json!({ "delivered": 2 }));
+}
+
+/// Clients that beat by themselves, in a process of their own, and what they say at its end.
+fn crowd(gate: &Gate, admin: SocketAddr, clients: u64, during: impl FnOnce()) -> Value {
+    let folder = tempfile::tempdir().expect("there is room for a file");
+    let file = folder.path().join("load.json");
+    let mut load = std::process::Command::new(env!("CARGO_BIN_EXE_heartwheel"))
+        .args(["load", "--target", &gate.address.to_string(), "--clients", &clients.to_string()])
+        .args(["--interval", "1s", "--for", "10min", "--connect-rate", "500"])
+        .args(["--connects-at-once", "100", "--json", file.to_str().expect("plain text")])
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .expect("the binary starts");
+    let until = Instant::now() + 2 * PATIENCE;
+    while get(admin, "/v1/stats").json()["online"] != clients {
+        assert!(Instant::now() < until, "{}", get(admin, "/v1/stats").json());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    during();
+    let pid = load.id().to_string();
+    let told = std::process::Command::new("kill").args(["-INT", &pid]).status();
+    assert!(told.is_ok_and(|status| status.success()));
+    assert!(load.wait().expect("it ends").success());
+    let report = std::fs::read_to_string(file).expect("it was written");
+    serde_json::from_str(&report).expect("JSON")
+}
+
+/// Thousands beat each second while four kilobytes go to each of them.
+#[test]
+fn a_broadcast_to_thousands_makes_no_beat_late_and_comes_once() {
+    const CLIENTS: u64 = 3_000;
+    const TRIES: u32 = 3;
+    for left in (0..TRIES).rev() {
+        let (gate, admin) = start(&["--interval", "1s", "--timeout", "3s", "--min-interval", "1s"]);
+        let mut after = Value::Null;
+        let report = crowd(&gate, admin, CLIENTS, || {
+            let text = "x".repeat(4_096);
+            let body =
+                json!({ "topic": "all", "text": text, "ack": true, "per_second": 1_000_000 });
+            let status = done(admin, "/v1/broadcast", &body);
+            assert_eq!(status["targets"], CLIENTS, "{status}");
+            let until = Instant::now() + PATIENCE;
+            loop {
+                after = get(admin, "/v1/stats").json();
+                if after["acked"] == CLIENTS {
+                    break;
+                }
+                assert!(Instant::now() < until, "{after}");
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            // Whoever was made late is judged by now.
+            std::thread::sleep(Duration::from_secs(5));
+            after = get(admin, "/v1/stats").json();
+        });
+        assert_eq!(report["false_offline"], 0, "{report}");
+        // Those who beat too late by themselves are the machine's fault, and prove nothing.
+        if report["overslept"] != 0 && left > 0 {
+            continue;
+        }
+        assert_eq!((&after["verdicts"], &after["online"]), (&0.into(), &CLIENTS.into()), "{after}");
+        assert_eq!(report["messages_received"], CLIENTS, "{report}");
+        assert_eq!((&after["pushed"], &after["delivered"]), (&CLIENTS.into(), &CLIENTS.into()));
+        return;
+    }
 }

@@ -57,6 +57,8 @@ fn numbers_move_and_an_end_is_shown_as_it_happens_with_its_reason() {
     browser.until_says("#link-text", "live");
     browser.until("parseFloat(document.querySelector('#tile-beats b').textContent) > 5");
     browser.until("document.querySelector('#chart-connected .s-blue').getAttribute('d')");
+    browser.until("document.querySelector('#chart-busy .s-blue').getAttribute('d')");
+    browser.until_says("#read-busy", "µs on average, 99 of 100 at most");
     browser.until_says("#facts", "io_uring");
     let before = browser.text("document.querySelector('#chart-beats .s-blue').getAttribute('d')");
     let before = serde_json::Value::from(before);
@@ -113,13 +115,22 @@ fn a_client_has_a_page_with_its_timeline_its_evidence_and_a_kick_that_kicks() {
     let (gate, admin) = start(&CALM);
     drop(Caller::login(gate.address, "anna"));
     let mut anna = Caller::login(gate.address, "anna");
+    for _ in 0..3 {
+        std::thread::sleep(Duration::from_millis(300));
+        anna.beat();
+    }
     let mut browser = Browser::start();
     browser.open(&format!("{}#/client/anna", origin(admin)));
+    // From before the page was opened: gaps that the gateway remembers.
+    browser.until("document.querySelectorAll('#chart-client .pale').length >= 2");
     browser.until_says("#client-state", "live");
     browser.until_says("#client-facts", "127.0.0.1");
     browser.until_says("#evidence p", "its end closed the connection without a BYE");
     browser.until_says("#evidence p", "Last heard at");
     browser.until("document.querySelectorAll('#timeline tr').length === 3");
+    // By the history of this client, not by what the page heard of all.
+    browser.until("document.querySelector('#timeline-source').textContent === ''");
+    assert!(browser.asked().iter().any(|url| url.contains("/v1/clients/anna/history?limit=")));
     anna.beat();
     browser.until("document.querySelectorAll('#chart-client .s-blue').length >= 2");
 
@@ -152,13 +163,21 @@ fn pushes_if_it_can(browser: &mut Browser, gate: &Gate, admin: SocketAddr) {
         browser.until_says("#push-hint", "does not push");
         return;
     }
-    let _anna = Caller::login(gate.address, "anna");
+    let mut anna = Caller::login(gate.address, "anna");
     browser.until_says("#client-state", "live");
     browser.click("#push-open");
     browser.fill("#push-topic", "news");
     browser.fill("#push-text", "the shop closes at six");
     browser.click("#push-form .primary");
     browser.until_says("#client-said", "Pushed: delivered");
+    let heard = anna.hear();
+    let body = format!("body: {:?} }}", b"the shop closes at six");
+    let is_it = matches!(&heard, Word::Other(text)
+        if text.contains(r#"topic: "news""#) && text.ends_with(&body));
+    assert!(is_it, "{heard:?}");
+    let counted = "[...document.querySelectorAll('#client-facts dt')]\
+         .find((name) => name.textContent === 'Messages to it').nextSibling.textContent";
+    browser.until(&format!("{counted} === '1'"));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use heartwheel::base::time::Span;
 use heartwheel::load::dialect::Dialect;
 use heartwheel::load::drive::{Helm, Room, Steer};
-use heartwheel::load::plan::{LoadOptions, Pace, Parts, Plan};
+use heartwheel::load::plan::{LoadOptions, Pace, Parts, Plan, Talk};
 use heartwheel::load::tally::Tally;
 use heartwheel::os::machine::{self, Wanted};
 use rustix::process::{Pid, Signal, kill_process};
@@ -53,6 +53,7 @@ impl Fleet {
             pace: Pace::Rhythm,
             connects_per_s: None,
             entering_max: None,
+            talk: Talk::default(),
             parts: Parts::default(),
             seed: 1,
             id_prefix: crew.prefix.to_owned(),

@@ -34,6 +34,9 @@ struct Client {
     silence_ms: u64,
     outbox_bytes: usize,
     partial_bytes: usize,
+    /// Messages of this session from it, and to it.
+    data_in: u64,
+    data_out: u64,
     groups: Vec<String>,
     beats: u32,
     longest_gap_ms: u64,
@@ -79,6 +82,8 @@ impl Client {
             silence_ms: now.since(view.last_beat).as_millis(),
             outbox_bytes: view.outbox_bytes,
             partial_bytes: view.partial_bytes,
+            data_in: view.data_in,
+            data_out: view.data_out,
             groups: view.groups.iter().map(ToString::to_string).collect(),
             beats: view.pulse.beats(),
             longest_gap_ms: view.pulse.longest_gap().as_millis(),

@@ -194,6 +194,8 @@ fn client_schema() -> Value {
         ("partial_bytes", "integer"),
         ("beats", "integer"),
         ("longest_gap_ms", "integer"),
+        ("data_in", "integer"),
+        ("data_out", "integer"),
         ("gaps_ms", "array"),
         ("probe_after_ms", "integer"),
         ("answer_us", "integer"),
@@ -294,6 +296,7 @@ fn stats_history_schema() -> Value {
 /// What one sample of the past says; beside what is now, counts within its span.
 fn sample_schema() -> Value {
     let counts = ["beats", "bytes", "accepted", "came", "resumed", "rescued", "stalled_ms"];
+    let counts = counts.into_iter().chain(["turns", "busy_us", "busy_p99_us"]);
     let now = ["n", "at_unix_ms", "span_ms", "connections", "online", "held"];
     let integers = now.into_iter().chain(counts).map(|name| (name, "integer"));
     let others =
@@ -301,6 +304,7 @@ fn sample_schema() -> Value {
     let mut sample = object(integers.chain(others));
     sample["properties"]["went"]["additionalProperties"] = json!({ "type": "integer" });
     sample["properties"]["late"]["items"] = json!({ "type": "integer" });
+    sample["properties"]["busy_p99_us"]["type"] = json!(["integer", "null"]);
     sample
 }
 

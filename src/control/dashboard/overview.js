@@ -38,6 +38,7 @@ export function drawOverview() {
   drawConnected(samples, from, to);
   drawBeats(samples, from, to);
   drawMoves(samples, from, to);
+  drawBusy(samples, from, to);
   drawReasons(samples);
   drawLateness(samples);
   speak(last);
@@ -124,6 +125,25 @@ function drawMoves(samples, from, to) {
     label: `Sessions that began and ended over time: ${came} came, ${gone} went`,
   });
   read("moves", `${each}; ${number(came)} came, ${number(gone)} went in all`);
+}
+
+/** How long the loop had its hands full each time it woke. */
+function drawBusy(samples, from, to) {
+  const turned = samples.filter((one) => one.turns > 0);
+  const sum = (value) => turned.reduce((all, one) => all + value(one), 0);
+  const mean = sum((one) => one.busy_us) / sum((one) => one.turns);
+  // What holds for each of them holds for all.
+  const worst = Math.max(0, ...turned.map((one) => one.busy_p99_us));
+  const words = turned.length === 0 ? "no turn yet"
+    : `${rate(mean)} µs on average, 99 of 100 at most ${number(worst)} µs`;
+  lines(byId("chart-busy"), {
+    series: [{
+      name: "µs a turn", colour: "blue", area: true,
+      points: turned.map((one) => [one.at_unix_ms, one.busy_us / one.turns]),
+    }],
+    from, to, whole: false, label: `Busy time of a turn in microseconds; ${words}`,
+    read: read("busy", words),
+  });
 }
 
 function drawReasons(samples) {

@@ -77,6 +77,13 @@ struct Shared {
     dropped: AtomicU64,
     /// Times that this began.
     gaps: AtomicU64,
+    /// When the oldest record happened that the writer took and that is not synced, in nanoseconds;
+    /// 0: there is none.
+    unsynced_nanos: AtomicU64,
+    /// When the first record happened that was handed over while none waited.
+    handed_nanos: AtomicU64,
+    /// When the latest record happened that the writer took.
+    taken_nanos: AtomicU64,
 }
 
 /// How a journal is, for whoever watches it.
@@ -89,6 +96,18 @@ impl Health {
     /// Records that wait to be written.
     pub fn waiting(&self) -> usize {
         self.shared.waiting.load(Ordering::Acquire)
+    }
+
+    /// When the oldest record happened that is not on the disk; those that were dropped are none of
+    /// them. `None`: all are. While some wait to be taken it may be a little too early.
+    pub fn oldest_unsynced(&self) -> Option<Moment> {
+        let nanos = |cell: &AtomicU64| cell.load(Ordering::Acquire);
+        let unsynced = nanos(&self.shared.unsynced_nanos);
+        let handed = nanos(&self.shared.handed_nanos).max(nanos(&self.shared.taken_nanos));
+        match unsynced {
+            0 => (self.waiting() > 0).then(|| Moment::from_nanos(handed)),
+            _ => Some(Moment::from_nanos(unsynced)),
+        }
     }
 
     /// Records that were dropped because too many waited.
@@ -157,6 +176,9 @@ impl Door {
             return;
         }
         self.tell_dropped();
+        if waiting == 0 {
+            self.shared.handed_nanos.store(first.at.as_nanos(), Ordering::Release);
+        }
         self.shared.waiting.fetch_add(records.len(), Ordering::AcqRel);
         self.send(Message::Records(records, wall));
     }
@@ -202,6 +224,7 @@ impl Side {
             if let Err(refusal) = self.writer.turn(now, &mut ask) {
                 self.log_refusal(&refusal, now);
             }
+            self.tell_unsynced();
             let is_blocked = self.writer.is_blocked();
             self.shared.blocked.store(is_blocked, Ordering::Release);
             if mem::replace(&mut was_blocked, is_blocked) && !is_blocked {
@@ -228,6 +251,10 @@ impl Side {
                 for record in &records {
                     self.writer.write(record, wall);
                 }
+                if let Some(last) = records.last() {
+                    self.shared.taken_nanos.store(last.at.as_nanos(), Ordering::Release);
+                }
+                self.tell_unsynced();
                 self.shared.waiting.fetch_sub(records.len(), Ordering::AcqRel);
             }
             Message::Gap(gap, wall) => {
@@ -237,6 +264,11 @@ impl Side {
             }
             Message::Page(page) => self.writer.on_page(page),
         }
+    }
+
+    fn tell_unsynced(&self) {
+        let nanos = self.writer.oldest_unsynced().map_or(0, |at| at.as_nanos().max(1));
+        self.shared.unsynced_nanos.store(nanos, Ordering::Release);
     }
 
     /// Takes all that was handed over, which is bounded, and tries once to write it.
@@ -307,6 +339,27 @@ mod tests {
         assert_eq!(gap.from_seq, limits::EVENTS_UNWRITTEN_MAX as u64 + 1);
         assert_eq!(gap.count(), 3 * taken as u64);
         assert_eq!(records[0].seq, gap.to_seq + 1);
+    }
+
+    #[test]
+    fn the_oldest_record_that_is_not_on_the_disk_is_known() {
+        let (queue, _messages) = channel();
+        let mut door = Door { queue, shared: Arc::default(), dropped: None };
+        let health = door.health();
+        assert_eq!(health.oldest_unsynced(), None);
+        let at = Moment::from_millis;
+        let record = |ms| Record { seq: 1, at: at(ms), event: Event::Stopped };
+        door.pass(vec![record(70), record(71)], WallAnchor::default());
+        door.pass(vec![record(80)], WallAnchor::default());
+        assert_eq!(health.oldest_unsynced(), Some(at(70)), "none was taken");
+        let store = |cell: &AtomicU64, ms| cell.store(at(ms).as_nanos(), Ordering::Release);
+        store(&door.shared.unsynced_nanos, 60);
+        assert_eq!(health.oldest_unsynced(), Some(at(60)), "what was taken first is not synced");
+        store(&door.shared.taken_nanos, 71);
+        door.shared.unsynced_nanos.store(0, Ordering::Release);
+        assert_eq!(health.oldest_unsynced(), Some(at(71)), "one waits, and came behind that");
+        door.shared.waiting.store(0, Ordering::Release);
+        assert_eq!(health.oldest_unsynced(), None);
     }
 
     #[test]

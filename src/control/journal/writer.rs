@@ -42,6 +42,8 @@ pub struct Writer {
     fold: Option<Fold>,
     life: Life,
     unsynced_since: Option<Moment>,
+    /// When the oldest record happened that is not synced.
+    oldest_unsynced: Option<Moment>,
     /// No new segment is tried before, because the last attempt failed.
     begin_not_before: Moment,
 }
@@ -129,6 +131,7 @@ impl Writer {
             fold: None,
             life: Life::Running,
             unsynced_since: None,
+            oldest_unsynced: None,
             begin_not_before: Moment::ZERO,
         })
     }
@@ -139,6 +142,7 @@ impl Writer {
         let identity = &self.identity;
         append_line(&mut self.waiting, |out| append_json(record, identity, wall, out));
         self.lines_waiting += 1;
+        self.oldest_unsynced.get_or_insert(record.at);
         self.seq_last = record.seq;
         if let Some(fold) = &mut self.fold {
             fold.on_record(record);
@@ -205,6 +209,11 @@ impl Writer {
         self.lines_waiting
     }
 
+    /// When the oldest record happened that is not synced, if there is one.
+    pub fn oldest_unsynced(&self) -> Option<Moment> {
+        self.oldest_unsynced
+    }
+
     /// How long the next [`turn`](Self::turn) can wait when nothing comes.
     pub fn patience(&self, now: Moment) -> Span {
         let until_sync = self.sync_due().map_or(limits::SLEEP_MAX, |due| due.since(now));
@@ -249,6 +258,8 @@ impl Writer {
     fn sync(&mut self) -> Result<(), Refusal> {
         let Some(segment) = &self.segment else { return Ok(()) };
         self.unsynced_since = None;
+        // Whatever comes of it, nothing more can be done for them.
+        self.oldest_unsynced = None;
         let outcome = segment.file.sync_data();
         if outcome.is_err() {
             self.want_snapshot();

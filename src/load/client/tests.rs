@@ -7,7 +7,7 @@ use crate::base::limits;
 use crate::base::time::{Moment, Span};
 use crate::load::client::{Client, Due, Ending, Heard, Presence, Script, Sign, Written};
 use crate::load::dialect::Dialect;
-use crate::load::plan::{LoadOptions, Pace, Part, Parts, Plan};
+use crate::load::plan::{LoadOptions, Pace, Part, Parts, Plan, Talk};
 use crate::wire::message::{AckWanted, Message, Reply};
 use crate::wire::native::{self, Deframer, Inbound};
 
@@ -39,6 +39,7 @@ impl Stage {
             pace,
             connects_per_s: Some(1_000),
             entering_max: None,
+            talk: Talk::default(),
             parts: Parts::default(),
             seed: 1,
             id_prefix: "c".into(),
@@ -151,7 +152,7 @@ fn goaway(reason: CloseReason) -> Message<'static> {
 
 #[test]
 fn a_client_is_small() {
-    assert!(size_of::<Client>() <= 128, "{}", size_of::<Client>());
+    assert!(size_of::<Client>() <= 136, "{}", size_of::<Client>());
 }
 
 #[test]
@@ -202,7 +203,7 @@ fn a_beat_that_cannot_even_be_queued_is_left_out() {
     assert_eq!(stage.client.on_time(script(&stage.plan), at(2_200)), Due::SkipBeat);
     assert_eq!(stage.client.on_time(script(&stage.plan), at(2_200)), Due::Nothing);
     stage.say(at(2_200));
-    assert_eq!(stage.written, Written { ping: Some(at(110)), pongs: 0 });
+    assert_eq!(stage.written, Written { ping: Some(at(110)), pongs: 0, message: false });
 }
 
 #[test]
@@ -479,7 +480,7 @@ fn where_answers_have_no_names_a_beat_waits_for_the_answer_before() {
     let answered = third + Span::from_millis(1);
     assert_eq!(stage.hear_bytes(&PINGRESP, answered).len(), 1);
     stage.say(answered);
-    assert_eq!(stage.written, Written { ping: Some(second), pongs: 0 });
+    assert_eq!(stage.written, Written { ping: Some(second), pongs: 0, message: false });
     let heard = stage.hear_bytes(&PINGRESP, answered + Span::from_millis(1));
     assert_eq!(heard, [Heard::Pong { rtt: INTERVAL + Span::from_millis(2) }]);
 }
@@ -511,7 +512,11 @@ fn a_saturating_client_beats_at_every_answer_until_the_end() {
             let rtt = Span::from_micros(70);
             assert_eq!(answer(&mut stage, beat, now), [Heard::Pong { rtt }], "{dialect:?}");
             stage.say(now);
-            assert_eq!(stage.written, Written { ping: Some(now), pongs: 0 }, "{dialect:?}");
+            assert_eq!(
+                stage.written,
+                Written { ping: Some(now), pongs: 0, message: false },
+                "{dialect:?}"
+            );
             beat = now;
         }
         answer(&mut stage, beat, Moment::ZERO + RUN);
@@ -534,7 +539,61 @@ fn a_client_keeps_its_rhythm_until_everybody_is_in_and_never_has_two_beats_under
     // Everybody is in before the answer comes: it calls for the next beat, the alarm for none.
     assert_eq!(stage.hear(&[Message::Pong { payload: &payload }], at(120)).len(), 1);
     stage.say(at(120));
-    assert_eq!(stage.written, Written { ping: Some(at(120)), pongs: 0 });
+    assert_eq!(stage.written, Written { ping: Some(at(120)), pongs: 0, message: false });
     assert_eq!(stage.live_until(at(5_000)), [(at(2_110), Due::Nothing)]);
     assert_eq!((stage.client.awaited(), stage.client.next_due()), (1, None));
+}
+
+#[test]
+fn whoever_talks_sends_messages_beside_its_beats_and_times_their_acks() {
+    let mut stage = Stage::live(Part::Talk);
+    let mut spoken = Vec::new();
+    while spoken.len() < 3 {
+        let due = stage.client.next_due().unwrap();
+        assert_eq!(stage.client.on_time(script(&stage.plan), due), Due::Say);
+        stage.say(due);
+        if stage.written.message {
+            assert_eq!(stage.written.ping, None, "each at its own time");
+            spoken.push(due);
+            let mut said = stage.said.as_slice();
+            let mut server = Deframer::client_side();
+            let heard = server.next(&mut said, 1_024).unwrap();
+            let seq = u32::try_from(spoken.len()).unwrap();
+            let body = &[b'x'; 64];
+            let ack = AckWanted::Yes;
+            let expected = Message::Data { seq, ack, topic: "load", body };
+            assert_eq!(heard, Some(Inbound::Message(expected)));
+        }
+    }
+    assert!(spoken[0] <= at(110) + INTERVAL + INTERVAL, "{spoken:?}");
+    let every = stage.plan.options().talk_every();
+    assert_eq!(spoken, [spoken[0], spoken[0] + every, spoken[0] + every + every]);
+    let ms = Span::from_millis;
+    let acked = |took| Heard::Acked { took };
+    let now = spoken[2] + ms(7);
+    assert_eq!(
+        stage.hear(&[Message::Ack { seq: 2 }], now),
+        [every + ms(7) + every, every + ms(7)].map(acked)
+    );
+    assert_eq!(stage.hear(&[Message::Ack { seq: 2 }], now), [], "each is told once");
+    assert_eq!(stage.hear(&[Message::Ack { seq: 99 }], now), [acked(ms(7))]);
+}
+
+#[test]
+fn whoever_gets_no_ack_leaves_messages_out_in_the_end_and_goes_on_beating() {
+    let mut stage = Stage::live(Part::Talk);
+    let every = stage.plan.options().talk_every();
+    let happened = stage.live_until(at(110) + every.times(limits::LOAD_UNACKED_MAX as u64 + 5));
+    let skipped = happened.iter().filter(|(_, due)| *due == Due::SkipMessage).count();
+    assert!((3..=5).contains(&skipped), "{skipped}");
+    assert_eq!(
+        happened.len() - skipped - limits::LOAD_UNACKED_MAX,
+        usize::from(stage.client.awaited())
+    );
+    // On another connection it begins anew.
+    stage.client.on_closed(&stage.plan, at(1));
+    stage.client.on_connected(script(&stage.plan), at(1));
+    stage.say(at(1));
+    stage.hear(&[welcome(Mode::Client)], at(2));
+    assert_eq!(stage.hear(&[Message::Ack { seq: 9 }], at(3)), [], "nothing was sent yet");
 }

@@ -12,7 +12,7 @@ use crate::base::limits;
 use crate::base::time::{Moment, Span};
 use crate::load::dialect::Dialect;
 use crate::load::fleet::{Fleet, FleetError, TRIES_MAX, WhenIdle};
-use crate::load::plan::{LoadOptions, Pace, Part, Parts, Plan, PlanError};
+use crate::load::plan::{LoadOptions, Pace, Part, Parts, Plan, PlanError, Talk};
 use crate::load::tally::Tally;
 use crate::wire::message::{Message, Reply};
 use crate::wire::native::{self, Deframer, Inbound};
@@ -81,6 +81,7 @@ fn options(parts: Parts) -> LoadOptions {
         pace: Pace::Rhythm,
         connects_per_s: Some(400),
         entering_max: None,
+        talk: Talk::default(),
         parts,
         seed: 5,
         id_prefix: "c".into(),
@@ -276,6 +277,9 @@ impl World {
                 Inbound::Message(Message::Ping { payload, .. }) => {
                     native::encode(&Message::Pong { payload }, &mut answers);
                 }
+                Inbound::Message(Message::Data { seq, .. }) => {
+                    native::encode(&Message::Ack { seq }, &mut answers);
+                }
                 Inbound::Message(Message::Bye { .. }) => self.byes += 1,
                 Inbound::Message(other) => panic!("{other:?}"),
                 Inbound::Preface(_) | Inbound::Skipped { .. } => {}
@@ -322,7 +326,16 @@ fn welcome() -> Message<'static> {
 }
 
 fn all_parts() -> Parts {
-    Parts { silent: 30, reset: 10, leave: 20, flap: 15, slow_readers: 5, late: 25, no_reply: 10 }
+    Parts {
+        silent: 30,
+        reset: 10,
+        leave: 20,
+        flap: 15,
+        slow_readers: 5,
+        late: 25,
+        no_reply: 10,
+        talk: 8,
+    }
 }
 
 #[test]
@@ -333,6 +346,8 @@ fn with_a_good_server_the_books_balance() {
         let tally = world.run();
         assert_eq!(tally.connected, 200, "seed {seed}");
         assert_eq!(tally.fell_silent, 30, "seed {seed}");
+        assert!(tally.messages_sent > 8 * 10, "seed {seed}: {}", tally.messages_sent);
+        assert_eq!(tally.acks.count(), tally.messages_sent, "seed {seed}");
         assert_eq!(tally.detection.count(), 30, "seed {seed}");
         assert_eq!(world.verdicts, 30, "seed {seed}");
         for (name, count) in [
