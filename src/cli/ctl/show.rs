@@ -131,7 +131,8 @@ mod tests {
     fn a_client_is_shown_in_words_and_steers_no_terminal() {
         let client = json!({
             "client": "a\u{202e}b", "state": "live", "class": "", "interval_ms": 15_000,
-            "silence_ms": 274, "gaps_ms": [15_000, 900], "rtt_us": 1_234, "answer_us": null, "probe_after_ms": null,
+            "silence_ms": 274, "gaps_ms": [15_000, 900], "rtt_us": 1_234, "answer_us": null,
+            "probe_after_ms": null,
             "since_unix_ms": 3_723_004, "groups": ["g\u{1b}[2J", "h"], "outbox_bytes": 1,
             "data_in": 3, "data_out": 0, "later_\u{7}": { "x": "\n" },
         });
