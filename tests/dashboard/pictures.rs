@@ -51,7 +51,7 @@ fn pictures_are_taken_in_light_and_in_dark() {
     browser.fill("#search", "");
     for scheme in ["light", "dark"] {
         browser.prefer(scheme);
-        browser.size(1_160, 1_150);
+        browser.size(1_080, 1_140);
         browser.value("(document.activeElement.blur(), scrollTo(0, 0))");
         let file = place.join(format!("dashboard-{scheme}.png"));
         browser.picture(&file);

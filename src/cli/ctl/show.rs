@@ -10,6 +10,7 @@ use crate::cli::explain::span;
 enum As {
     Text,
     Millis,
+    MillisOrNever,
     Micros,
     Bytes,
     /// A moment, as the time of the day.
@@ -46,7 +47,7 @@ const GROUPS: [(&str, &[Field]); 4] = [
             ("beats", "so far", As::Text),
             ("longest_gap_ms", "longest gap", As::Millis),
             ("gaps_ms", "latest gaps", As::Spans),
-            ("probe_after_ms", "asked after", As::Millis),
+            ("probe_after_ms", "asked after", As::MillisOrNever),
             ("answer_us", "answered in", As::Micros),
         ],
     ),
@@ -98,9 +99,10 @@ fn row(name: &str, value: &str) -> String {
 fn said(value: &Value, kind: As) -> String {
     let number = value.as_u64();
     match (kind, number) {
+        (As::MillisOrNever, None) if value.is_null() => "never".to_owned(),
         (_, None) if value.is_null() => "not known".to_owned(),
-        (As::Millis, Some(ms)) => span(ms),
-        (As::Micros, Some(us)) => format!("{}.{} ms", us / 1_000, us % 1_000 / 100),
+        (As::Millis | As::MillisOrNever, Some(ms)) => span(ms),
+        (As::Micros, Some(us)) => format!("{}.{:03} ms", us / 1_000, us % 1_000),
         (As::Bytes, Some(1)) => "1 byte".to_owned(),
         (As::Bytes, Some(bytes)) => format!("{bytes} bytes"),
         (As::Moment, Some(unix_ms)) => format!("{} UTC", time_of_day(unix_ms)),
@@ -130,6 +132,7 @@ mod tests {
         let client = json!({
             "client": "a\u{202e}b", "state": "live", "class": "", "interval_ms": 15_000,
             "silence_ms": 274, "gaps_ms": [15_000, 900], "rtt_us": 1_234, "answer_us": null,
+            "probe_after_ms": null,
             "since_unix_ms": 3_723_004, "groups": ["g\u{1b}[2J", "h"], "outbox_bytes": 1,
             "data_in": 3, "data_out": 0, "later_\u{7}": { "x": "\n" },
         });
@@ -145,7 +148,8 @@ mod tests {
             "  silent for     274 ms",
             "  latest gaps    15.0 s, 900 ms",
             "  answered in    not known",
-            "  round trip     1.2 ms",
+            "  round trip     1.234 ms",
+            "  asked after    never",
             "  to be sent     1 byte",
             "  from it        3",
             "Further",
