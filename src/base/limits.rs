@@ -334,6 +334,8 @@ pub const KEEPALIVE_COUNT_DEFAULT: u32 = 3;
 pub const NODE_BYTES_MAX: usize = 64;
 /// Largest file of keys that is read.
 pub const CONFIG_BYTES_MAX: u64 = 1_024 * 1_024;
+/// Most mistakes of a configuration that are told one by one.
+pub const CONFIG_MISTAKES_MAX: usize = 64;
 
 // --- the load bench ------------------------------------------------------------------------------
 

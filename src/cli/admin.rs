@@ -42,6 +42,11 @@ pub struct AdminOptions {
 }
 
 impl AdminOptions {
+    /// No admin API.
+    pub const fn nowhere() -> Self {
+        Self { address: None, asked: false, token_file: None }
+    }
+
     /// Checks what was typed.
     pub fn new(args: &ServeArgs) -> Result<Self, CliError> {
         let token_file = args.admin_token_file.clone();

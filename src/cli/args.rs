@@ -4,6 +4,8 @@
 //! `cli::config`, where the file and the environment have joined them; that is why nothing in
 //! [`ServeArgs`] has a default here.
 
+mod check;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -24,6 +26,8 @@ use crate::control::events::EventsTarget;
 use crate::control::journal::Position;
 use crate::control::log::{LogFormat, LogLevel};
 use crate::load::dialect::Dialect;
+
+pub use check::CheckConfigArgs;
 
 /// Holds long-lived TCP connections and knows within one tick which of a million is gone
 #[derive(Clone, Debug, Parser)]
@@ -54,6 +58,8 @@ pub struct Cli {
 pub enum Command {
     /// Run the gateway: accept clients, watch their heartbeats, report who comes and goes
     Serve(Box<ServeArgs>),
+    /// Say what serve would make of flags, environment and file, without serving
+    CheckConfig(Box<CheckConfigArgs>),
     /// Show it in one process: a gateway and pretend clients that you can silence
     Demo(DemoArgs),
     /// Put a gateway under load: pretend clients that beat, fall silent, reset, leave and flap
@@ -572,7 +578,7 @@ const DEMO_CLIENTS_MAX: i64 = 10_000;
 /// Most clients of one load process, as many as a shard can hold.
 const LOAD_CLIENTS_MAX: i64 = limits::CONNECTIONS_LIMIT as i64;
 
-static MODES: [(&str, Mode); 3] =
+pub(crate) static MODES: [(&str, Mode); 3] =
     [("client", Mode::Client), ("server", Mode::Server), ("either", Mode::Either)];
 static SWITCH: [(&str, Switch); 2] = [("on", Switch::On), ("off", Switch::Off)];
 /// The drivers, as words.
@@ -581,16 +587,16 @@ pub(crate) static DRIVERS: [(&str, DriverChoice); 3] = [
     ("io_uring", DriverChoice::IoUring),
     ("epoll", DriverChoice::Epoll),
 ];
-static DESCRIPTORS: [(&str, Descriptors); 3] = [
+pub(crate) static DESCRIPTORS: [(&str, Descriptors); 3] = [
     ("auto", Descriptors::Auto),
     ("direct", Descriptors::Direct),
     ("ordinary", Descriptors::Ordinary),
 ];
 static PROTOCOLS: [(&str, Dialect); 2] =
     [(Dialect::Native.word(), Dialect::Native), (Dialect::Mqtt.word(), Dialect::Mqtt)];
-static LOG_FORMATS: [(&str, LogFormat); 2] =
+pub(crate) static LOG_FORMATS: [(&str, LogFormat); 2] =
     [("human", LogFormat::Human), ("json", LogFormat::Json)];
-static LOG_LEVELS: [(&str, LogLevel); 6] = [
+pub(crate) static LOG_LEVELS: [(&str, LogLevel); 6] = [
     ("off", LogLevel::Off),
     ("error", LogLevel::Error),
     ("warn", LogLevel::Warn),

@@ -20,39 +20,99 @@ use crate::base::limits;
 use crate::cli::args::{ServeArgs, Switch};
 use crate::cli::classes::{self, CLASS_DELIMITER, CLASS_KEYS, nearest_key};
 use crate::cli::error::CliError;
+use crate::cli::mistakes::Mistakes;
+use crate::cli::origins::{self, Origins};
 use crate::cli::usage;
 use crate::cli::values::{ShardsArg, ValueError};
 
 /// What the variables of the environment begin with.
 const VARIABLE_PREFIX: &str = "HEARTWHEEL_";
 /// The key that only flags and environment can give: a file does not name another file.
-const KEY_CONFIG: &str = "config";
+pub(crate) const KEY_CONFIG: &str = "config";
 /// The key that is a table of tables in the file.
-const KEY_CLASS: &str = "class";
+pub(crate) const KEY_CLASS: &str = "class";
 
 /// Joins what was typed as `flags` with the environment and with the file that either names.
 ///
-/// `variable` looks up a variable of the environment; an empty one counts as not set. Fails when
-/// the file cannot be read, or when a key, a variable or a value is not understood.
+/// # Errors
+/// All that is wrong: the file cannot be read, or a key, a variable or a value is not understood.
 pub fn join(
     flags: &ArgMatches,
     variable: impl Fn(&str) -> Option<OsString>,
 ) -> Result<ServeArgs, CliError> {
-    let keys = Keys::new();
-    let environment = keys.read(&environment_words(&keys, variable)?)?;
-    let mut joined = ServeArgs::default();
-    for layer in [&environment, flags] {
-        update(&mut joined, layer)?;
-    }
-    let Some(path) = joined.config.clone() else { return Ok(joined) };
+    let (gathered, wrong) = gather(flags, variable);
+    wrong.or(gathered.args)
+}
 
-    let text = read_file(&path)?;
-    let file = keys.read(&file_words(&keys, &path, &text)?)?;
-    let mut joined = ServeArgs::default();
-    for layer in [&file, &environment, flags] {
-        update(&mut joined, layer)?;
+/// What flags, environment and file say together.
+#[derive(Debug, Default)]
+pub struct Gathered {
+    /// As far as it was understood.
+    pub args: ServeArgs,
+    /// Where each of it was said.
+    pub origins: Origins,
+}
+
+/// Joins what was typed as `flags` with the environment and with the file that either names, and
+/// notes all that is wrong on the way.
+///
+/// `variable` looks up a variable of the environment; an empty one counts as not set.
+pub fn gather(
+    flags: &ArgMatches,
+    variable: impl Fn(&str) -> Option<OsString>,
+) -> (Gathered, Mistakes) {
+    let keys = Keys::new();
+    let mut wrong = Mistakes::default();
+    let environment = keys.read(environment_words(&keys, variable), &mut wrong);
+    let mut named = Gathered::default();
+    for layer in [&environment.matches, flags] {
+        // What is wrong is noted below.
+        let _ = update(&mut named.args, layer);
     }
-    Ok(joined)
+    let file = named.args.config.as_deref().map(|path| {
+        let text = read_file(path);
+        let text = wrong.keep(text, String::new());
+        let words = file_words(&keys, path, &text, &mut wrong);
+        keys.read(words, &mut wrong)
+    });
+    let typed =
+        Layer { origins: origins::of_flags(flags, keys.arguments()), matches: flags.clone() };
+    let mut gathered = Gathered::default();
+    for layer in file.into_iter().chain([environment, typed]) {
+        wrong.keep(update(&mut gathered.args, &layer.matches), ());
+        gathered.origins.speak_over(layer.origins);
+    }
+    (gathered, wrong)
+}
+
+/// The names of all keys, `config` among them, in the order of `--help`.
+#[cfg(test)]
+pub(crate) fn key_names() -> Vec<String> {
+    Keys::new().names().map(str::to_owned).collect()
+}
+
+/// What `--help` says of each key, and under which heading, in its order.
+pub(crate) fn helps() -> Vec<(String, String, String)> {
+    let keys = Keys::new();
+    let help = |arg: &Arg| {
+        let name = arg.get_long()?.to_owned();
+        let heading = arg.get_help_heading().unwrap_or_default().to_owned();
+        Some((name, arg.get_help().map(ToString::to_string).unwrap_or_default(), heading))
+    };
+    keys.arguments().filter_map(help).collect()
+}
+
+/// Whether a key's value stands without quotes in the file.
+pub(crate) fn is_bare(name: &str) -> bool {
+    let keys = Keys::new();
+    let kind = keys.find(name).map(Kind::of);
+    matches!(kind, Some(Kind::Number | Kind::Shards | Kind::Switch))
+}
+
+/// What one of the three says.
+struct Layer {
+    matches: ArgMatches,
+    origins: Origins,
 }
 
 /// A value as text, and where it stands.
@@ -92,16 +152,43 @@ impl Keys {
         candidates.min_by_key(distance).expect("serve has flags")
     }
 
+    fn arguments(&self) -> impl Iterator<Item = &Arg> {
+        self.command.get_arguments()
+    }
+
     /// Reads a layer: each word alone, so that an error can say where it stands, then all.
-    fn read(&self, words: &[Word]) -> Result<ArgMatches, CliError> {
-        for word in words {
-            self.parse(std::slice::from_ref(word)).map_err(|error| self.refusal(word, &error))?;
+    fn read(&self, words: Vec<Word>, wrong: &mut Mistakes) -> Layer {
+        let is_understood = |word: &Word| {
+            let parsed = self.parse(std::slice::from_ref(word));
+            parsed.map(|_| true).map_err(|error| self.refusal(word, &error))
+        };
+        let mut words: Vec<Word> =
+            words.into_iter().filter(|word| wrong.keep(is_understood(word), false)).collect();
+        let matches = loop {
+            match self.parse(&words) {
+                Ok(matches) => break matches,
+                Err(error) => {
+                    // Alone each word is fine, so two of them contradict each other.
+                    let text = usage::one_line(&error).replace("--", "");
+                    let last = words.pop().expect("nothing is no contradiction");
+                    if self.parse(&words).is_ok() {
+                        wrong.add(CliError::usage(format!("{}: {text}", last.origin)));
+                    }
+                }
+            }
+        };
+        let mut origins = Origins::default();
+        for word in &words {
+            let class = match word.key == KEY_CLASS {
+                true => self.parse(std::slice::from_ref(word)).ok(),
+                false => None,
+            };
+            match class {
+                Some(class) => origins.note_classes(&class, &word.origin),
+                None => origins.note(&word.key, &word.origin),
+            }
         }
-        self.parse(words).map_err(|error| {
-            // Alone each word is fine, so two of them contradict each other.
-            let origin = words.last().map_or("", |word| word.origin.as_str());
-            CliError::usage(format!("{origin}: {}", usage::one_line(&error).replace("--", "")))
-        })
+        Layer { matches, origins }
     }
 
     fn parse(&self, words: &[Word]) -> Result<ArgMatches, Error> {
@@ -141,17 +228,14 @@ fn update(joined: &mut ServeArgs, layer: &ArgMatches) -> Result<(), CliError> {
     updated.map_err(|error| CliError::usage(usage::one_line(&error)))
 }
 
-fn environment_words(
-    keys: &Keys,
-    variable: impl Fn(&str) -> Option<OsString>,
-) -> Result<Vec<Word>, CliError> {
+fn environment_words(keys: &Keys, variable: impl Fn(&str) -> Option<OsString>) -> Vec<Word> {
     let mut words = Vec::new();
     for key in keys.names() {
         let name = format!("{VARIABLE_PREFIX}{}", key.replace('-', "_").to_uppercase());
         let Some(text) = variable(&name).filter(|text| !text.is_empty()) else { continue };
         words.push(Word { key: key.to_owned(), text, origin: name });
     }
-    Ok(words)
+    words
 }
 
 fn read_file(path: &Path) -> Result<String, CliError> {
@@ -172,12 +256,22 @@ fn read_file(path: &Path) -> Result<String, CliError> {
 }
 
 /// The keys of the file, in the order in which they stand there.
-fn file_words(keys: &Keys, path: &Path, text: &str) -> Result<Vec<Word>, CliError> {
+fn file_words(keys: &Keys, path: &Path, text: &str, wrong: &mut Mistakes) -> Vec<Word> {
     let origin_of = |position: usize| format!("{}:{}", path.display(), line_of(text, position));
-    let table = DeTable::parse(text).map_err(|error| {
-        let position = error.span().map_or(0, |span| span.start);
-        CliError::usage(format!("{}: {}", origin_of(position), error.message()))
-    })?;
+    let (table, errors) = DeTable::parse_recoverable(text);
+    if !errors.is_empty() {
+        let mut told = None;
+        for error in errors {
+            let origin = origin_of(error.span().map_or(0, |span| span.start));
+            // The first of a line is the mistake, and others on it follow from that.
+            if told.as_ref() != Some(&origin) {
+                wrong.add(CliError::usage(format!("{origin}: {}", error.message())));
+                told = Some(origin);
+            }
+        }
+        // What the rest means is not known.
+        return Vec::new();
+    }
     let mut entries: Vec<_> = table.get_ref().iter().collect();
     entries.sort_by_key(|(key, _)| key.span().start);
 
@@ -187,20 +281,24 @@ fn file_words(keys: &Keys, path: &Path, text: &str) -> Result<Vec<Word>, CliErro
         let key = key.get_ref().as_ref();
         let refuse = |text: String| CliError::usage(format!("{origin}: {text}"));
         if key == KEY_CONFIG {
-            return Err(refuse("a file cannot name another one with config".to_owned()));
+            wrong.add(refuse("a file cannot name another one with config".to_owned()));
+            continue;
         }
         let Some(arg) = keys.find(key) else {
             let nearest = keys.nearest(key);
-            return Err(refuse(format!("unknown key '{key}'; did you mean '{nearest}'?")));
+            wrong.add(refuse(format!("unknown key '{key}'; did you mean '{nearest}'?")));
+            continue;
         };
         if key == KEY_CLASS {
-            class_words(value.get_ref(), &origin, &origin_of, &mut words)?;
+            class_words(value.get_ref(), &origin, &origin_of, &mut words, wrong);
             continue;
         }
-        let text = text_of(arg, value.get_ref()).map_err(refuse)?;
-        words.push(Word { key: key.to_owned(), text: text.into(), origin });
+        match text_of(arg, value.get_ref()) {
+            Ok(text) => words.push(Word { key: key.to_owned(), text: text.into(), origin }),
+            Err(text) => wrong.add(refuse(text)),
+        }
     }
-    Ok(words)
+    words
 }
 
 /// The classes of the file: a word for each key, so that an error can say where it stands.
@@ -209,18 +307,23 @@ fn class_words(
     origin: &str,
     origin_of: &impl Fn(usize) -> String,
     words: &mut Vec<Word>,
-) -> Result<(), CliError> {
+    wrong: &mut Mistakes,
+) {
     let refuse = |origin: &str, text: String| CliError::usage(format!("{origin}: {text}"));
     let no_table = |origin: &str| {
         refuse(origin, "class is no table; expected tables such as [class.lock]".to_owned())
     };
-    let DeValue::Table(classes) = classes else { return Err(no_table(origin)) };
+    let DeValue::Table(classes) = classes else { return wrong.add(no_table(origin)) };
     for (name, class) in classes {
         let origin = origin_of(name.span().start);
-        let DeValue::Table(class) = class.get_ref() else { return Err(no_table(&origin)) };
+        let DeValue::Table(class) = class.get_ref() else {
+            wrong.add(no_table(&origin));
+            continue;
+        };
         let name = name.get_ref().as_ref();
         if name.contains(CLASS_DELIMITER) {
-            return Err(refuse(&origin, ValueError::ClassName.to_string()));
+            wrong.add(refuse(&origin, ValueError::ClassName.to_string()));
+            continue;
         }
         let word = |setting: String, origin| {
             let text = format!("{name}:{setting}").into();
@@ -229,26 +332,28 @@ fn class_words(
         words.push(word(String::new(), origin));
         for (key, value) in class {
             let origin = origin_of(key.span().start);
-            let key = key.get_ref().as_ref();
-            if !CLASS_KEYS.contains(&key) {
-                let nearest = nearest_key(key);
-                let text =
-                    format!("unknown key '{key}' in class {name}; did you mean '{nearest}'?");
-                return Err(refuse(&origin, text));
+            match class_setting(name, key.get_ref().as_ref(), value.get_ref()) {
+                Ok(setting) => words.push(word(setting, origin)),
+                Err(text) => wrong.add(refuse(&origin, text)),
             }
-            let DeValue::String(value) = value.get_ref() else {
-                let text = format!("{key} of class {name} is no text; expected one in quotes");
-                return Err(refuse(&origin, text));
-            };
-            if value.contains([',', CLASS_DELIMITER]) {
-                let value = value.escape_debug();
-                let text = format!("'{value}' for {key} of class {name} is more than one value");
-                return Err(refuse(&origin, text));
-            }
-            words.push(word(format!("{key}={value}"), origin));
         }
     }
-    Ok(())
+}
+
+/// One key of a class as it stands behind the flag.
+fn class_setting(name: &str, key: &str, value: &DeValue<'_>) -> Result<String, String> {
+    if !CLASS_KEYS.contains(&key) {
+        let nearest = nearest_key(key);
+        return Err(format!("unknown key '{key}' in class {name}; did you mean '{nearest}'?"));
+    }
+    let DeValue::String(value) = value else {
+        return Err(format!("{key} of class {name} is no text; expected one in quotes"));
+    };
+    if value.contains([',', CLASS_DELIMITER]) {
+        let value = value.escape_debug();
+        return Err(format!("'{value}' for {key} of class {name} is more than one value"));
+    }
+    Ok(format!("{key}={value}"))
 }
 
 /// The value as it would be typed behind the flag.
@@ -329,6 +434,20 @@ fn decimal(digits: &str, radix: u32) -> String {
 fn line_of(text: &str, position: usize) -> usize {
     let before = text.as_bytes().get(..position).unwrap_or_default();
     1 + before.iter().filter(|byte| **byte == b'\n').count()
+}
+
+/// Flags as they would be typed behind `serve`.
+#[cfg(test)]
+pub(crate) fn flags_of<T: AsRef<str>>(words: &[T]) -> ArgMatches {
+    let words = words.iter().map(|word| OsString::from(word.as_ref()));
+    Keys::new().command.try_get_matches_from(words).expect("flags are fine")
+}
+
+/// What these flags mean.
+#[cfg(test)]
+pub(crate) fn options_of<T: AsRef<str>>(words: &[T]) -> crate::cli::config::ServeOptions {
+    let args = join(&flags_of(words), |_| None).expect("all is well");
+    crate::cli::config::ServeOptions::new(&args).expect("in bounds")
 }
 
 #[cfg(test)]

@@ -13,8 +13,8 @@ use crate::base::time::Span;
 use crate::cli::admin::{self, Admin};
 use crate::cli::args::Descriptors;
 use crate::cli::config::{ConnectionsFrom, ListenerOptions, ServeOptions};
+use crate::cli::configuration;
 use crate::cli::error::CliError;
-use crate::cli::layers;
 use crate::cli::machine;
 use crate::cli::signals::{self, SignalWatch, Wish};
 use crate::control::api::JournalView;
@@ -46,8 +46,8 @@ const NODE_UNKNOWN: &str = "heartwheel";
 
 /// Runs `serve` with what was typed as `flags`, until it is told to stop.
 pub fn run(flags: &ArgMatches) -> Result<(), CliError> {
-    let args = layers::join(flags, |name| std::env::var_os(name))?;
-    let options = ServeOptions::new(&args)?;
+    let (configuration, wrong) = configuration::read(flags, |name| std::env::var_os(name));
+    let options = wrong.or(configuration.options)?;
     let log = log::start(options.log_format, options.log_level)
         .map_err(|error| CliError::machine(error.to_string()))?;
     let outcome = serve(&options);
