@@ -132,6 +132,9 @@ pub const CONTEST_WAIT_MAX: Span = Span::from_secs(60);
 pub const GRACE_MAX: Span = Span::from_secs(60 * 60);
 /// Most classes that can be configured.
 pub const CLASSES_MAX: usize = 64;
+/// Most classes that can have had a name since the start: a session knows its own by a number of
+/// one byte, of which the presets have three and no class at all has one.
+pub const CLASS_NAMES_MAX: usize = 252;
 
 // --- queues --------------------------------------------------------------------------------------
 

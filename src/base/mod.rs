@@ -8,4 +8,5 @@ pub mod event;
 pub mod ids;
 pub mod io;
 pub mod limits;
+pub mod reconfiguration;
 pub mod time;

@@ -74,7 +74,7 @@ fn values(configuration: &Configuration) -> Vec<Shown> {
         });
     }
     let on_reload = keys::find(KEY_CLASS).map_or("", |key| key.on_reload.word());
-    for (name, class) in &options.gateway.classes {
+    for (name, class) in options.gateway.classes_in_force() {
         for (key, value) in keys::class_settings(class) {
             let key = format!("{KEY_CLASS}.{name}.{key}");
             let from = origin(&key, origins);

@@ -79,7 +79,7 @@ pub static KEYS: &[Key] = &[
     key("grace", Applied, |o| span(o.gateway.grace)),
     key("duplicate", Applied, |o| word(&DUPLICATES, o.gateway.duplicate)),
     key("class", Applied, |o| {
-        let classes = o.gateway.classes.iter();
+        let classes = o.gateway.classes_in_force();
         let texts: Vec<_> =
             classes.map(|(name, class)| format!("{name}:{}", class_text(class))).collect();
         (!texts.is_empty()).then(|| texts.join(";"))

@@ -65,7 +65,7 @@ impl Gateway {
             mood,
             since: self.time.clock(Moment::from_millis(u64::from(session.since_s) * 1_000)),
             last_beat: self.time.clock(session.last_beat),
-            grace: session.grace(&self.config),
+            grace: session.grace(),
             outbox_bytes: connection.outbox.bytes(),
             partial_bytes: connection.partial_bytes(),
         }

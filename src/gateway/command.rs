@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use crate::base::config::{ClassId, Rhythm};
 use crate::base::event::CloseReason;
 use crate::base::ids::{ClientId, ConnId};
+use crate::base::reconfiguration::Reconfiguration;
 use crate::base::time::{Moment, Span};
 use crate::gateway::lateness::Lateness;
 
@@ -17,6 +18,8 @@ pub enum Command {
         /// How long clients have.
         within: Span,
     },
+    /// Other limits and policies hold from now on. Sessions keep what they began with.
+    Reconfigure(Box<Reconfiguration>),
     /// End one client's session.
     Kick(Kick),
     /// Give a client another rhythm, from its next beat on.

@@ -7,6 +7,7 @@ use crate::base::event::{CloseReason, Evidence};
 use crate::base::io::{Chunk, CloseHow};
 use crate::base::limits;
 use crate::base::time::{Millis, Moment, Span};
+use crate::gateway::grace::Grace;
 use crate::gateway::peer::Peer;
 use crate::wire::native::Deframer;
 
@@ -106,6 +107,7 @@ pub(crate) struct Session {
     former_timeout: Millis,
     /// Zero: never.
     ping_after: Millis,
+    grace: Grace,
     /// What becomes of somebody who wants its name.
     pub(crate) duplicate: Duplicate,
 }
@@ -272,6 +274,7 @@ impl Session {
             timeout: Millis::at_least(terms.rhythm.timeout),
             former_timeout: Millis::default(),
             ping_after: Millis::at_least(ping_after.unwrap_or_default()),
+            grace: Grace::at_least(terms.grace),
             duplicate: terms.duplicate,
         }
     }
@@ -286,8 +289,8 @@ impl Session {
     }
 
     /// For how long it is held when its connection is lost.
-    pub(crate) fn grace(&self, config: &GatewayConfig) -> Span {
-        config.class_named(self.class).grace
+    pub(crate) fn grace(&self) -> Span {
+        self.grace.span()
     }
 
     /// Moves it to another rhythm. Until the client is heard again it may not know of it.

@@ -25,11 +25,13 @@ mod command;
 mod connection;
 mod events;
 mod farewell;
+mod grace;
 mod lateness;
 mod lived;
 mod moves;
 mod peer;
 mod recent;
+mod reconfigure;
 mod requests;
 mod resume;
 mod sessions;
@@ -41,7 +43,7 @@ mod verdict;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use crate::base::config::{GatewayConfig, TransportEvents};
+use crate::base::config::{GatewayConfig, Rhythm, Shard, TransportEvents};
 use crate::base::event::{CloseReason, Event, Record};
 use crate::base::ids::ConnId;
 use crate::base::io::{
@@ -70,6 +72,9 @@ pub use crate::gateway::moves::owner;
 /// Inside, every moment is a lived one; the doors turn the clock's into those.
 pub struct Gateway {
     config: GatewayConfig,
+    planned: Planned,
+    /// The most bytes that could wait for a client at any time so far.
+    outbox_bytes_ever: usize,
     time: LivedTime,
     tracker: Tracker<Connection>,
     ledger: Ledger,
@@ -101,6 +106,15 @@ pub struct Gateway {
     stats: Stats,
 }
 
+/// What was made to fit the configuration of the start, and does not change with it.
+struct Planned {
+    slots: u32,
+    connections_max: u32,
+    shard: Shard,
+    /// What sockets inherit from the listener is made for it.
+    rhythm: Rhythm,
+}
+
 /// How new connections come in.
 struct Accepting {
     /// Accepts that the kernel has and has not answered.
@@ -129,6 +143,13 @@ impl Gateway {
             start: now,
         });
         let mut gateway = Self {
+            planned: Planned {
+                slots: capacity(&config),
+                connections_max: config.connections_max,
+                shard: config.shard,
+                rhythm: config.rhythm,
+            },
+            outbox_bytes_ever: config.outbox_bytes_max,
             time: LivedTime::new(now),
             tracker,
             ledger: Ledger::new(),
@@ -204,6 +225,10 @@ impl Gateway {
         match command {
             Command::Drain { within } => {
                 self.begin_drain(within, now);
+                Reply::Done
+            }
+            Command::Reconfigure(new) => {
+                self.reconfigure(&new);
                 Reply::Done
             }
             Command::Kick(kick) => self.kick(&kick, now),
@@ -323,7 +348,7 @@ impl Gateway {
             held += usize::from(is_held);
             let is_named = self.tracker.client(conn).is_some();
             assert_eq!(is_live || is_held, is_named, "sessions have names");
-            assert!(connection.outbox.bytes() <= self.config.outbox_bytes_max);
+            assert!(connection.outbox.bytes() <= self.outbox_bytes_ever);
             let partial_max = usize::from(self.config.payload_bytes_max)
                 .max(limits::HANDSHAKE_BYTES_MAX)
                 + limits::FRAME_HEADER_BYTES;
@@ -366,7 +391,7 @@ impl Gateway {
     // --- connections come and go -----------------------------------------------------------------
 
     fn capacity(&self) -> usize {
-        capacity(&self.config) as usize
+        self.planned.slots as usize
     }
 
     /// Slots that are free for whoever is accepted.

@@ -141,10 +141,10 @@ impl Gateway {
         class.probe.span(rhythm).map(|span| rhythm.timeout.minus(span))
     }
 
-    /// The listener's sockets inherit the timeout of the configured rhythm; another one is set.
+    /// The listener's sockets inherit the timeout of the rhythm at the start; another one is set.
     fn follow_timeout(&mut self, conn: ConnId, rhythm: Rhythm) {
         match self.config.user_timeout {
-            UserTimeout::FollowTimeout if rhythm.timeout != self.config.rhythm.timeout => {
+            UserTimeout::FollowTimeout if rhythm.timeout != self.planned.rhythm.timeout => {
                 self.ops.push(Op::SetUserTimeout { conn, timeout: rhythm.timeout });
             }
             UserTimeout::FollowTimeout | UserTimeout::Fixed(_) | UserTimeout::Off => {}
@@ -182,7 +182,7 @@ impl Gateway {
     fn is_own(&self, owner: ConnId, client: &ClientId, token: &[u8]) -> bool {
         let Some(connection) = self.tracker.get(owner) else { return false };
         let epoch = match &connection.state {
-            State::Live(session) if session.grace(&self.config) > Span::ZERO => session.epoch,
+            State::Live(session) if session.grace() > Span::ZERO => session.epoch,
             State::Held(held) => held.session.epoch,
             State::Live(_) | State::Greeting { .. } | State::Leaving { .. } | State::Closing => {
                 return false;
@@ -310,7 +310,7 @@ impl Gateway {
             tcp: self.tcp_seen.take(),
             held: Span::ZERO,
         };
-        let grace = session.grace(&self.config);
+        let grace = session.grace();
         if grace > Span::ZERO && reason.is_loss() && self.draining.is_none() {
             let until = now + grace;
             let session = session.clone();

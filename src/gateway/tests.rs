@@ -20,6 +20,7 @@ use crate::wire::native::{self, Deframer, Inbound};
 mod answers;
 mod edges;
 mod moves;
+mod reconfigure;
 mod sessions;
 mod strangers;
 mod transport;

@@ -15,7 +15,7 @@ use crate::base::event::{Record, TransportRecord};
 use crate::base::io::Op;
 use crate::base::limits;
 use crate::base::time::{Moment, Span};
-use crate::gateway::Gateway;
+use crate::gateway::{Command, Gateway};
 use crate::os::clock::Clock;
 use crate::os::driver::{Driver, DriverConfig, DriverError, Heard};
 use crate::server::hearing::{Hearing, Input};
@@ -223,6 +223,9 @@ impl Server {
                 break;
             }
             let Some((ticket, command)) = self.mailbox.next_question() else { break };
+            if let Command::Reconfigure(new) = &command {
+                self.coalesce(new.coalesce);
+            }
             let reply = self.gateway.on_command(command, now);
             self.replies.push_back(News::Reply { ticket, reply });
         }
@@ -286,7 +289,7 @@ impl Server {
 mod tests {
     use super::*;
     use crate::base::event::Event;
-    use crate::gateway::{Command, Reply};
+    use crate::gateway::Reply;
     use crate::os::ring::{self, Descriptors, RingSizes};
 
     #[test]

@@ -229,7 +229,9 @@ impl Switchboard {
     pub fn ask(&mut self, command: Command) -> Result<Ticket, Busy> {
         let count = self.askers.len();
         let (index, command) = match command {
-            Command::Drain { .. } | Command::Stats => return self.ask_all(&command),
+            Command::Drain { .. } | Command::Reconfigure(_) | Command::Stats => {
+                return self.ask_all(&command);
+            }
             Command::Kick(Kick { ref client, .. })
             | Command::SetRhythm { ref client, .. }
             | Command::Session { ref client } => {

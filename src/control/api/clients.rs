@@ -117,8 +117,7 @@ fn limit(text: Option<&str>) -> Result<usize, Problem> {
 }
 
 fn class(gateway: &GatewayConfig, name: &str) -> Result<ClassId, Problem> {
-    let id = gateway.class_id(name);
-    if gateway.class_name(id) == name {
+    if let Some(id) = gateway.class_known(name) {
         return Ok(id);
     }
     let names: Vec<_> = gateway.class_names().collect();
