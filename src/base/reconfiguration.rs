@@ -43,7 +43,8 @@ pub struct Reconfiguration {
 /// So many classes have had a name since the start that a further one has no number.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error(
-    "more than {} classes have been configured since the start; restart to forget those that are gone",
+    "more than {} classes have been configured since the start; restart to forget those that are \
+     gone",
     limits::CLASS_NAMES_MAX
 )]
 pub struct TooManyClasses;
@@ -78,12 +79,12 @@ impl Reconfiguration {
     }
 }
 
+/// Classes by their places, and the names of those that are retired.
+type Joined = (Vec<(String, Class)>, Vec<String>);
+
 /// The classes that are wanted behind those that were there before, each in its old place, and the
 /// names of those that are not wanted any more: their sessions still have their ids.
-fn join(
-    now: &[(String, Class)],
-    wanted: &[(String, Class)],
-) -> Result<(Vec<(String, Class)>, Vec<String>), TooManyClasses> {
+fn join(now: &[(String, Class)], wanted: &[(String, Class)]) -> Result<Joined, TooManyClasses> {
     let find = |name: &str| wanted.iter().find(|(own, _)| own == name);
     let mut classes: Vec<(String, Class)> = Vec::new();
     let mut retired = Vec::new();

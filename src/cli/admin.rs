@@ -1,18 +1,21 @@
 //! The admin API of `serve`: where it listens, and who may use it.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use crate::base::config::GatewayConfig;
 use crate::base::limits;
 use crate::cli::args::ServeArgs;
+use crate::cli::config::ServeOptions;
 use crate::cli::error::CliError;
-use crate::control::api::{Api, JournalView};
+use crate::cli::reload::{Prepared, Reloader, Taker};
+use crate::control::api::{Api, JournalView, Told};
 use crate::control::auth::{self, Token};
 use crate::control::door::{self, LoopHandle, Teller};
 use crate::control::events::Identity;
 use crate::control::http::{self, Bound, HttpThread};
+use crate::control::live::Live;
+use crate::control::reload::Change;
 use crate::os::clock::Clock;
 use crate::os::random;
 use crate::server::shards::Switchboard;
@@ -76,15 +79,13 @@ impl AdminOptions {
 /// The admin API before there is a loop.
 pub struct Admin {
     bound: Bound,
-    token: Option<Token>,
+    token: Live<Option<Token>>,
 }
 
 /// Binds the socket and reads the token. `None`: there is no admin API.
 pub fn bind(options: &AdminOptions) -> Result<Option<Admin>, CliError> {
     let Some(address) = options.address else { return Ok(None) };
-    let secret = options.token_file.as_deref().map(auth::read_token).transpose();
-    let secret = secret.map_err(|error| CliError::machine(error.to_string()))?;
-    let token = secret.map(|secret| Token::new(&secret, random::hash_key()));
+    let token = Live::new(token_in(options.token_file.as_deref())?);
     match Bound::new(address) {
         Ok(bound) => Ok(Some(Admin { bound, token })),
         Err(cause) if options.asked => Err(CliError::machine(format!(
@@ -98,7 +99,54 @@ pub fn bind(options: &AdminOptions) -> Result<Option<Admin>, CliError> {
     }
 }
 
+fn token_in(file: Option<&Path>) -> Result<Option<Token>, CliError> {
+    let secret = file.map(auth::read_token).transpose();
+    let secret = secret.map_err(|error| CliError::machine(error.to_string()))?;
+    Ok(secret.map(|secret| Token::new(&secret, random::hash_key())))
+}
+
+/// Takes up another token: the file is read again, whether or not it is another file.
+pub struct TokenTaker {
+    token: Live<Option<Token>>,
+}
+
+impl Taker for TokenTaker {
+    fn prepare(&mut self, wanted: &ServeOptions) -> Result<Prepared, CliError> {
+        let file = wanted.admin.token_file.as_deref();
+        let secret = file.map(auth::read_token).transpose();
+        let secret =
+            secret.map_err(|error| CliError::machine(format!("admin-token-file: {error}")))?;
+        let before = self.token.get();
+        let is_same = match (before.as_ref(), &secret) {
+            (Some(before), Some(secret)) => before.is(secret.as_bytes()),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        let text = |token: bool| token.then(|| "a token".to_owned());
+        let changes = match is_same {
+            true => Vec::new(),
+            false => vec![Change {
+                key: "admin-token-file (content)".to_owned(),
+                old: text(before.is_some()),
+                new: secret.as_ref().map(|_| "another token".to_owned()),
+            }],
+        };
+        let live = self.token.clone();
+        let commit = move || {
+            if !is_same {
+                live.set(secret.map(|secret| Token::new(&secret, random::hash_key())));
+            }
+        };
+        Ok(Prepared { changes, commit: Box::new(commit) })
+    }
+}
+
 impl Admin {
+    /// Takes up another token at run time.
+    pub fn taker(&self) -> TokenTaker {
+        TokenTaker { token: self.token.clone() }
+    }
+
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.bound.address()
@@ -122,11 +170,14 @@ impl OpenAdmin {
     pub fn serve(
         self,
         identity: Identity,
-        gateway: GatewayConfig,
+        reloader: &Arc<Reloader>,
         journal: Option<JournalView>,
     ) -> Result<HttpThread, CliError> {
         let Admin { bound, token } = self.admin;
-        let api = Api::new(self.handle, identity, gateway, token, journal);
+        let (gateway, reloads) = (reloader.gateway(), reloader.counts());
+        let reloader = Arc::clone(reloader);
+        let told = Told { gateway, token, reload: Arc::new(move || reloader.reload()), reloads };
+        let api = Api::new(self.handle, identity, told, journal);
         http::spawn(bound, api)
             .map_err(|cause| CliError::machine(format!("cannot serve the admin API: {cause}")))
     }

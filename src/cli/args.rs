@@ -96,7 +96,8 @@ A class is said once a flag, or in the file as a table:
   grace = \"30s\"
   duplicate = \"reject\"
 
-SIGUSR1 makes it log how its verdicts go.
+SIGUSR1 makes it log how its verdicts go. SIGHUP makes it read all of this again and take up what
+can be changed at run time; the log says what was, and what takes a restart.
 
 Examples:
   heartwheel serve --preset mobile --listen 0.0.0.0:7070
@@ -455,6 +456,8 @@ pub enum CtlCommand {
     Events(CtlEventsArgs),
     /// Ask everybody to leave, and end the gateway
     Drain(CtlDrainArgs),
+    /// Have the gateway read its configuration again, and print what changed
+    Reload,
     /// Print who is online, exactly true at one position of the ledger
     Snapshot,
     /// Print how things are

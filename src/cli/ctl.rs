@@ -37,6 +37,7 @@ pub fn run(args: &CtlArgs) -> Result<(), CliError> {
         CtlCommand::Rhythm(args) => desk.rhythm(args)?,
         CtlCommand::Events(args) => desk.events(args)?,
         CtlCommand::Drain(args) => desk.drain(args)?,
+        CtlCommand::Reload => return desk.reload(),
         CtlCommand::Snapshot => desk.snapshot()?,
         CtlCommand::Stats => desk.show("/v1/stats")?,
     }
@@ -218,6 +219,44 @@ impl Desk<'_> {
     fn drain(&mut self, args: &CtlDrainArgs) -> Result<(), CliError> {
         let body = args.within.map(|within| json!({ "within_ms": within.as_millis() }));
         self.tell("/v1/drain", &body.unwrap_or_else(|| json!({})))
+    }
+
+    /// Fails when nothing was reloaded, after every mistake was told.
+    fn reload(&mut self) -> Result<(), CliError> {
+        let answer = understood(&self.caller.post("/v1/reload", String::new())?)?;
+        let entries = |name: &str| answer[name].as_array().cloned().unwrap_or_default();
+        let errors = entries("errors");
+        match self.form {
+            Form::Json => self.line(&answer.to_string())?,
+            Form::Human => {
+                for (name, mark) in [("changed", "changed"), ("needs_restart", "needs a restart")] {
+                    for change in entries(name) {
+                        self.change(mark, &change)?;
+                    }
+                }
+                for error in &errors {
+                    self.line(&format!("wrong: {}", shown_value(error)))?;
+                }
+                if errors.is_empty() && entries("changed").is_empty() {
+                    self.line("nothing changed")?;
+                }
+            }
+        }
+        self.flush()?;
+        match errors.len() {
+            0 => Ok(()),
+            count => Err(CliError::machine(format!(
+                "the gateway goes on as before: {count} to mend in its configuration"
+            ))),
+        }
+    }
+
+    fn change(&mut self, mark: &str, change: &Value) -> Result<(), CliError> {
+        let text = |name: &str| match change[name].is_null() {
+            true => "(none)".to_owned(),
+            false => shown_value(&change[name]),
+        };
+        self.line(&format!("{mark}: {}: {} -> {}", text("key"), text("old"), text("new")))
     }
 
     fn snapshot(&mut self) -> Result<(), CliError> {

@@ -9,7 +9,7 @@ use std::any::TypeId;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::builder::PossibleValue;
 use clap::error::Error;
@@ -83,6 +83,16 @@ pub fn gather(
         gathered.origins.speak_over(layer.origins);
     }
     (gathered, wrong)
+}
+
+/// The file that flags or environment name, if one of them does.
+pub(crate) fn file_named(
+    flags: &ArgMatches,
+    variable: &impl Fn(&str) -> Option<OsString>,
+) -> Option<PathBuf> {
+    let typed = flags.get_one::<PathBuf>(KEY_CONFIG).cloned();
+    let name = format!("{VARIABLE_PREFIX}{}", KEY_CONFIG.to_uppercase());
+    typed.or_else(|| variable(&name).filter(|text| !text.is_empty()).map(PathBuf::from))
 }
 
 /// The names of all keys, `config` among them, in the order of `--help`.

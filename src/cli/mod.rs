@@ -24,6 +24,7 @@ pub mod load;
 mod machine;
 pub mod mistakes;
 pub mod origins;
+pub mod reload;
 pub mod serve;
 pub mod signals;
 pub mod usage;

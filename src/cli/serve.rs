@@ -16,6 +16,7 @@ use crate::cli::config::{ConnectionsFrom, ListenerOptions, ServeOptions};
 use crate::cli::configuration;
 use crate::cli::error::CliError;
 use crate::cli::machine;
+use crate::cli::reload::{Prepared, ReloadBell, Reloader, Taker};
 use crate::cli::signals::{self, SignalWatch, Wish};
 use crate::control::api::JournalView;
 use crate::control::events::{EventWriter, EventsTarget, Identity};
@@ -23,7 +24,8 @@ use crate::control::from_loop::FromLoop;
 use crate::control::journal::{
     self, Cut, Door, JournalOptions, JournalOutcome, JournalThread, Recovered, Writer,
 };
-use crate::control::log;
+use crate::control::live::Live;
+use crate::control::log::{self, Log};
 use crate::control::side::{self, Outcome};
 use crate::control::summary;
 use crate::control::transport::{self, TransportFeed, TransportThread};
@@ -50,13 +52,14 @@ pub fn run(flags: &ArgMatches) -> Result<(), CliError> {
     let options = wrong.or(configuration.options)?;
     let log = log::start(options.log_format, options.log_level)
         .map_err(|error| CliError::machine(error.to_string()))?;
-    let outcome = serve(&options);
+    let outcome = serve(&options, flags, &log);
     log.flush(LOG_PATIENCE);
     outcome
 }
 
-/// Runs a gateway as `options` say, until a signal ends it.
-pub fn serve(options: &ServeOptions) -> Result<(), CliError> {
+/// Runs a gateway as `options` say, until a signal ends it. They came out of `flags`, which are
+/// read again when somebody asks for a reload.
+fn serve(options: &ServeOptions, flags: &ArgMatches, log: &Log) -> Result<(), CliError> {
     let clock = Clock::new();
     let plan = look_at_machine(options)?;
     let listener = listen(&options.listener)?;
@@ -91,12 +94,15 @@ pub fn serve(options: &ServeOptions) -> Result<(), CliError> {
         .map(|options| start_journal(options, identity.clone(), clock, Arc::clone(&asker)))
         .transpose()?;
     let (door, journal) = journal.unzip();
+    let mut takers: Vec<Box<dyn Taker>> = vec![Box::new(LogTaker(log.clone()))];
+    takers.extend(admin.as_ref().map(|admin| -> Box<dyn Taker> { Box::new(admin.taker()) }));
+    let reloader = reloader(flags, options, gateway, &asker, takers, clock);
     let (admin, teller) = admin.map(|admin| admin.open(&asker, clock)).unzip();
     let view = journal_view(options, door.as_ref());
     let source = FromLoop::new(readers, clock).with_transport(transport_feed).with_door(teller);
     let side = side::spawn(source, writer, door).map_err(no_thread)?;
-    let http = admin.map(|admin| admin.serve(identity, gateway, view)).transpose()?;
-    let signals = watch_signals(asker, options.gateway.drain_timeout)?;
+    let http = admin.map(|admin| admin.serve(identity, &reloader, view)).transpose()?;
+    let signals = watch_signals(asker, reloader)?;
     tracing::info!("{ready}");
     let outcome = run_to_the_end(shards);
     signals.end();
@@ -110,6 +116,32 @@ pub fn serve(options: &ServeOptions) -> Result<(), CliError> {
     let untold = outcome?;
     events_outcome(&options.events, side, untold)?;
     journal.map_or(Ok(()), journal_outcome)
+}
+
+/// Reads what `flags` said again, while `gateway` is what the loops were told.
+fn reloader(
+    flags: &ArgMatches,
+    options: &ServeOptions,
+    gateway: GatewayConfig,
+    asker: &Arc<Mutex<Switchboard>>,
+    takers: Vec<Box<dyn Taker>>,
+    clock: Clock,
+) -> Arc<Reloader> {
+    let mut running = options.clone();
+    running.gateway.connections_max = gateway.connections_max;
+    let (flags, asker) = (flags.clone(), Arc::clone(asker));
+    Arc::new(Reloader::new(flags, running, Live::new(gateway), asker, takers, clock))
+}
+
+/// Takes up another level of the log.
+struct LogTaker(Log);
+
+impl Taker for LogTaker {
+    fn prepare(&mut self, wanted: &ServeOptions) -> Result<Prepared, CliError> {
+        let (log, level) = (self.0.clone(), wanted.log_level);
+        let commit = Box::new(move || log.set_level(level));
+        Ok(Prepared { changes: Vec::new(), commit })
+    }
 }
 
 /// The journal as the admin API sees it.
@@ -267,16 +299,19 @@ fn epoch_first(boot_unix_ms: u64) -> u64 {
 }
 
 /// The first signal asks everybody to leave, the second does not wait for them; SIGUSR1 asks how
-/// verdicts go.
+/// verdicts go, and SIGHUP for a reload.
 fn watch_signals(
     asker: Arc<Mutex<Switchboard>>,
-    drain_timeout: Span,
+    reloader: Arc<Reloader>,
 ) -> Result<SignalWatch, CliError> {
-    let watch = signals::watch(move |wish| {
+    let gateway = reloader.gateway();
+    let bell = ReloadBell::new(reloader).map_err(no_thread)?;
+    let watch = signals::watch_reloads(move |wish| {
         let within = match wish {
-            Wish::Drain => Some(drain_timeout),
+            Wish::Drain => Some(gateway.get().drain_timeout),
             Wish::Stop => Some(Span::ZERO),
             Wish::Report => None,
+            Wish::Reload => return bell.ring(),
         };
         let command = match within {
             Some(within) => {

@@ -9,8 +9,8 @@ const COARSE: u16 = 1 << 15;
 
 const _: () = assert!(limits::GRACE_MAX.as_millis() / COARSE_MS < COARSE as u64);
 
-/// A length of time up to [`GRACE_MAX`](limits::GRACE_MAX): exact to the millisecond below 33 s, and
-/// beyond that in eighths of a second, rounded up.
+/// A length of time up to [`GRACE_MAX`](limits::GRACE_MAX): exact to the millisecond up to 32 s,
+/// and beyond that in eighths of a second, rounded up.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Grace(u16);
 

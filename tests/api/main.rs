@@ -8,5 +8,6 @@ mod feed;
 mod gate;
 mod http;
 mod pages;
+mod reload;
 mod shards;
 mod strain;

@@ -74,7 +74,10 @@ pub(crate) async fn list(asked: Asked) -> Answer {
     let limit = limit(asked.parameter("limit"))?;
     let filter = Filter {
         prefix: asked.parameter("prefix").unwrap_or_default().into(),
-        class: asked.parameter("class").map(|name| class(&asked.api.gateway, name)).transpose()?,
+        class: asked
+            .parameter("class")
+            .map(|name| class(&asked.api.gateway.get(), name))
+            .transpose()?,
     };
     let boot = asked.api.identity.boot;
     let mut next = Some(match asked.parameter("cursor") {
@@ -96,7 +99,7 @@ pub(crate) async fn list(asked: Asked) -> Answer {
         let (now, wall) = (clock.now(), clock.wall());
         let mut sessions = sessions.iter();
         for view in sessions.by_ref().take(limit - clients.len()) {
-            clients.push(Client::new(view, &asked.api.gateway, now, wall));
+            clients.push(Client::new(view, &asked.api.gateway.get(), now, wall));
         }
         // Whoever found no place on the page comes first on the next one.
         next = sessions.next().map(|view| view.presence.conn.slot).or(next_slot);
@@ -147,7 +150,7 @@ pub(crate) async fn show(asked: Asked) -> Answer {
     let reply = asked.api.door.ask(Command::Session { client }).await?;
     let Reply::Session(view) = reply else { return answer(reply, &asked) };
     let clock = asked.api.door.clock();
-    let client = Client::new(&view, &asked.api.gateway, clock.now(), clock.wall());
+    let client = Client::new(&view, &asked.api.gateway.get(), clock.now(), clock.wall());
     json(StatusCode::OK, &client)
 }
 

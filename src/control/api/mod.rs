@@ -37,6 +37,8 @@ use crate::control::auth::{self, Token};
 use crate::control::door::LoopHandle;
 use crate::control::events::Identity;
 use crate::control::journal::Health;
+use crate::control::live::Live;
+use crate::control::reload::{Reload, ReloadCounts};
 
 /// All that the API needs to know.
 pub struct Api {
@@ -44,10 +46,14 @@ pub struct Api {
     pub door: LoopHandle,
     /// Who speaks.
     pub identity: Identity,
-    /// What the gateway was told at its start: its classes, its bounds.
-    pub gateway: GatewayConfig,
+    /// What the gateway was told last: its classes, its bounds.
+    pub gateway: Live<GatewayConfig>,
     /// What whoever asks must know, if anything.
-    pub token: Option<Token>,
+    pub token: Live<Option<Token>>,
+    /// Reads the configuration again.
+    pub reload: Reload,
+    /// How often that was done.
+    pub reloads: Arc<ReloadCounts>,
     /// The journal, if there is one.
     pub journal: Option<JournalView>,
     /// Places for those who follow a feed.
@@ -65,20 +71,34 @@ pub struct JournalView {
     pub health: Health,
 }
 
+/// What an operator said, and how to hear it again.
+pub struct Told {
+    /// What the gateway was told last.
+    pub gateway: Live<GatewayConfig>,
+    /// What whoever asks must know, if anything.
+    pub token: Live<Option<Token>>,
+    /// Reads the configuration again.
+    pub reload: Reload,
+    /// How often that was done.
+    pub reloads: Arc<ReloadCounts>,
+}
+
 impl Api {
     /// An API to the loop behind `door`.
     pub fn new(
         door: LoopHandle,
         identity: Identity,
-        gateway: GatewayConfig,
-        token: Option<Token>,
+        told: Told,
         journal: Option<JournalView>,
     ) -> Self {
+        let Told { gateway, token, reload, reloads } = told;
         Self {
             door,
             identity,
             gateway,
             token,
+            reload,
+            reloads,
             journal,
             followers: Arc::new(Semaphore::new(limits::FEED_FOLLOWERS_MAX)),
             snapshots: Arc::new(Semaphore::new(1)),
@@ -155,7 +175,7 @@ async fn answer(
 ) -> Answer {
     let (head, body) = request.into_parts();
     if route.access == Access::Guarded {
-        auth::check(api.token.as_ref(), &head.headers)?;
+        auth::check(api.token.get().as_ref().as_ref(), &head.headers)?;
     }
     let query: Vec<(String, String)> =
         form_urlencoded::parse(head.uri.query().unwrap_or_default().as_bytes())
@@ -192,7 +212,7 @@ async fn read(body: Body) -> Result<Bytes, Problem> {
 }
 
 async fn nothing_here(State(api): State<Arc<Api>>, request: Request, kind: Kind) -> Response {
-    let problem = match auth::check(api.token.as_ref(), request.headers()) {
+    let problem = match auth::check(api.token.get().as_ref().as_ref(), request.headers()) {
         Ok(()) => {
             let (method, path) = (request.method(), request.uri().path());
             Problem::new(kind, format!("{method} {path}; see /openapi.json"))

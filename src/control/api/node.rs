@@ -1,9 +1,12 @@
 //! The node as a whole: counts, health, the end.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use tokio::task::spawn_blocking;
 
 use crate::base::event::CloseReason;
 use crate::base::limits;
@@ -107,7 +110,7 @@ struct Draining {
 /// `POST /v1/drain`
 pub(crate) async fn drain(asked: Asked) -> Answer {
     let body: DrainBody = asked.json()?;
-    let within = body.within_ms.map_or(asked.api.gateway.drain_timeout, Span::from_millis);
+    let within = body.within_ms.map_or(asked.api.gateway.get().drain_timeout, Span::from_millis);
     if within > limits::DEADLINE_MAX {
         let detail = format!("within_ms: expected at most {}", limits::DEADLINE_MAX.as_millis());
         return Err(Problem::new(Kind::OutOfBounds, detail));
@@ -115,6 +118,22 @@ pub(crate) async fn drain(asked: Asked) -> Answer {
     tracing::info!(%within, "stopping by the API: clients are asked to leave");
     asked.api.door.ask(Command::Drain { within }).await?;
     json(StatusCode::ACCEPTED, &Draining { draining: true, within_ms: within.as_millis() })
+}
+
+/// `POST /v1/reload`
+pub(crate) async fn reload(asked: Asked) -> Answer {
+    if !asked.body.is_empty() {
+        return Err(Problem::bad("expected no body: what is read is the configuration"));
+    }
+    let reload = Arc::clone(&asked.api.reload);
+    let reloaded = spawn_blocking(move || reload())
+        .await
+        .map_err(|_| Problem::new(Kind::Machine, "the reload did not come to an end"))?;
+    if reloaded.errors.is_empty() {
+        // All loops answer this one behind the command: what was told holds when it is answered.
+        asked.api.door.ask(Command::Stats).await?;
+    }
+    json(StatusCode::OK, &reloaded)
 }
 
 /// `GET /healthz`

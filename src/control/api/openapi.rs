@@ -112,7 +112,7 @@ fn reference(name: &str) -> Value {
 
 fn schemas() -> Value {
     let mut all = answer_schemas();
-    for (name, schema) in body_schemas() {
+    for (name, schema) in body_schemas().into_iter().chain(reload_schemas()) {
         all[name] = schema;
     }
     all
@@ -144,6 +144,22 @@ fn body_schemas() -> [(&'static str, Value); 3] {
         "properties": { "within_ms": { "type": "integer" } },
     });
     [("Kick", kick), ("Rhythm", rhythm), ("Drain", drain)]
+}
+
+/// What a reload says.
+fn reload_schemas() -> [(&'static str, Value); 2] {
+    let list = |item: Value| json!({ "type": "array", "items": item });
+    let value = json!({ "type": ["string", "null"] });
+    let mut change = object([("key", "string"), ("old", "string"), ("new", "string")]);
+    change["properties"]["old"] = value.clone();
+    change["properties"]["new"] = value;
+    let mut reloaded = object([("changed", ""), ("needs_restart", ""), ("errors", "")]);
+    reloaded["properties"] = json!({
+        "changed": list(reference("Change")),
+        "needs_restart": list(reference("Change")),
+        "errors": list(json!({ "type": "string" })),
+    });
+    [("Reloaded", reloaded), ("Change", change)]
 }
 
 /// What every client that is online has.
