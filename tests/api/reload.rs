@@ -55,10 +55,11 @@ fn keys(reloaded: &Value, list: &str) -> Vec<String> {
 fn rhythm_of(gate: &Gate, client: &str, class: &str) -> (Caller, u32, u32) {
     let mut caller = Caller::connect(gate.address);
     caller.say_hello(client, class, 0);
-    match caller.hear() {
-        Word::Welcome { interval_ms, timeout_ms, .. } => (caller, interval_ms, timeout_ms),
-        other => panic!("{client}: {other:?}"),
-    }
+    let heard = caller.hear();
+    let Word::Welcome { interval_ms, timeout_ms, .. } = heard else {
+        panic!("{client}: {heard:?}")
+    };
+    (caller, interval_ms, timeout_ms)
 }
 
 #[test]

@@ -9,7 +9,7 @@ use crate::base::ids::ClientId;
 use crate::base::limits;
 use crate::base::time::{Moment, Span, WallAnchor};
 use crate::control::api::problem::{Kind, Problem};
-use crate::control::api::{Answer, Asked, json};
+use crate::control::api::{Answer, Asked, json, present};
 use crate::gateway::{Command, Filter, Kick, Reply, SessionView};
 
 /// The smallest number of the application's own, in what a kicked client hears.
@@ -157,8 +157,11 @@ pub(crate) async fn show(asked: Asked) -> Answer {
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct KickBody {
+    #[serde(default, deserialize_with = "present")]
     epoch: Option<u64>,
+    #[serde(default, deserialize_with = "present")]
     code: Option<u16>,
+    #[serde(default, deserialize_with = "present")]
     text: Option<String>,
 }
 
@@ -186,7 +189,9 @@ pub(crate) async fn kick(asked: Asked) -> Answer {
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RhythmBody {
+    #[serde(default, deserialize_with = "present")]
     interval_ms: Option<u64>,
+    #[serde(default, deserialize_with = "present")]
     timeout_ms: Option<u64>,
 }
 

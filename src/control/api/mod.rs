@@ -133,9 +133,22 @@ impl Asked {
         if self.body.is_empty() {
             return Ok(T::default());
         }
+        // A list would be taken for the fields in their order.
+        if self.body.trim_ascii_start().first() != Some(&b'{') {
+            return Err(Problem::bad("the body is not as expected: it is no object"));
+        }
         serde_json::from_slice(&self.body)
             .map_err(|error| Problem::bad(format!("the body is not as expected: {error}")))
     }
+}
+
+/// Reads a field that may be left out and is never null: for `deserialize_with`, beside `default`.
+pub(crate) fn present<'de, T, D>(field: D) -> Result<Option<T>, D::Error>
+where
+    T: serde::Deserialize<'de>,
+    D: serde::Deserializer<'de>,
+{
+    T::deserialize(field).map(Some)
 }
 
 /// The router of all routes.

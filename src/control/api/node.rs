@@ -13,7 +13,7 @@ use crate::base::limits;
 use crate::base::time::Span;
 use crate::control::api::clients::{Done, unexpected};
 use crate::control::api::problem::{Kind, Problem};
-use crate::control::api::{Answer, Api, Asked, json, with_type};
+use crate::control::api::{Answer, Api, Asked, json, present, with_type};
 use crate::control::metrics as exposition;
 use crate::gateway::{Command, Reply, Stats};
 
@@ -98,6 +98,7 @@ pub(crate) async fn stats(asked: Asked) -> Answer {
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct DrainBody {
+    #[serde(default, deserialize_with = "present")]
     within_ms: Option<u64>,
 }
 

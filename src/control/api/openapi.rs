@@ -124,7 +124,7 @@ fn body_schemas() -> [(&'static str, Value); 3] {
         "type": "object",
         "additionalProperties": false,
         "properties": {
-            "epoch": { "type": "integer", "description": "Only this session" },
+            "epoch": { "type": "integer", "minimum": 0, "description": "Only this session" },
             "code": { "type": "integer", "description": "What it hears: 300, or from 1000 on" },
             "text": { "type": "string", "maxLength": limits::TEXT_BYTES_MAX },
         },
@@ -141,7 +141,13 @@ fn body_schemas() -> [(&'static str, Value); 3] {
     let drain = json!({
         "type": "object",
         "additionalProperties": false,
-        "properties": { "within_ms": { "type": "integer" } },
+        "properties": {
+            "within_ms": {
+                "type": "integer",
+                "minimum": 0,
+                "maximum": limits::DEADLINE_MAX.as_millis(),
+            },
+        },
     });
     [("Kick", kick), ("Rhythm", rhythm), ("Drain", drain)]
 }
