@@ -7,8 +7,8 @@ use crate::base::event::{CloseReason, Evidence};
 use crate::base::io::{Chunk, CloseHow};
 use crate::base::limits;
 use crate::base::time::{Millis, Moment, Span};
-use crate::gateway::grace::Grace;
 use crate::gateway::peer::Peer;
+use crate::gateway::terms::Terms;
 use crate::wire::native::Deframer;
 
 /// One connection, from accept to the completion of its close.
@@ -101,13 +101,12 @@ pub(crate) struct Session {
     /// When the last complete frame was received.
     pub(crate) last_beat: Moment,
     pub(crate) watch: Watch,
-    interval: Millis,
     timeout: Millis,
     /// The timeout before the rhythm was moved; it counts until the client is heard again.
     former_timeout: Millis,
     /// Zero: never.
     ping_after: Millis,
-    grace: Grace,
+    terms: Terms,
     /// What becomes of somebody who wants its name.
     pub(crate) duplicate: Duplicate,
 }
@@ -270,17 +269,16 @@ impl Session {
             since_s: u32::try_from(now.as_millis() / 1_000).unwrap_or(u32::MAX),
             last_beat: now,
             watch: Watch::Calm,
-            interval: Millis::at_least(terms.rhythm.interval),
             timeout: Millis::at_least(terms.rhythm.timeout),
             former_timeout: Millis::default(),
             ping_after: Millis::at_least(ping_after.unwrap_or_default()),
-            grace: Grace::at_least(terms.grace),
+            terms: Terms::new(terms.rhythm.interval, terms.grace),
             duplicate: terms.duplicate,
         }
     }
 
     pub(crate) fn rhythm(&self) -> Rhythm {
-        Rhythm { interval: self.interval.span(), timeout: self.timeout.span() }
+        Rhythm { interval: self.terms.interval(), timeout: self.timeout.span() }
     }
 
     /// After how much silence it is sent a PING, if at all.
@@ -290,13 +288,13 @@ impl Session {
 
     /// For how long it is held when its connection is lost.
     pub(crate) fn grace(&self) -> Span {
-        self.grace.span()
+        self.terms.grace()
     }
 
     /// Moves it to another rhythm. Until the client is heard again it may not know of it.
     pub(crate) fn change_rhythm(&mut self, rhythm: Rhythm, ping_after: Option<Span>) {
         self.former_timeout = self.former_timeout.max(self.timeout);
-        self.interval = Millis::at_least(rhythm.interval);
+        self.terms = Terms::new(rhythm.interval, self.grace());
         self.timeout = Millis::at_least(rhythm.timeout);
         self.ping_after = Millis::at_least(ping_after.unwrap_or_default());
     }

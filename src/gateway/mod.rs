@@ -25,7 +25,6 @@ mod command;
 mod connection;
 mod events;
 mod farewell;
-mod grace;
 mod lateness;
 mod lived;
 mod moves;
@@ -35,6 +34,7 @@ mod reconfigure;
 mod requests;
 mod resume;
 mod sessions;
+mod terms;
 #[cfg(test)]
 mod tests;
 mod transport;
