@@ -137,7 +137,7 @@ fn kernel(criterion: &mut Criterion) {
 
 /// A server on a thread of its own, and how to stop it.
 fn serve() -> (std::net::SocketAddr, impl FnOnce()) {
-    use heartwheel::gateway::Command;
+    use heartwheel::gateway::{Command, Drain};
     use heartwheel::os::ring::DriverConfig;
     use heartwheel::os::{clock::Clock, socket};
     use heartwheel::server::Server;
@@ -161,7 +161,9 @@ fn serve() -> (std::net::SocketAddr, impl FnOnce()) {
     });
     let mut asker = asker_out.recv().expect("the server starts");
     let stop = move || {
-        asker.ask(Command::Drain { within: Span::from_millis(10) }).expect("room for a question");
+        asker
+            .ask(Command::Drain(Drain::at_once(Span::from_millis(10))))
+            .expect("room for a question");
         thread.join().expect("the server ends");
     };
     (address, stop)

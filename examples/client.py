@@ -2,7 +2,8 @@
 """A client of the native protocol, written from src/manual/protocol.md alone.
 
 Beats until it is stopped, or says BYE after --beats beats and exits with 0. Exits with 1 when the
-server refuses it for good, with 2 when the server is dead or cannot be reached.
+server refuses it for good, with 2 when the server is dead or cannot be reached. What --say gives it
+to say it says at every login, until the server says with ACK that somebody took it.
 """
 import argparse, random, select, socket, struct, sys, time
 
@@ -62,6 +63,10 @@ def session(sock, args, state):
                 mode, epoch, interval, timeout, first = struct.unpack_from(">xBxQIII", payload)
                 print(f"welcome epoch={epoch} interval_ms={interval} timeout_ms={timeout}")
                 interval, timeout, next_beat = interval / 1000, timeout / 1000, now + first / 1000
+                if args.say is not None and not state["taken"]:
+                    topic = args.topic.encode()
+                    data = struct.pack(">IB", 1, len(topic)) + topic + args.say.encode()
+                    sock.sendall(frame(DATA, data, ACK_REQ))
             elif not HELLO <= kind <= BEAT and not flags & CRITICAL:
                 pass  # from a later version of the protocol
             elif not live or kind in (HELLO, WELCOME, BYE) or not HELLO <= kind <= BEAT:
@@ -77,6 +82,9 @@ def session(sock, args, state):
                 print(f"data {payload[5 + payload[4]:]!r}")
                 if flags & ACK_REQ:
                     sock.sendall(frame(ACK, payload[:4]))
+            elif kind == ACK:
+                state["taken"] = True
+                print(f"taken up to seq={struct.unpack_from('>I', payload)[0]}")
             elif kind == BEAT:
                 interval, timeout = (ms / 1000 for ms in struct.unpack_from(">II", payload))
                 next_beat = last_beat + interval
@@ -100,7 +108,9 @@ for name, kind in (("host", str), ("port", int), ("id", str)):
     parser.add_argument(name, type=kind)
 for name in ("--interval-ms", "--beats"):
     parser.add_argument(name, type=int, default=0)
-args, state, there = parser.parse_args(), {"beats": 0, "losses": 0}, ""
+parser.add_argument("--say", metavar="TEXT")
+parser.add_argument("--topic", default="")
+args, state, there = parser.parse_args(), {"beats": 0, "losses": 0, "taken": False}, ""
 sys.stdout.reconfigure(line_buffering=True)
 while True:
     (host, _, port), there, wait = there.rpartition(":"), "", None

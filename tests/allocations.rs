@@ -71,6 +71,7 @@ impl Stage {
             | Op::Connect(_)
             | Op::Discard { .. }
             | Op::Receive { .. }
+            | Op::Pause { .. }
             | Op::Send { .. }
             | Op::Look { .. }
             | Op::SetUserTimeout { .. }
@@ -160,7 +161,7 @@ fn beats_allocate_nothing(driver: DriverKind) {
 
 /// A server on a thread of its own, where it is, and how to stop it.
 fn serve(driver: DriverKind) -> (std::net::SocketAddr, impl FnOnce()) {
-    use heartwheel::gateway::Command;
+    use heartwheel::gateway::{Command, Drain};
     use heartwheel::os::machine::{self, Survey, Wanted};
     use heartwheel::os::{clock::Clock, socket};
     use heartwheel::server::Server;
@@ -182,7 +183,9 @@ fn serve(driver: DriverKind) -> (std::net::SocketAddr, impl FnOnce()) {
     });
     let mut asker = asker_out.recv().expect("the server starts");
     let stop = move || {
-        asker.ask(Command::Drain { within: Span::from_millis(10) }).expect("room for a question");
+        asker
+            .ask(Command::Drain(Drain::at_once(Span::from_millis(10))))
+            .expect("room for a question");
         thread.join().expect("the server ends");
     };
     (address, stop)

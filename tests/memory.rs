@@ -64,6 +64,7 @@ impl Stage {
                 | Op::Connect(_)
                 | Op::Discard { .. }
                 | Op::Look { .. }
+                | Op::Pause { .. }
                 | Op::SetUserTimeout { .. }
                 | Op::Move(_)
                 | Op::Close { .. } => panic!("nothing else is asked for: {op:?}"),

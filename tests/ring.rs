@@ -9,6 +9,8 @@ mod chaos;
 mod edges;
 #[path = "ring/moves.rs"]
 mod moves;
+#[path = "ring/pause.rs"]
+mod pause;
 #[path = "ring/rig.rs"]
 mod rig;
 #[path = "ring/sends.rs"]

@@ -211,9 +211,50 @@ pub struct Class {
     pub duplicate: Duplicate,
 }
 
+/// What becomes of a client's messages when there is no room for another one.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum SlowPolicy {
+    /// The oldest that wait are dropped.
+    #[default]
+    Oldest,
+    /// The new one is.
+    Newest,
+    /// The session ends, with the reason `slow_consumer`.
+    Close,
+}
+
+/// How messages wait for a client.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct QueuePolicy {
+    /// What they may cost, in bytes.
+    pub bytes_max: usize,
+    /// For how long one waits that says nothing else.
+    pub ttl: Span,
+    /// What becomes of them when there is no room.
+    pub slow: SlowPolicy,
+}
+
+impl Default for QueuePolicy {
+    fn default() -> Self {
+        Self {
+            bytes_max: limits::QUEUE_BYTES_DEFAULT,
+            ttl: limits::QUEUE_TTL_DEFAULT,
+            slow: SlowPolicy::Oldest,
+        }
+    }
+}
+
 /// A class by its place among those that a configuration knows; small, for every session has one.
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub struct ClassId(u8);
+
+impl ClassId {
+    /// Its place: 0 for whoever names none, then the classes of
+    /// [`GatewayConfig::class_places`] in their order.
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
 
 /// Whether transport events are told beside the ledger.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -293,12 +334,21 @@ pub struct GatewayConfig {
     pub linger_timeout: Span,
     /// From the order to drain to closing whoever is still there.
     pub drain_timeout: Span,
+    /// From an operator's order to drain to the first GOAWAY.
+    pub drain_notice: Span,
     /// Window within which drained and refused clients are asked to come back.
     pub reconnect_window: (Span, Span),
     /// Largest payload of a frame after WELCOME.
     pub payload_bytes_max: u16,
     /// Bytes that may wait for one client.
     pub outbox_bytes_max: usize,
+    /// Bytes of DATA of all clients together that may be handed up and not taken, before clients
+    /// are not read any further.
+    pub up_bytes_max: usize,
+    /// How messages wait for a client.
+    pub queue: QueuePolicy,
+    /// Clients that get a broadcast in a second, of all shards together; not 0.
+    pub broadcast_per_second: u32,
     /// What becomes of `TCP_USER_TIMEOUT`.
     pub user_timeout: UserTimeout,
     /// Whether transport events are told beside the ledger.
@@ -337,9 +387,13 @@ impl Default for GatewayConfig {
             frame_timeout: limits::FRAME_TIMEOUT,
             linger_timeout: limits::LINGER_TIMEOUT,
             drain_timeout: limits::DRAIN_TIMEOUT,
+            drain_notice: limits::DRAIN_NOTICE,
             reconnect_window: limits::RECONNECT_WINDOW,
             payload_bytes_max: limits::PAYLOAD_BYTES_DEFAULT,
             outbox_bytes_max: limits::OUTBOX_BYTES_MAX,
+            up_bytes_max: limits::UP_BYTES_DEFAULT,
+            queue: QueuePolicy::default(),
+            broadcast_per_second: limits::BROADCAST_PER_SECOND_DEFAULT,
             user_timeout: UserTimeout::FollowTimeout,
             transport_events: TransportEvents::Untold,
             epoch_first: 1,

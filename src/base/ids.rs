@@ -1,11 +1,11 @@
-//! Names of things: connections and clients.
+//! Names of things: connections, clients and groups of clients.
 
 use std::borrow::Borrow;
 use std::fmt;
 
 use smol_str::SmolStr;
 
-use crate::base::limits::CLIENT_ID_BYTES_MAX;
+use crate::base::limits::{CLIENT_ID_BYTES_MAX, GROUP_BYTES_MAX};
 
 /// One accepted connection, for as long as it exists.
 ///
@@ -97,9 +97,50 @@ impl AsRef<str> for ClientId {
     }
 }
 
+/// What a group of clients is called: 1 to 64 bytes of UTF-8 without control characters. A clone
+/// allocates nothing.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct GroupName(SmolStr);
+
+/// A text is not the name of a group.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("the name of a group has 1 to {GROUP_BYTES_MAX} bytes and no control characters")]
+pub struct GroupNameError;
+
+impl GroupName {
+    /// Takes `text` as the name of a group.
+    pub fn new(text: &str) -> Result<Self, GroupNameError> {
+        let is_name = (1..=GROUP_BYTES_MAX).contains(&text.len());
+        match is_name && !text.chars().any(char::is_control) {
+            true => Ok(Self(SmolStr::new(text))),
+            false => Err(GroupNameError),
+        }
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for GroupName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_may_be_the_name_of_a_group() {
+        assert!(GroupName::new("tills/zürich").is_ok());
+        assert!(GroupName::new(&"x".repeat(GROUP_BYTES_MAX)).is_ok());
+        for bad in ["", "a\nb", "\u{9b}", &"x".repeat(GROUP_BYTES_MAX + 1)] {
+            assert_eq!(GroupName::new(bad), Err(GroupNameError), "{bad:?}");
+        }
+    }
 
     #[test]
     fn what_may_be_a_client_id() {

@@ -10,6 +10,9 @@
 //! - At most one `Send` of a connection is under way; its chunk comes home with `Sent`, always.
 //! - `Receive` stays armed: any number of `Received` follow, until one `ReceiveEnded`. Then it may
 //!   be asked for again. Never twice at once.
+//! - After `Pause` the receive that is under way ends, by `ReceiveEnded` with
+//!   [`Paused`](ReceiveEnd::Paused) or with whatever ended it first. What had been received until
+//!   then is told before it. Where no receive is under way, nothing happens and nothing is told.
 //! - At most one `Look` of a connection is under way; one `Looked` answers it.
 //! - After `Close` come at most one `Sent` (the chunk coming home) and exactly one `Closed`, and
 //!   then nothing more for that [`ConnId`]: its slot may be used again.
@@ -65,6 +68,11 @@ pub enum Op {
     },
     /// Receive until told otherwise.
     Receive {
+        /// On which connection.
+        conn: ConnId,
+    },
+    /// Receive no more, until `Receive` is asked for again.
+    Pause {
         /// On which connection.
         conn: ConnId,
     },
@@ -247,6 +255,8 @@ pub enum ReceiveEnd {
     Starved,
     /// The kernel ended it for reasons of its own (queue overflow among them). Ask again.
     Interrupted,
+    /// It was asked to, by `Pause`; bytes may wait in the socket.
+    Paused,
     /// The connection broke.
     Fault(IoFault),
 }

@@ -12,6 +12,8 @@ use crate::base::time::Span;
 pub const CLIENT_ID_BYTES_MAX: usize = 128;
 /// Longest class name.
 pub const CLASS_BYTES_MAX: usize = 64;
+/// Longest name of a group of clients.
+pub const GROUP_BYTES_MAX: usize = 64;
 /// Longest resume token.
 pub const RESUME_TOKEN_BYTES_MAX: usize = 64;
 /// Longest topic of a DATA frame.
@@ -77,6 +79,12 @@ pub const LINGER_TIMEOUT: Span = Span::from_secs(2);
 pub const DRAIN_TIMEOUT: Span = Span::from_secs(5);
 /// Window within which clients are asked to come back after a drain.
 pub const RECONNECT_WINDOW: (Span, Span) = (Span::from_secs(1), Span::from_secs(10));
+/// From the order to drain to the first GOAWAY, unless configured otherwise: a probe a second and
+/// the way of its answer.
+pub const DRAIN_NOTICE: Span = Span::from_secs(2);
+/// Clients that come back in a second after they were asked to leave. A larger crowd is spread over
+/// more time than the reconnect window: 1,000,000 over 200 s.
+pub const COME_BACKS_PER_S: u32 = 5_000;
 /// What a client waits at most before its first attempt to come back.
 pub const COME_BACK_BASE: Span = Span::from_secs(1);
 /// What a client waits at most before any attempt to come back.
@@ -130,6 +138,12 @@ pub const CONTEST_WINDOW: Span = Span::from_secs(60);
 pub const CONTEST_WAIT_MAX: Span = Span::from_secs(60);
 /// Longest time for which a lost session can be held.
 pub const GRACE_MAX: Span = Span::from_secs(60 * 60);
+/// Groups that one client can be in. Whoever is pushed to a group looks through them.
+pub const GROUPS_OF_CLIENT_MAX: usize = 32;
+/// Groups of the clients of one shard.
+pub const GROUPS_MAX: usize = 64 * 1_024;
+/// Groups in one answer of the loop: one more than of the API, to see whether there are more.
+pub const GROUPS_PAGE_MAX: usize = LIST_CLIENTS_MAX + 1;
 /// Most classes that can be configured.
 pub const CLASSES_MAX: usize = 64;
 /// Most classes that can have had a name since the start: a session knows its own by a number of
@@ -140,6 +154,24 @@ pub const CLASS_NAMES_MAX: usize = 252;
 
 /// Bytes waiting to be sent to one client, what is in flight included. More: slow consumer.
 pub const OUTBOX_BYTES_MAX: usize = 64 * 1_024;
+/// What messages for one client may cost while they wait or are not acknowledged, unless configured
+/// otherwise: each its bytes, and so much more for the place it takes.
+pub const QUEUE_BYTES_DEFAULT: usize = 256 * 1_024;
+/// What a message costs beside its bytes.
+pub const LETTER_BYTES: usize = 64;
+/// Largest value for what messages for one client may cost.
+pub const QUEUE_BYTES_LIMIT: usize = 16 * 1_024 * 1_024;
+/// For how long a message may wait, unless configured or said otherwise.
+pub const QUEUE_TTL_DEFAULT: Span = Span::from_secs(5 * 60);
+/// Shortest value for it: less than a round trip across the world were none.
+pub const QUEUE_TTL_MIN: Span = Span::from_millis(100);
+/// Longest that a message may wait.
+pub const QUEUE_TTL_MAX: Span = Span::from_secs(24 * 60 * 60);
+/// Places for messages that a client's empty queue keeps.
+pub const LETTERS_KEPT_MAX: usize = 64;
+/// Dropped messages of one client whose numbers are remembered, for whoever asks what became of
+/// them.
+pub const LOST_KEPT_MAX: usize = 64;
 /// Send buffers kept for reuse; further ones are given back to the allocator.
 pub const CHUNKS_KEPT_MAX: usize = 4_096;
 /// A send buffer that grew beyond this is not kept.
@@ -172,8 +204,58 @@ pub const EVENTS_OUTLET_PATIENCE: Span = Span::from_millis(5);
 pub const LOG_LINES_WAITING_MAX: usize = 8 * 1_024;
 /// Causes that the log's limiter tells apart.
 pub const LOG_CAUSES_MAX: usize = 64;
+/// Events in one client's history, unless whoever asks says otherwise.
+pub const HISTORY_EVENTS_DEFAULT: usize = 20;
+/// The most that may be asked for.
+pub const HISTORY_EVENTS_MAX: usize = 1_000;
+/// Bytes of the journal that are read for one client's history, the newest first.
+pub const HISTORY_BYTES_MAX: u64 = 256 * 1_024 * 1_024;
+/// Connections whose round trip was measured lately, or is being measured.
+pub const MEASURES_MAX: usize = 64;
+/// For how long the round trip that was measured is that of now.
+pub const MEASURE_AGE_MAX: Span = Span::from_secs(2);
+/// How often whoever had a round trip measured asks for it at most.
+pub const MEASURE_ASKS_MAX: usize = 8;
+/// Between two such questions.
+pub const MEASURE_PAUSE: Span = Span::from_millis(2);
 /// Between two lines of the log with the same cause.
 pub const LOG_PAUSE: Span = Span::from_secs(1);
+/// Bytes of DATA that are handed up and not taken yet, of all clients together, unless configured
+/// otherwise. Clients that have more of them than is left over are not read until there is more.
+pub const UP_BYTES_DEFAULT: usize = 8 * 1_024 * 1_024;
+/// Least that a loop can have of them: a few of the largest frames.
+pub const UP_BYTES_MIN: usize = 4 * PAYLOAD_BYTES_LIMIT;
+/// Most that can be configured.
+pub const UP_BYTES_LIMIT: usize = 4 * 1_024 * 1_024 * 1_024;
+/// What a loop keeps at most on top of twice that, before whoever sends more is sent away: what had
+/// been received of clients before the kernel stopped reading them, two turns' worth of a ring.
+pub const UP_OVERSHOOT_BYTES: usize = 2 * RECEIVE_BUFFERS as usize * RECEIVE_BUFFER_BYTES;
+/// What a DATA frame counts for beside its topic and body: about what it costs to keep.
+pub const DATA_CHARGE_BYTES: usize = 256;
+/// Slots of the queues of DATA from a loop, and of credit to it. What is more waits where it is.
+pub const DATA_QUEUE_MAX: usize = 4_096;
+/// Bytes of DATA that were taken and are kept for followers who come back.
+pub const DATA_RECENT_BYTES_MAX: usize = 4 * 1_024 * 1_024;
+/// Messages that a follower is handed at once, and their bytes, but for one that is longer.
+pub const DATA_BATCH_MAX: usize = 128;
+/// The bytes of those.
+pub const DATA_BATCH_BYTES_MAX: usize = 64 * 1_024;
+/// Clients of one push.
+pub const PUSH_CLIENTS_MAX: usize = 256;
+/// Broadcasts under way at once.
+pub const BROADCASTS_RUNNING_MAX: usize = 8;
+/// Broadcasts that are over and remembered, for whoever asks how they went.
+pub const BROADCASTS_KEPT_MAX: usize = 64;
+/// Clients that did not get a broadcast and are named.
+pub const BROADCAST_OTHERS_MAX: usize = 100;
+/// Clients that get a broadcast in a second, of all shards together, unless configured or said
+/// otherwise.
+pub const BROADCAST_PER_SECOND_DEFAULT: u32 = 20_000;
+/// Most that can be configured: no machine sends more.
+pub const BROADCAST_PER_SECOND_LIMIT: u32 = 10_000_000;
+/// How long a broadcast gathers clients between two turns. It may catch up twice as much when it
+/// did not get its turn.
+pub const BROADCAST_WINDOW: Span = Span::from_millis(10);
 /// Slots of the queue of commands to the loop, and of replies from it.
 pub const COMMAND_QUEUE_MAX: usize = 1_024;
 
@@ -225,8 +307,8 @@ pub const HTTP_WRITE_PATIENCE: Span = Span::from_secs(10);
 /// What the kernel may hold of what an admin connection was sent. It reports room when a third of
 /// this has gone, which even a slow reader must get done within the patience above.
 pub const HTTP_SEND_BUFFER_BYTES: usize = 64 * 1_024;
-/// Largest body of a request.
-pub const HTTP_BODY_BYTES_MAX: usize = 16 * 1_024;
+/// Largest body of a request: a message with the largest payload in base64, and whom it is for.
+pub const HTTP_BODY_BYTES_MAX: usize = 128 * 1_024;
 /// Bytes of a request's head, and of an answer that waits to be written.
 pub const HTTP_BUFFER_BYTES: usize = 16 * 1_024;
 /// Most header lines of a request.
@@ -250,7 +332,68 @@ pub const FEED_FOLLOWERS_MAX: usize = 32;
 pub const FEED_BATCH_MAX: usize = 128;
 /// Silence after which a follower hears that the feed is alive.
 pub const FEED_HEARTBEAT: Span = Span::from_secs(15);
+/// Samples of how things were, about one a second: a quarter of an hour, in some 250 KiB.
+pub const PAST_SAMPLES_MAX: usize = 900;
+/// Shortest time between two samples: a little less than between two reports of a loop.
+pub const PAST_STEP_MIN: Span = Span::from_millis(900);
 
+/// Most targets of webhooks.
+pub const WEBHOOKS_MAX: usize = 16;
+/// Longest name of one. It is part of a file's name.
+pub const WEBHOOK_NAME_BYTES_MAX: usize = 64;
+/// Longest URL of one.
+pub const WEBHOOK_URL_BYTES_MAX: usize = 2_048;
+/// Most topics of one.
+pub const WEBHOOK_TOPICS_MAX: usize = 64;
+/// Entries of a batch, unless configured otherwise.
+pub const WEBHOOK_BATCH_DEFAULT: usize = 128;
+/// Most entries of a batch.
+pub const WEBHOOK_BATCH_MAX: usize = 4_096;
+/// A batch that has so many bytes takes no more entries.
+pub const WEBHOOK_BODY_BYTES_MAX: usize = 1_024 * 1_024;
+/// How long a batch gathers, unless configured otherwise.
+pub const WEBHOOK_WAIT_DEFAULT: Span = Span::from_millis(100);
+/// Longest that a batch can be made to gather.
+pub const WEBHOOK_WAIT_MAX: Span = Span::from_secs(60);
+/// How long a target has to answer, unless configured otherwise.
+pub const WEBHOOK_TIMEOUT_DEFAULT: Span = Span::from_secs(10);
+/// Shortest time to answer: a round trip with TLS across the world.
+pub const WEBHOOK_TIMEOUT_MIN: Span = Span::from_millis(100);
+/// Longest time to answer.
+pub const WEBHOOK_TIMEOUT_MAX: Span = Span::from_secs(5 * 60);
+/// Bound of the pause after the first failure. It doubles with each further one.
+pub const WEBHOOK_RETRY_BASE: Span = Span::from_millis(250);
+/// Longest pause between two attempts, unless configured otherwise.
+pub const WEBHOOK_RETRY_DEFAULT: Span = Span::from_secs(30);
+/// Longest that this pause can be made.
+pub const WEBHOOK_RETRY_MAX: Span = Span::from_secs(60 * 60);
+/// Bytes of an answer's body that are read, and forgotten, so that the connection can be kept.
+pub const WEBHOOK_ANSWER_BYTES_MAX: usize = 16 * 1_024;
+/// Longest that they are waited for: the batch is taken already.
+pub const WEBHOOK_ANSWER_PATIENCE: Span = Span::from_secs(1);
+/// Between two lines of the log about a target that fails.
+pub const WEBHOOK_LOG_PAUSE: Span = Span::from_secs(60);
+/// Threads that look up names and read and write files for webhooks.
+pub const WEBHOOK_BLOCKING_MAX: usize = 8;
+/// At the end of the program, for targets to take the last events.
+pub const WEBHOOK_END_PATIENCE: Span = Span::from_secs(3);
+/// Shortest key of a signature: fewer bytes could be guessed.
+pub const WEBHOOK_SECRET_BYTES_MIN: usize = 16;
+/// Longest key of a signature.
+pub const WEBHOOK_SECRET_BYTES_MAX: usize = 1_024;
+/// Largest file of authorities.
+pub const WEBHOOK_CA_BYTES_MAX: u64 = 1_024 * 1_024;
+
+/// Longest that whoever pushes is let wait for what becomes of it.
+pub const PUSH_WAIT_MAX: Span = Span::from_secs(20);
+/// How long whoever pushes to a client that is here waits to hear that it was handed over, unless
+/// asked for otherwise. It hardly ever takes so long.
+pub const PUSH_WAIT_DEFAULT: Span = Span::from_millis(200);
+/// Between two looks at what became of a push: so short at first, and twice as long each time, up
+/// to...
+pub const PUSH_LOOK_MIN: Span = Span::from_millis(1);
+/// ...so long.
+pub const PUSH_LOOK_MAX: Span = Span::from_millis(64);
 /// Clients in one answer, unless asked for otherwise.
 pub const LIST_CLIENTS_DEFAULT: usize = 100;
 /// Most clients in one answer.
@@ -278,12 +421,24 @@ pub const REAP_BATCH_MAX: usize = 1_024;
 pub const EXPIRE_BATCH_MAX: usize = 1_024;
 /// Blocks of the wheel visited in one call.
 pub const WHEEL_VISITS_MAX: usize = 4_096;
-/// Clients told GOAWAY in one turn of a drain.
+/// Slots looked at in one turn of a drain or a rebalance, and clients told GOAWAY.
 pub const DRAIN_BATCH_MAX: u32 = 1_024;
 /// Connections taken in from other shards in one turn.
 pub const TURN_ARRIVALS_MAX: usize = 1_024;
-/// Commands taken in one turn.
+/// Clients whose queue is looked at in one turn, for messages that are too old.
+pub const SWEEP_BATCH_MAX: usize = 256;
+/// Messages looked at in one turn for that, beside those of the last client.
+pub const SWEEP_LETTERS_MAX: usize = 8 * 1_024;
+/// Clients that get a broadcast in one turn: about a millisecond's work.
+pub const TURN_BROADCAST_MAX: u32 = 256;
+/// Slots looked at in one turn for clients that get a broadcast.
+pub const TURN_BROADCAST_SLOTS_MAX: u32 = 4_096;
+/// Commands taken in one turn. A push to several clients counts as so many.
 pub const TURN_COMMANDS_MAX: usize = 256;
+/// Credits taken in one turn.
+pub const TURN_CREDITS_MAX: usize = 4_096;
+/// Clients that are read again in one turn.
+pub const TURN_RESUMES_MAX: usize = 64;
 /// Events handed to the side thread in one turn.
 pub const TURN_EVENTS_MAX: usize = 4_096;
 /// Standing still for so long beyond a sleep is a stall, and is credited to every client.
@@ -382,15 +537,27 @@ const _: () = {
     assert!(PAYLOAD_BYTES_MIN as usize >= 2 * TEXT_BYTES_MAX);
     assert!(PAYLOAD_BYTES_MIN as usize >= 2 * TOPIC_BYTES_MAX);
     assert!(OUTBOX_BYTES_MAX <= OUTBOX_BYTES_LIMIT);
+    // The largest message fits into an empty queue, whatever the largest payload is.
+    assert!(QUEUE_BYTES_DEFAULT >= PAYLOAD_BYTES_LIMIT + LETTER_BYTES);
+    assert!(QUEUE_BYTES_DEFAULT <= QUEUE_BYTES_LIMIT);
+    assert!(PUSH_CLIENTS_MAX <= TURN_COMMANDS_MAX);
+    // What JSON needs for a client id, quotes and a comma included; and base64 is a third longer.
+    assert!(
+        HTTP_BODY_BYTES_MAX
+            >= PUSH_CLIENTS_MAX * (CLIENT_ID_BYTES_MAX + 3) + PAYLOAD_BYTES_LIMIT * 4 / 3 + 1_024
+    );
     assert!(HANDSHAKE_TIMEOUT.as_nanos() <= DEADLINE_MAX.as_nanos());
     assert!(FRAME_TIMEOUT.as_nanos() <= DEADLINE_MAX.as_nanos());
     assert!(DRAIN_TIMEOUT.as_nanos() <= DEADLINE_MAX.as_nanos());
+    assert!(DRAIN_NOTICE.as_nanos() <= DRAIN_TIMEOUT.as_nanos() / 2);
     assert!(INTERVAL_MIN.as_nanos() <= INTERVAL_WISH_MIN.as_nanos());
     assert!(INTERVAL_MAX.as_nanos() < TIMEOUT_MAX.as_nanos());
     assert!(INTERVAL_MIN.as_nanos() < TIMEOUT_MIN.as_nanos());
     assert!(CONNECTIONS_DEFAULT <= CONNECTIONS_LIMIT);
     assert!(CONNECTIONS_LIMIT as u64 + (REFUSALS_MAX as u64) < 1 << 24); // slot bits of a token
     assert!(CONNECTIONS_LIMIT as u64 + ((REFUSALS_MAX + ARRIVALS_MAX) as u64) < 1 << 24);
+    assert!(UP_BYTES_MIN > DATA_CHARGE_BYTES + PAYLOAD_BYTES_LIMIT); // the largest frame fits
+    assert!(UP_BYTES_DEFAULT >= UP_BYTES_MIN && UP_BYTES_DEFAULT <= UP_BYTES_LIMIT);
     assert!(SHARDS_MAX <= 1 << 8); // a shard and a slot are one number of 32 bits outside
     assert!(MOVE_BYTES_MAX >= HANDSHAKE_BYTES_MAX + RECEIVE_BUFFER_BYTES);
     assert!(RING_CQ_ENTRIES >= 2 * RING_SQ_ENTRIES);

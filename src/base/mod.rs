@@ -4,9 +4,11 @@
 //! Never here: behaviour. Values only; whatever decides something lives further up.
 
 pub mod config;
+pub mod data;
 pub mod event;
 pub mod ids;
 pub mod io;
 pub mod limits;
+pub mod pulse;
 pub mod reconfiguration;
 pub mod time;

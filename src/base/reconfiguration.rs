@@ -1,6 +1,8 @@
 //! What a running gateway can be told anew.
 
-use crate::base::config::{Class, Duplicate, GatewayConfig, Preset, ProbePolicy, Rhythm};
+use crate::base::config::{
+    Class, Duplicate, GatewayConfig, Preset, ProbePolicy, QueuePolicy, Rhythm,
+};
 use crate::base::limits;
 use crate::base::time::Span;
 
@@ -32,10 +34,16 @@ pub struct Reconfiguration {
     pub frame_timeout: Span,
     /// From the order to drain to closing whoever is still there.
     pub drain_timeout: Span,
+    /// From an operator's order to drain to the first GOAWAY.
+    pub drain_notice: Span,
     /// Window within which drained and refused clients are asked to come back.
     pub reconnect_window: (Span, Span),
     /// Bytes that may wait for one client.
     pub outbox_bytes_max: usize,
+    /// How messages wait for a client.
+    pub queue: QueuePolicy,
+    /// Clients that get a broadcast in a second, of all shards together; not 0.
+    pub broadcast_per_second: u32,
     /// How long beats wait for each other where many come.
     pub coalesce: Span,
 }
@@ -72,8 +80,11 @@ impl Reconfiguration {
             handshake_timeout: wanted.handshake_timeout,
             frame_timeout: wanted.frame_timeout,
             drain_timeout: wanted.drain_timeout,
+            drain_notice: wanted.drain_notice,
             reconnect_window: wanted.reconnect_window,
             outbox_bytes_max: wanted.outbox_bytes_max,
+            queue: wanted.queue,
+            broadcast_per_second: wanted.broadcast_per_second,
             coalesce,
         })
     }
@@ -122,8 +133,11 @@ impl GatewayConfig {
         self.handshake_timeout = new.handshake_timeout;
         self.frame_timeout = new.frame_timeout;
         self.drain_timeout = new.drain_timeout;
+        self.drain_notice = new.drain_notice;
         self.reconnect_window = new.reconnect_window;
         self.outbox_bytes_max = new.outbox_bytes_max;
+        self.queue = new.queue;
+        self.broadcast_per_second = new.broadcast_per_second;
     }
 
     /// The classes that are configured at the moment.
@@ -132,7 +146,7 @@ impl GatewayConfig {
     }
 
     /// Every name that a session's class may have, in the order of their ids.
-    pub(super) fn class_places(&self) -> impl Iterator<Item = &str> {
+    pub fn class_places(&self) -> impl Iterator<Item = &str> {
         let is_own = |name: &&str| Preset::from_word(name).is_none();
         let own = self.classes.iter().map(|(name, _)| name.as_str()).filter(is_own);
         Preset::ALL.iter().map(|preset| preset.word()).chain(own)

@@ -1,8 +1,8 @@
 //! The admin API of `serve`: where it listens, and who may use it.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use crate::base::limits;
 use crate::cli::args::ServeArgs;
@@ -11,14 +11,12 @@ use crate::cli::error::CliError;
 use crate::cli::reload::{Prepared, Reloader, Taker};
 use crate::control::api::{Api, JournalView, Told};
 use crate::control::auth::{self, Token};
-use crate::control::door::{self, LoopHandle, Teller};
-use crate::control::events::Identity;
 use crate::control::http::{self, Bound, HttpThread};
+use crate::control::ledger::Ledger;
 use crate::control::live::Live;
 use crate::control::reload::Change;
-use crate::os::clock::Clock;
+use crate::control::webhook::{Sources, Webhooks};
 use crate::os::random;
-use crate::server::shards::Switchboard;
 
 /// Where the admin API is, unless told otherwise: this machine only.
 pub const ADMIN_DEFAULT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7_071);
@@ -83,9 +81,25 @@ pub struct Admin {
 }
 
 /// Binds the socket and reads the token. `None`: there is no admin API.
-pub fn bind(options: &AdminOptions) -> Result<Option<Admin>, CliError> {
-    let Some(address) = options.address else { return Ok(None) };
-    let token = Live::new(token_in(options.token_file.as_deref())?);
+///
+/// A socket that was `inherited` takes the place of the address.
+pub fn bind(
+    options: &AdminOptions,
+    inherited: Option<TcpListener>,
+) -> Result<Option<Admin>, CliError> {
+    let Some(address) = options.address else {
+        return match inherited {
+            None => Ok(None),
+            Some(_) => Err(CliError::usage(
+                "a socket was passed for the admin API, but admin is off; leave one of them out",
+            )),
+        };
+    };
+    let token = token_in(options.token_file.as_deref())?;
+    if let Some(socket) = inherited {
+        return inherit(socket, token).map(Some);
+    }
+    let token = Live::new(token);
     match Bound::new(address) {
         Ok(bound) => Ok(Some(Admin { bound, token })),
         Err(cause) if options.asked => Err(CliError::machine(format!(
@@ -108,6 +122,8 @@ fn token_in(file: Option<&Path>) -> Result<Option<Token>, CliError> {
 /// Takes up another token: the file is read again, whether or not it is another file.
 pub struct TokenTaker {
     token: Live<Option<Token>>,
+    /// Where the API listens, which may be a socket that was passed.
+    address: SocketAddr,
 }
 
 impl Taker for TokenTaker {
@@ -116,6 +132,13 @@ impl Taker for TokenTaker {
         let secret = file.map(auth::read_token).transpose();
         let secret =
             secret.map_err(|error| CliError::machine(format!("admin-token-file: {error}")))?;
+        let address = self.address;
+        if secret.is_none() && !address.ip().is_loopback() {
+            return Err(CliError::usage(format!(
+                "admin-token-file: the admin API on {address} can be reached from elsewhere and \
+                 needs one; expected a file with a token"
+            )));
+        }
         let before = self.token.get();
         let is_same = match (before.as_ref(), &secret) {
             (Some(before), Some(secret)) => before.is(secret.as_bytes()),
@@ -141,10 +164,26 @@ impl Taker for TokenTaker {
     }
 }
 
+/// Whoever can be reached from elsewhere asks for a token, however it came by its socket.
+fn inherit(socket: TcpListener, token: Option<Token>) -> Result<Admin, CliError> {
+    let bound = Bound::inherited(socket).map_err(|cause| {
+        CliError::machine(format!("cannot use the socket passed for the admin API: {cause}"))
+    })?;
+    let address = bound.address();
+    if !address.ip().is_loopback() && token.is_none() {
+        return Err(CliError::usage(format!(
+            "the socket passed for the admin API, {address}, can be reached from elsewhere and \
+             needs admin-token-file; expected a file with a token, or an address such as \
+             {ADMIN_DEFAULT}"
+        )));
+    }
+    Ok(Admin { bound, token: Live::new(token) })
+}
+
 impl Admin {
     /// Takes up another token at run time.
     pub fn taker(&self) -> TokenTaker {
-        TokenTaker { token: self.token.clone() }
+        TokenTaker { token: self.token.clone(), address: self.address() }
     }
 
     /// Where it listens.
@@ -152,32 +191,19 @@ impl Admin {
         self.bound.address()
     }
 
-    /// Opens the door to the loop.
-    pub fn open(self, asker: &Arc<Mutex<Switchboard>>, clock: Clock) -> (OpenAdmin, Teller) {
-        let (handle, teller) = door::open(Arc::clone(asker), clock);
-        (OpenAdmin { admin: self, handle }, teller)
-    }
-}
-
-/// The admin API before it is served.
-pub struct OpenAdmin {
-    admin: Admin,
-    handle: LoopHandle,
-}
-
-impl OpenAdmin {
-    /// Starts to serve.
+    /// Starts to serve what the webhooks tell others.
     pub fn serve(
         self,
-        identity: Identity,
+        webhooks: Webhooks,
         reloader: &Arc<Reloader>,
         journal: Option<JournalView>,
     ) -> Result<HttpThread, CliError> {
-        let Admin { bound, token } = self.admin;
+        let Self { bound, token, .. } = self;
         let (gateway, reloads) = (reloader.gateway(), reloader.counts());
         let reloader = Arc::clone(reloader);
         let told = Told { gateway, token, reload: Arc::new(move || reloader.reload()), reloads };
-        let api = Api::new(self.handle, identity, told, journal);
+        let Sources { ledger: Ledger { door, identity, .. }, hub } = webhooks.sources().clone();
+        let api = Api::new(door, hub, identity, told, journal).with_webhooks(webhooks);
         http::spawn(bound, api)
             .map_err(|cause| CliError::machine(format!("cannot serve the admin API: {cause}")))
     }

@@ -5,6 +5,10 @@
 //! [`ServeArgs`] has a default here.
 
 mod check;
+mod leave;
+mod top;
+pub mod up;
+mod webhook;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -16,18 +20,25 @@ use crate::base::config::{Duplicate, Mode, Preset, ProbePolicy, UserTimeout};
 use crate::base::limits;
 use crate::base::time::Span;
 use crate::cli::admin::AdminArg;
+use crate::cli::args::messages::MessageArgs;
+use crate::cli::args::push::{CtlGroupCommand, CtlPushArgs};
 use crate::cli::classes::{CLASS_DELIMITER, ClassArg, parse_class};
 use crate::cli::ctl::Form;
 use crate::cli::values::{
     DUPLICATES, ShardsArg, choice, parse_address, parse_admin, parse_events, parse_probe,
-    parse_shards, parse_span, parse_user_timeout, parse_window,
+    parse_shards, parse_span, parse_user_timeout,
 };
 use crate::control::events::EventsTarget;
 use crate::control::journal::Position;
 use crate::control::log::{LogFormat, LogLevel};
 use crate::load::dialect::Dialect;
 
-pub use check::CheckConfigArgs;
+pub use crate::cli::args::check::CheckConfigArgs;
+pub use crate::cli::args::leave::{CtlDrainArgs, CtlRebalanceArgs, StoppingArgs};
+pub use crate::cli::args::top::TopArgs;
+pub use crate::cli::args::webhook::WebhookArgs;
+pub mod messages;
+pub mod push;
 
 /// Holds long-lived TCP connections and knows within one tick which of a million is gone
 #[derive(Clone, Debug, Parser)]
@@ -68,8 +79,10 @@ pub enum Command {
     Events(EventsArgs),
     /// Say what this machine allows, and what to change
     Doctor(DoctorArgs),
-    /// Ask a running gateway, and tell it what to do: clients, kick, rhythm, drain, events
+    /// Ask a running gateway, and tell it what to do: clients, kick, rhythm, push, drain, events
     Ctl(Box<CtlArgs>),
+    /// Watch a running gateway in a terminal: rates, who went and why, events, busiest clients
+    Top(TopArgs),
     /// Print the completions of a shell
     Completions(CompletionsArgs),
     /// Print a man page
@@ -95,6 +108,12 @@ A class is said once a flag, or in the file as a table:
   [class.lock]
   grace = \"30s\"
   duplicate = \"reject\"
+
+A webhook likewise:
+  --webhook audit:url=https://backend.example/hook,secret-file=/etc/audit.key
+  [webhook.audit]
+  url = \"https://backend.example/hook\"
+  secret-file = \"/etc/audit.key\"
 
 SIGUSR1 makes it log how its verdicts go. SIGHUP makes it read all of this again and take up what
 can be changed at run time; the log says what was, and what takes a restart.
@@ -177,6 +196,13 @@ pub struct ServeArgs {
     /// Bytes that may wait for one client that does not read (default: 65536)
     #[arg(long, value_name = "BYTES", help_heading = "Limits")]
     pub outbox_bytes: Option<u32>,
+    /// How much of what clients send up may wait.
+    #[command(flatten)]
+    pub up: up::UpArgs,
+
+    /// How messages wait for clients.
+    #[command(flatten)]
+    pub messages: MessageArgs,
 
     /// Whether TCP probes silent connections too (default: on)
     #[arg(long, value_name = "on|off", value_parser = choice(&SWITCH), help_heading = "TCP",
@@ -204,12 +230,9 @@ pub struct ServeArgs {
     #[arg(long, value_name = "HOW", value_parser = choice(&DESCRIPTORS), help_heading = "TCP")]
     pub descriptors: Option<Descriptors>,
 
-    /// From SIGTERM to closing whoever is still there (default: 5s)
-    #[arg(long, value_name = "D", value_parser = parse_span, help_heading = "Stopping")]
-    pub drain_timeout: Option<Span>,
-    /// When drained and refused clients are asked to come back, spread over it (default: 1s..10s)
-    #[arg(long, value_name = "MIN..MAX", value_parser = parse_window, help_heading = "Stopping")]
-    pub reconnect_window: Option<(Span, Span)>,
+    /// How it ends.
+    #[command(flatten)]
+    pub stopping: StoppingArgs,
 
     /// Where ONLINE and OFFLINE go as JSON lines: a file, or - for standard output (default:
     /// nowhere)
@@ -228,6 +251,9 @@ pub struct ServeArgs {
     /// standard output (default: nowhere)
     #[arg(long, value_name = "PATH|-", value_parser = parse_events, help_heading = "Output")]
     pub transport_events: Option<EventsTarget>,
+    /// Where events are sent in batches.
+    #[command(flatten)]
+    pub webhooks: WebhookArgs,
     /// Where the admin API is, or off; a port that is taken matters only when asked for
     /// (default: 127.0.0.1:7071)
     #[arg(long, value_name = "ADDR:PORT|off", value_parser = parse_admin, help_heading = "Admin")]
@@ -414,7 +440,11 @@ Examples:
   heartwheel ctl show till-12
   heartwheel ctl kick till-12 --text 'replaced by till-13'
   heartwheel ctl rhythm till-12 --interval 5s --timeout 12s
+  heartwheel ctl push till-12 --topic prices --text '{\"tea\": 2}' --ack --wait 5s
+  heartwheel ctl group add tills till-12 till-13
+  heartwheel ctl push --group tills --text 'back in five minutes'
   heartwheel ctl events --follow --json | jq
+  heartwheel ctl rebalance 10% --per-second 100
   heartwheel ctl drain --within 30s")]
 pub struct CtlArgs {
     /// The gateway's admin API (default: 127.0.0.1:7071)
@@ -448,20 +478,41 @@ pub enum CtlCommand {
         /// Its client id
         client: String,
     },
+    /// Say in words how a client is, how it came and went, and why
+    Explain {
+        /// Its client id
+        client: String,
+        /// At most so many of its latest events
+        #[arg(long, value_name = "N", default_value_t = 10)]
+        limit: usize,
+    },
     /// End a client's session
     Kick(CtlKickArgs),
     /// Give a client another rhythm, from its next beat on
     Rhythm(CtlRhythmArgs),
+    /// Send a message to a client, a group or everybody
+    Push(Box<CtlPushArgs>),
+    /// Put clients into groups, and print who is in which
+    #[command(subcommand)]
+    Group(CtlGroupCommand),
     /// Print events as they come
     Events(CtlEventsArgs),
     /// Ask everybody to leave, and end the gateway
     Drain(CtlDrainArgs),
     /// Have the gateway read its configuration again, and print what changed
     Reload,
+    /// Ask a part of the clients to go elsewhere
+    Rebalance(CtlRebalanceArgs),
     /// Print who is online, exactly true at one position of the ledger
     Snapshot,
     /// Print how things are
     Stats,
+    /// Print how the webhooks are
+    Webhooks,
+    /// Say whether the loops turn, by the exit code too: for the health checks of containers
+    Health,
+    /// Say whether clients can come, by the exit code too
+    Ready,
 }
 
 /// `ctl clients` as typed.
@@ -473,6 +524,9 @@ pub struct CtlClientsArgs {
     /// Only clients of this class
     #[arg(long, value_name = "NAME")]
     pub class: Option<String>,
+    /// Only clients in this group
+    #[arg(long, value_name = "NAME")]
+    pub group: Option<String>,
     /// At most so many (default: all)
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
@@ -519,14 +573,6 @@ pub struct CtlEventsArgs {
     /// Comings and goings of connections instead of the ledger
     #[arg(long)]
     pub transport: bool,
-}
-
-/// `ctl drain` as typed.
-#[derive(Args, Clone, Debug)]
-pub struct CtlDrainArgs {
-    /// How long clients have (default: as the gateway was told)
-    #[arg(long, value_name = "D", value_parser = parse_span)]
-    pub within: Option<Span>,
 }
 
 /// `completions` as typed.

@@ -13,10 +13,11 @@ use crate::cli::configuration::{self, Configuration};
 use crate::cli::error::CliError;
 use crate::cli::example;
 use crate::cli::keys::{self, KEYS};
-use crate::cli::layers::KEY_CLASS;
+use crate::cli::layers::{KEY_CLASS, KEY_WEBHOOK};
 use crate::cli::machine;
 use crate::cli::mistakes::Mistakes;
 use crate::cli::origins::Origins;
+use crate::cli::webhooks;
 use crate::cli::write_stdout;
 use crate::control::auth;
 use crate::control::events::EventsTarget;
@@ -65,7 +66,7 @@ struct Shown {
 fn values(configuration: &Configuration) -> Vec<Shown> {
     let Configuration { options, origins, .. } = configuration;
     let mut shown = Vec::new();
-    for key in KEYS.iter().filter(|key| key.name != KEY_CLASS) {
+    for key in KEYS.iter().filter(|key| ![KEY_CLASS, KEY_WEBHOOK].contains(&key.name)) {
         shown.push(Shown {
             key: key.name.to_owned(),
             value: (key.value)(options),
@@ -79,6 +80,14 @@ fn values(configuration: &Configuration) -> Vec<Shown> {
             let key = format!("{KEY_CLASS}.{name}.{key}");
             let from = origin(&key, origins);
             shown.push(Shown { key, value: Some(value), from, on_reload });
+        }
+    }
+    let on_reload = keys::find(KEY_WEBHOOK).map_or("", |key| key.on_reload.word());
+    for target in &options.webhooks {
+        for (key, value) in webhooks::settings(target) {
+            let key = format!("{KEY_WEBHOOK}.{}.{key}", target.name);
+            let from = origin(&key, origins);
+            shown.push(Shown { key, value, from, on_reload });
         }
     }
     shown
@@ -185,6 +194,7 @@ fn missing_files(options: &ServeOptions) -> Mistakes {
             wrong.add(CliError::machine(format!("{key}: {}", error.line())));
         }
     }
+    wrong.keep(webhooks::check(&options.webhooks), ());
     if let Some(journal) = &options.journal
         && let Err(cause) = try_folder(&journal.folder)
     {

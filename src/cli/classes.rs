@@ -8,6 +8,7 @@ use crate::base::limits;
 use crate::base::time::Span;
 use crate::cli::error::CliError;
 use crate::cli::mistakes::Mistakes;
+use crate::cli::tables::nearest_key;
 use crate::cli::values::{ValueError, parse_duplicate, parse_probe, parse_span};
 
 /// The keys of a class.
@@ -48,12 +49,6 @@ pub fn parse_class(text: &str) -> Result<ClassArg, ValueError> {
     Ok(class)
 }
 
-/// The key of a class that looks most like `name`.
-pub fn nearest_key(name: &str) -> &'static str {
-    let distance = |key: &&str| strsim::damerau_levenshtein(key, name);
-    CLASS_KEYS.into_iter().min_by_key(distance).expect("a class has keys")
-}
-
 impl ClassArg {
     fn set(&mut self, key: &str, value: &str) -> Result<(), ValueError> {
         let is_first = match key {
@@ -63,7 +58,7 @@ impl ClassArg {
             "grace" => self.grace.replace(parse_span(value)?).is_none(),
             "duplicate" => self.duplicate.replace(parse_duplicate(value)?).is_none(),
             _ => {
-                let nearest = nearest_key(key);
+                let nearest = nearest_key(&CLASS_KEYS, key);
                 return Err(ValueError::ClassKey { key: key.to_owned(), nearest });
             }
         };

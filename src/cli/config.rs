@@ -15,9 +15,11 @@ use crate::cli::classes;
 use crate::cli::error::CliError;
 use crate::cli::mistakes::Mistakes;
 use crate::cli::values::ShardsArg;
+use crate::cli::webhooks::{self, Told};
 use crate::control::events::EventsTarget;
 use crate::control::journal::JournalOptions;
 use crate::control::log::{LogFormat, LogLevel};
+use crate::control::webhook::target::Target;
 use crate::os::process;
 
 /// Where a gateway listens unless told otherwise: this machine only, until somebody decides.
@@ -53,6 +55,8 @@ pub struct ServeOptions {
     pub admin: AdminOptions,
     /// Where transport events are written.
     pub transport_events: EventsTarget,
+    /// Where events are sent in batches.
+    pub webhooks: Vec<Target>,
     /// How the log looks.
     pub log_format: LogFormat,
     /// What the log leaves out.
@@ -166,6 +170,7 @@ impl ServeOptions {
             journal: wrong.keep(journal(args), None),
             admin: wrong.keep(AdminOptions::new(args), AdminOptions::nowhere()),
             transport_events: wrong.keep(transport_events(args), EventsTarget::Nowhere),
+            webhooks: wrong.keep(webhooks::meant(&args.webhooks.webhook, told(args)), Vec::new()),
             log_format: args.log_format.unwrap_or_default(),
             log_level: args.log_level.unwrap_or_default(),
         };
@@ -229,11 +234,14 @@ fn gateway_config(args: &ServeArgs, rhythm: Rhythm, wrong: &mut Mistakes) -> Gat
     let handshake_timeout =
         deadline("handshake-timeout", args.handshake_timeout, min, defaults.handshake_timeout);
     let frame_timeout = deadline("frame-timeout", args.frame_timeout, min, defaults.frame_timeout);
+    let stopping = &args.stopping;
     let drain_timeout =
-        deadline("drain-timeout", args.drain_timeout, Span::ZERO, defaults.drain_timeout);
+        deadline("drain-timeout", stopping.drain_timeout, Span::ZERO, defaults.drain_timeout);
+    let drain_notice =
+        deadline("drain-notice", stopping.drain_notice, Span::ZERO, defaults.drain_notice);
     let payload_bytes_max = wrong.keep(payload(args.max_payload), defaults.payload_bytes_max);
     let interval_wish_min = interval_wish_min(args.min_interval, rhythm);
-    GatewayConfig {
+    let gateway = GatewayConfig {
         rhythm,
         interval_wish_min: wrong.keep(interval_wish_min, defaults.interval_wish_min),
         mode: args.mode.unwrap_or(Mode::Client),
@@ -249,7 +257,8 @@ fn gateway_config(args: &ServeArgs, rhythm: Rhythm, wrong: &mut Mistakes) -> Gat
         handshake_timeout,
         frame_timeout,
         drain_timeout,
-        reconnect_window: match args.reconnect_window {
+        drain_notice,
+        reconnect_window: match stopping.reconnect_window {
             Some((from, to)) => {
                 let until = within("reconnect-window", to, Span::ZERO, limits::DEADLINE_MAX);
                 (from, wrong.keep(until, to))
@@ -259,9 +268,11 @@ fn gateway_config(args: &ServeArgs, rhythm: Rhythm, wrong: &mut Mistakes) -> Gat
         payload_bytes_max,
         outbox_bytes_max: wrong
             .keep(outbox(args.outbox_bytes, payload_bytes_max), defaults.outbox_bytes_max),
+        up_bytes_max: wrong.keep(args.up.bytes(), defaults.up_bytes_max),
         user_timeout: wrong.keep(user_timeout(args.user_timeout), UserTimeout::FollowTimeout),
         ..defaults
-    }
+    };
+    args.messages.apply(gateway, payload_bytes_max, wrong)
 }
 
 fn connections(typed: Option<u32>) -> Result<u32, CliError> {
@@ -402,6 +413,10 @@ fn transport_events(args: &ServeArgs) -> Result<EventsTarget, CliError> {
     }
 }
 
+fn told(args: &ServeArgs) -> Told {
+    if args.transport_events.is_some() { Told::Told } else { Told::Untold }
+}
+
 fn descriptors(args: &ServeArgs) -> Result<Descriptors, CliError> {
     match (args.driver, args.descriptors.unwrap_or_default()) {
         (Some(DriverChoice::Epoll), Descriptors::Direct) => Err(CliError::usage(
@@ -423,7 +438,7 @@ fn node_name(name: &str) -> Result<String, CliError> {
     Ok(name.to_owned())
 }
 
-fn within<T: Copy + fmt::Display + PartialOrd>(
+pub(crate) fn within<T: Copy + fmt::Display + PartialOrd>(
     key: &str,
     value: T,
     min: T,
@@ -441,6 +456,7 @@ fn within<T: Copy + fmt::Display + PartialOrd>(
 mod tests {
     use super::*;
     use crate::base::config::{Duplicate, ProbePolicy};
+    use crate::cli::args::StoppingArgs;
     use crate::cli::classes::parse_class;
 
     const fn secs(secs: u64) -> Span {
@@ -471,8 +487,12 @@ mod tests {
             frame_timeout,
             grace,
             drain_timeout,
+            drain_notice,
             payload_bytes_max,
             outbox_bytes_max,
+            up_bytes_max,
+            queue,
+            broadcast_per_second,
             reconnect_window: (from, to),
             interval_wish_min,
             ..
@@ -489,8 +509,13 @@ mod tests {
             ("frame-timeout", brief(frame_timeout)),
             ("grace", brief(grace)),
             ("drain-timeout", brief(drain_timeout)),
+            ("drain-notice", brief(drain_notice)),
             ("max-payload", payload_bytes_max.to_string()),
             ("outbox-bytes", outbox_bytes_max.to_string()),
+            ("up-bytes", up_bytes_max.to_string()),
+            ("queue-bytes", queue.bytes_max.to_string()),
+            ("queue-ttl", brief(queue.ttl)),
+            ("broadcast-rate", broadcast_per_second.to_string()),
             ("reconnect-window", format!("{}..{}", brief(from), brief(to))),
             ("min-interval", brief(interval_wish_min)),
             ("keepalive-count", limits::KEEPALIVE_COUNT_DEFAULT.to_string()),
@@ -597,6 +622,11 @@ mod tests {
     #[test]
     fn what_is_out_of_bounds_is_refused_with_the_bounds() {
         let base = ServeArgs::default;
+        let stopping = |change: fn(&mut StoppingArgs)| {
+            let mut args = base();
+            change(&mut args.stopping);
+            args
+        };
         let journal = || Some("journal".into());
         let (interval, timeout) = (Some(secs(5)), Some(secs(5)));
         let rows: Vec<(ServeArgs, &str)> = vec![
@@ -623,11 +653,15 @@ mod tests {
             (ServeArgs { max_payload: Some(511), ..base() }, "max-payload 511 is out of"),
             (ServeArgs { outbox_bytes: Some(16_384), ..base() }, "expected 16408 to 16777216"),
             (ServeArgs { min_interval: Some(Span::ZERO), ..base() }, "min-interval 0s"),
-            (ServeArgs { drain_timeout: Some(secs(3_601)), ..base() }, "drain-timeout 3601s"),
+            (
+                stopping(|stopping| stopping.drain_timeout = Some(secs(3_601))),
+                "drain-timeout 3601s",
+            ),
+            (stopping(|stopping| stopping.drain_notice = Some(secs(3_601))), "drain-notice 3601s"),
             (ServeArgs { frame_timeout: Some(Span::ZERO), ..base() }, "frame-timeout 0s"),
             (ServeArgs { handshake_timeout: Some(Span::ZERO), ..base() }, "handshake-timeout 0s"),
             (
-                ServeArgs { reconnect_window: Some((secs(1), secs(9_999))), ..base() },
+                stopping(|stopping| stopping.reconnect_window = Some((secs(1), secs(9_999)))),
                 "reconnect-window 9999s is out of bounds",
             ),
             (

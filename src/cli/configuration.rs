@@ -41,11 +41,15 @@ pub fn read(
 fn placed(line: &str, origins: &Origins) -> String {
     let is_end = |c: char| c == ' ' || c == ':';
     let first = |text: &str| text.split(is_end).next().unwrap_or_default().to_owned();
-    let key = match line.strip_prefix("class ").and_then(|rest| rest.split_once(": ")) {
-        Some((name, rest)) => {
-            let class = format!("{}.{name}", layers::KEY_CLASS);
-            let key = format!("{class}.{}", first(rest));
-            if origins.of(&key).is_some() { key } else { class }
+    let in_a_table = [layers::KEY_CLASS, layers::KEY_WEBHOOK].into_iter().find_map(|noun| {
+        let rest = line.strip_prefix(noun)?.strip_prefix(' ')?;
+        let (name, rest) = rest.split_once(": ")?;
+        Some((format!("{noun}.{name}"), rest))
+    });
+    let key = match in_a_table {
+        Some((table, rest)) => {
+            let key = format!("{table}.{}", first(rest));
+            if origins.of(&key).is_some() { key } else { table }
         }
         None => first(line),
     };

@@ -1,17 +1,23 @@
 //! `ctl`: asks a running gateway, and tells it what to do.
 
+mod push;
+
 use std::io::{self, BufWriter, Write};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value, json};
 
+use crate::base::time::Span;
 use crate::cli::admin::ADMIN_DEFAULT;
 use crate::cli::args::{
-    CtlArgs, CtlClientsArgs, CtlCommand, CtlDrainArgs, CtlEventsArgs, CtlKickArgs, CtlRhythmArgs,
+    CtlArgs, CtlClientsArgs, CtlCommand, CtlDrainArgs, CtlEventsArgs, CtlKickArgs,
+    CtlRebalanceArgs, CtlRhythmArgs,
 };
 use crate::cli::error::CliError;
+use crate::cli::explain;
 use crate::control::auth;
 use crate::control::caller::{CallError, Caller};
+use crate::os::pause;
 
 /// What stands for itself in a path.
 const IN_A_PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
@@ -19,6 +25,10 @@ const IN_A_PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(
 const PAGE: usize = 1_000;
 /// Longest line of a feed.
 const LINE_BYTES_MAX: usize = 64 * 1_024;
+/// Between two looks at a gateway that is to end.
+const WAIT_PAUSE: Span = Span::from_millis(500);
+/// Looks in a row that may go wrong.
+const WAIT_MISSES_MAX: u32 = 10;
 /// A day, in milliseconds.
 const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
 
@@ -33,15 +43,28 @@ pub fn run(args: &CtlArgs) -> Result<(), CliError> {
     match &args.command {
         CtlCommand::Clients(args) => desk.clients(args)?,
         CtlCommand::Show { client } => desk.show(&client_path(client, ""))?,
+        CtlCommand::Explain { client, limit } => desk.explain(client, *limit)?,
         CtlCommand::Kick(args) => desk.kick(args)?,
         CtlCommand::Rhythm(args) => desk.rhythm(args)?,
+        CtlCommand::Push(args) => desk.push(args)?,
+        CtlCommand::Group(command) => desk.group(command)?,
         CtlCommand::Events(args) => desk.events(args)?,
         CtlCommand::Drain(args) => desk.drain(args)?,
         CtlCommand::Reload => return desk.reload(),
+        CtlCommand::Rebalance(args) => desk.rebalance(args)?,
         CtlCommand::Snapshot => desk.snapshot()?,
         CtlCommand::Stats => desk.show("/v1/stats")?,
+        CtlCommand::Webhooks => desk.webhooks()?,
+        CtlCommand::Health => desk.is_well("/healthz")?,
+        CtlCommand::Ready => desk.is_well("/readyz")?,
     }
     desk.flush()
+}
+
+fn put_span(body: &mut Value, name: &str, span: Option<Span>) {
+    if let Some(span) = span {
+        body[name] = span.as_millis().into();
+    }
 }
 
 /// How answers are printed.
@@ -69,14 +92,14 @@ fn client_path(client: &str, action: &str) -> String {
     format!("/v1/clients/{}{action}", utf8_percent_encode(client, IN_A_PATH))
 }
 
-fn understood(bytes: &[u8]) -> Result<Value, CliError> {
+pub(crate) fn understood(bytes: &[u8]) -> Result<Value, CliError> {
     serde_json::from_slice(bytes)
         .map_err(|error| CliError::machine(format!("the answer is no JSON: {error}")))
 }
 
 /// A text as a terminal can be shown it: whatever would steer it, or turn its direction, is
 /// escaped.
-fn shown(text: &str) -> String {
+pub(crate) fn shown(text: &str) -> String {
     let turns = ['\u{200e}'..='\u{200f}', '\u{2028}'..='\u{202e}', '\u{2066}'..='\u{2069}'];
     let steers = |c: char| c.is_control() || turns.iter().any(|turn| turn.contains(&c));
     let mut out = String::new();
@@ -89,7 +112,7 @@ fn shown(text: &str) -> String {
     out
 }
 
-fn shown_value(value: &Value) -> String {
+pub(crate) fn shown_value(value: &Value) -> String {
     match value {
         Value::String(text) => shown(text),
         Value::Null | Value::Bool(_) | Value::Number(_) => value.to_string(),
@@ -98,7 +121,7 @@ fn shown_value(value: &Value) -> String {
 }
 
 /// The time of the day, UTC.
-fn time_of_day(unix_ms: u64) -> String {
+pub(crate) fn time_of_day(unix_ms: u64) -> String {
     let ms = unix_ms % DAY_MS;
     let (hours, minutes, seconds) = (ms / 3_600_000, ms / 60_000 % 60, ms / 1_000 % 60);
     format!("{hours:02}:{minutes:02}:{seconds:02}.{:03}", ms % 1_000)
@@ -126,9 +149,12 @@ impl Desk<'_> {
         while left > 0 {
             let mut query = form_urlencoded::Serializer::new(String::new());
             query.append_pair("limit", &left.min(PAGE).to_string());
-            for (name, value) in
-                [("prefix", &args.prefix), ("class", &args.class), ("cursor", &cursor)]
-            {
+            for (name, value) in [
+                ("prefix", &args.prefix),
+                ("class", &args.class),
+                ("group", &args.group),
+                ("cursor", &cursor),
+            ] {
                 if let Some(value) = value {
                     query.append_pair(name, value);
                 }
@@ -186,11 +212,54 @@ impl Desk<'_> {
         Ok(())
     }
 
+    /// One client in words: as it is now, and what it did lately.
+    fn explain(&mut self, client: &str, limit: usize) -> Result<(), CliError> {
+        const NOT_FOUND: u16 = 404;
+        let here = match self.caller.get(&client_path(client, "")) {
+            Ok(answer) => Some(understood(&answer)?),
+            Err(CallError::Refused { status: NOT_FOUND, .. }) => None,
+            Err(error) => return Err(error.into()),
+        };
+        let history = client_path(client, &format!("/history?limit={limit}"));
+        let history = understood(&self.caller.get(&history)?)?;
+        let events = history["events"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let words: Vec<String> = match &here {
+            Some(here) => explain::client(here),
+            None if events.is_empty() => {
+                vec![format!("{} is not here, and nothing is known of it.", shown(client))]
+            }
+            None => vec![format!("{} is not here.", shown(client))],
+        };
+        let past: Vec<String> = events.iter().flat_map(explain::event).collect();
+        if self.form == Form::Json {
+            let all = json!({ "client": here, "history": history, "words": words, "past": past });
+            return self.line(&all.to_string());
+        }
+        words.iter().try_for_each(|line| self.line(line))?;
+        if !past.is_empty() {
+            let older = match history["complete"].as_bool() {
+                Some(true) => "",
+                Some(false) | None => ", the latest of more",
+            };
+            self.line("")?;
+            self.line(&format!("What it did (UTC{older}):"))?;
+        }
+        past.iter().try_for_each(|line| self.line(line))
+    }
+
     fn tell(&mut self, path: &str, body: &Value) -> Result<(), CliError> {
         let answer = self.caller.post(path, body.to_string())?;
         match self.form {
             Form::Json => self.line(&understood(&answer)?.to_string()),
             Form::Human => self.line("done"),
+        }
+    }
+
+    fn is_well(&mut self, path: &str) -> Result<(), CliError> {
+        let answer = self.caller.get(path)?;
+        match self.form {
+            Form::Json => self.line(&understood(&answer)?.to_string()),
+            Form::Human => self.line("ok"),
         }
     }
 
@@ -217,8 +286,93 @@ impl Desk<'_> {
     }
 
     fn drain(&mut self, args: &CtlDrainArgs) -> Result<(), CliError> {
-        let body = args.within.map(|within| json!({ "within_ms": within.as_millis() }));
-        self.tell("/v1/drain", &body.unwrap_or_else(|| json!({})))
+        let mut body = json!({});
+        put_span(&mut body, "within_ms", args.within);
+        put_span(&mut body, "notice_ms", args.notice);
+        if let Some(rate) = args.per_second {
+            body["per_second"] = rate.into();
+        }
+        self.tell("/v1/drain", &body)?;
+        if args.wait { self.wait_for_end() } else { Ok(()) }
+    }
+
+    /// Looks until nobody answers any more, and says what it sees.
+    fn wait_for_end(&mut self) -> Result<(), CliError> {
+        let mut said = String::new();
+        let mut misses = 0;
+        loop {
+            self.flush()?;
+            pause::pause(WAIT_PAUSE);
+            let stats = match self.caller.get("/v1/stats") {
+                Ok(stats) => understood(&stats)?,
+                Err(CallError::Unreachable { .. }) => return self.line("ended"),
+                // It may be busy, or ending just now.
+                Err(_) if misses < WAIT_MISSES_MAX => {
+                    misses += 1;
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            misses = 0;
+            if stats["draining"] == false {
+                // Another one is in its place already.
+                return self.line("ended");
+            }
+            let number = |key: &str| stats[key].as_u64().unwrap_or_default();
+            let (told, left) = (number("leavers_told"), number("leavers_left"));
+            let (closed, here) = (number("leavers_closed"), number("connections"));
+            let line = format!("told {told}, left {left}, closed {closed}, still here {here}");
+            if line != said && self.form == Form::Human {
+                self.line(&line)?;
+                said = line;
+            }
+        }
+    }
+
+    fn rebalance(&mut self, args: &CtlRebalanceArgs) -> Result<(), CliError> {
+        let mut body = json!({ "fraction": f64::from(args.parts_per_million) / 1_000_000.0 });
+        put_span(&mut body, "within_ms", args.within);
+        put_span(&mut body, "window_min_ms", args.window.map(|(min, _)| min));
+        put_span(&mut body, "window_max_ms", args.window.map(|(_, max)| max));
+        if let Some(rate) = args.per_second {
+            body["per_second"] = rate.into();
+        }
+        self.tell("/v1/rebalance", &body)
+    }
+
+    fn webhooks(&mut self) -> Result<(), CliError> {
+        let answer = understood(&self.caller.get("/v1/webhooks")?)?;
+        if self.form == Form::Human {
+            self.webhook_line([
+                "TARGET",
+                "STREAM",
+                "STATE",
+                "LAG",
+                "TOOK",
+                "FAILED",
+                "LAST FAILURE",
+            ])?;
+        }
+        for row in answer["webhooks"].as_array().into_iter().flatten() {
+            if self.form == Form::Json {
+                self.line(&row.to_string())?;
+                continue;
+            }
+            let text = |key: &str| row.get(key).map(shown_value).unwrap_or_default();
+            let columns =
+                ["target", "stream", "state", "lag", "events", "failures", "last_failure"];
+            let columns = columns.map(text);
+            self.webhook_line(columns.each_ref().map(String::as_str))?;
+        }
+        Ok(())
+    }
+
+    fn webhook_line(&mut self, columns: [&str; 7]) -> Result<(), CliError> {
+        let [target, stream, state, lag, took, failed, why] = columns;
+        let line = format!(
+            "{target:<24}  {stream:<10} {state:<8} {lag:>10} {took:>12} {failed:>8}  {why}"
+        );
+        self.line(line.trim_end())
     }
 
     /// Fails when nothing was reloaded, after every mistake was told.
@@ -281,7 +435,7 @@ impl Desk<'_> {
         let path = format!("/v1/{stream}?follow={}", args.follow);
         let mut last_id = args.after.map(|position| position.to_string());
         loop {
-            let mut feed = Feed { last_id: last_id.clone(), ..Feed::default() };
+            let mut feed = Feed::after(last_id.clone());
             let outcome = {
                 let Self { caller, form, out } = &mut *self;
                 caller.follow(&path, last_id.as_deref(), |piece| {
@@ -326,18 +480,24 @@ fn human_event(event: &Value) -> String {
 
 /// What was read of a feed of server-sent events.
 #[derive(Default)]
-struct Feed {
+pub(crate) struct Feed {
     /// Bytes of a line that has not ended.
     unread: Vec<u8>,
-    last_id: Option<String>,
+    pub(crate) last_id: Option<String>,
     kind: String,
     /// Why the feed cannot be taken up again.
-    reset: Option<String>,
+    pub(crate) reset: Option<String>,
     has_stopped: bool,
 }
 
 impl Feed {
-    fn take(
+    /// One that goes on behind this event.
+    pub(crate) fn after(last_id: Option<String>) -> Self {
+        Self { last_id, ..Self::default() }
+    }
+
+    /// Hands the data of each event to `print`, but for what ends the feed.
+    pub(crate) fn take(
         &mut self,
         piece: &[u8],
         mut print: impl FnMut(&str) -> Result<(), CliError>,

@@ -14,7 +14,7 @@ use crate::cli::config;
 use crate::cli::error::CliError;
 use crate::cli::machine;
 use crate::cli::signals::{self, Wish};
-use crate::gateway::Command;
+use crate::gateway::{Command, Drain};
 use crate::load::dialect::Dialect;
 use crate::load::drive::{Helm, Room, Steer};
 use crate::load::plan::{LoadOptions, Pace, Parts, Plan};
@@ -126,7 +126,7 @@ impl Theatre {
     fn close(mut self) -> Result<(), CliError> {
         let sailed = self.helm.join().map_err(|error| CliError::machine(error.to_string()));
         // One question in an empty queue has room; a gateway that has ended needs none.
-        let _ = self.asker.ask(Command::Drain { within: Span::ZERO });
+        let _ = self.asker.ask(Command::Drain(Drain::at_once(Span::ZERO)));
         match self.gateway.join() {
             Ok(turned) => {
                 turned.map_err(|error| CliError::machine(format!("the loop ended: {error}")))?;
@@ -298,7 +298,11 @@ impl<W: Write> Play<'_, W> {
             }
             Cue::News(News::Wall(wall)) => self.board.set_wall(wall),
             Cue::News(
-                News::Stats(_) | News::Driver(_) | News::Reply { .. } | News::Transport(_),
+                News::Stats(_)
+                | News::Loop(_)
+                | News::Driver(_)
+                | News::Reply { .. }
+                | News::Transport(_),
             ) => {}
             Cue::Line(line) => return self.on_line(&line),
             Cue::InputEnded if self.options.duration.is_none() => return Ok(Next::Ends),

@@ -22,6 +22,8 @@ const PORTS_FEW: u64 = 10_000;
 /// What the kernel needs for a connection, measured: see the manual.
 const CONNECTION_BYTES: u64 = 4_608;
 const MIB: u64 = 1 << 20;
+/// Where all of a machine's numbers stand together, with their reasons.
+const SYSCTL_FILES: &str = "deploy/sysctl/sysctl-100k.conf and sysctl-1m.conf";
 
 /// How much something matters.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -147,6 +149,7 @@ fn examine(found: &Inspection, survey: &Survey, wanted: Wanted) -> Vec<Finding> 
     findings.push(queues(found));
     findings.push(ports(found));
     findings.push(memory(found));
+    findings.push(tcp_memory(found));
     findings.push(conntrack(found));
     findings.push(keepalive(found));
     findings
@@ -270,7 +273,9 @@ fn queues(found: &Inspection) -> Finding {
     );
     let enough = u64::from(limits::BACKLOG_MAX.unsigned_abs());
     if found.somaxconn.is_some_and(|limit| limit < enough) {
-        let remedy = format!("for storms of reconnects: sysctl -w net.core.somaxconn={enough}");
+        let remedy = format!(
+            "for storms of reconnects: sysctl -w net.core.somaxconn={enough}, or {SYSCTL_FILES}"
+        );
         return Finding::note("newcomers", text, remedy);
     }
     Finding::fine("newcomers", text)
@@ -281,7 +286,8 @@ fn ports(found: &Inspection) -> Finding {
         return Finding::fine("local ports", "the kernel does not say which it gives out");
     };
     let count = (last + 1).saturating_sub(first);
-    let text = format!("{first} to {last}: {count} for the load bench, from each address");
+    let sockets = found.tcp_sockets.map_or(String::new(), |n| format!("; {n} TCP sockets in use"));
+    let text = format!("{first} to {last}: {count} for the load bench, from each address{sockets}");
     if count < PORTS_FEW {
         let remedy = "for the load bench: sysctl -w net.ipv4.ip_local_port_range='1024 65535'";
         return Finding::note("local ports", text, remedy);
@@ -296,24 +302,34 @@ fn memory(found: &Inspection) -> Finding {
     let possible = found.memory_available_bytes.map_or(String::new(), |bytes| {
         format!(", enough for {} connections", bytes / CONNECTION_BYTES)
     });
-    Finding::fine(
-        "memory",
-        format!(
-            "{} can be had{possible}; TCP's buffers may take {}",
-            mib(found.memory_available_bytes),
-            mib(found.tcp_bytes_max)
-        ),
-    )
+    Finding::fine("memory", format!("{} can be had{possible}", mib(found.memory_available_bytes),))
+}
+
+/// Beyond this TCP drops what it has received, of everybody.
+fn tcp_memory(found: &Inspection) -> Finding {
+    let Some(most) = found.tcp_bytes_max else {
+        return Finding::fine("TCP memory", "the kernel does not say how much it may be");
+    };
+    let used = found.tcp_bytes.unwrap_or_default();
+    let text = format!("buffers take {} MiB of {} MiB (net.ipv4.tcp_mem)", used / MIB, most / MIB);
+    if used >= most / 2 {
+        let remedy = format!("more than half is taken: raise it, see {SYSCTL_FILES}");
+        return Finding::note("TCP memory", text, remedy);
+    }
+    Finding::fine("TCP memory", text)
 }
 
 fn conntrack(found: &Inspection) -> Finding {
     let Some(connections) = found.conntrack_max else {
         return Finding::fine("conntrack", "not there: no table of connections to overflow");
     };
-    let text = format!("at most {connections} connections (net.netfilter.nf_conntrack_max)");
+    let now = found.conntrack_count.map_or(String::new(), |count| format!(", {count} now"));
+    let text = format!("at most {connections} connections (net.netfilter.nf_conntrack_max){now}");
     if connections < u64::from(limits::CONNECTIONS_DEFAULT) {
-        let remedy = "more would be dropped without a word: raise it, or exempt the port \
-                      (notrack in nftables)";
+        let remedy = format!(
+            "more would be dropped without a word: raise it, or exempt the port (notrack in \
+             nftables), see {SYSCTL_FILES}"
+        );
         return Finding::note("conntrack", text, remedy);
     }
     Finding::fine("conntrack", text)
@@ -367,6 +383,26 @@ mod tests {
             shards: 1,
         };
         (found, survey)
+    }
+
+    #[test]
+    fn memory_of_tcp_that_runs_short_is_worth_a_note() {
+        for (used_mib, level) in [(0, Level::Fine), (499, Level::Fine), (500, Level::Note)] {
+            let (found, survey) = good();
+            let found = Inspection {
+                tcp_bytes: Some(used_mib * MIB),
+                tcp_bytes_max: Some(1_000 * MIB),
+                tcp_sockets: Some(77),
+                conntrack_max: Some(2_000_000),
+                conntrack_count: Some(5),
+                ..found
+            };
+            let findings = examine(&found, &survey, by_default());
+            let of = |name| findings.iter().find(|one| one.name == name).expect("it is said");
+            assert_eq!(of("TCP memory").level, level, "{used_mib} of 1000 MiB");
+            assert!(of("local ports").text.contains("77 TCP sockets in use"));
+            assert!(of("conntrack").text.ends_with(", 5 now"));
+        }
     }
 
     fn forbidden() -> RingTrial {

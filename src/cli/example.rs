@@ -4,12 +4,21 @@
 use crate::cli::args::ServeArgs;
 use crate::cli::config::ServeOptions;
 use crate::cli::keys::{self, KEYS};
-use crate::cli::layers::{self, KEY_CLASS};
+use crate::cli::layers::{self, KEY_CLASS, KEY_WEBHOOK};
+use crate::cli::webhooks::{self, Told, WEBHOOK_LISTS, WEBHOOK_NUMBERS, WebhookArg};
 
 /// Most columns of a line of explanation.
 const COLUMNS: usize = 96;
 /// Of which the file has a word only: it stands in place of two others.
 const KEY_PRESET: &str = "preset";
+
+/// What a webhook has where the default is nothing.
+const SAMPLE_URL: &str = "https://backend.example/hook";
+const SAMPLES: [(&str, &str); 3] = [
+    ("secret-file", "/etc/heartwheel/audit.key"),
+    ("ca-file", "/etc/heartwheel/ca.pem"),
+    ("topics", "orders"),
+];
 
 /// The whole file. Each line that begins with `#` and no space behind it is a key that is commented
 /// out; without the `#` the file is what a gateway does by itself, and has what is usually not
@@ -39,11 +48,12 @@ pub fn annotated() -> String {
         }
     }
     page.push_str(&class_entry(&options));
+    page.push_str(&webhook_entry());
     page
 }
 
 fn entry(name: &str, help: &str, options: &ServeOptions) -> Option<String> {
-    let key = keys::find(name).filter(|key| key.name != KEY_CLASS)?;
+    let key = keys::find(name).filter(|key| ![KEY_CLASS, KEY_WEBHOOK].contains(&key.name))?;
     let mut entry = format!("\n{}", wrapped(&format!("{help} [{}]", key.on_reload.word())));
     let sample = key.sample.map(str::to_owned);
     let value = (key.value)(options).or(sample)?;
@@ -70,6 +80,38 @@ fn class_entry(options: &ServeOptions) -> String {
     let mut entry = format!("\n{title}\n\n{}#[class.{name}]\n", wrapped(&about));
     for (key, value) in keys::class_settings(&options.gateway.class(name)) {
         entry.push_str(&format!("#{key} = \"{value}\"\n"));
+    }
+    entry
+}
+
+fn webhook_entry() -> String {
+    let Some(key) = keys::find(KEY_WEBHOOK) else { return String::new() };
+    let about = format!(
+        "A target to which events are sent in batches, in order and at least once. Only url has to \
+         be there. Any number of tables. [{}]",
+        key.on_reload.word()
+    );
+    let name = key.sample.unwrap_or("audit");
+    let title = format!("# --- Webhooks {}", "-".repeat(COLUMNS - 15));
+    let mut entry = format!("\n{title}\n\n{}#[webhook.{name}]\n", wrapped(&about));
+    let typed =
+        WebhookArg { name: name.to_owned(), url: SAMPLE_URL.parse().ok(), ..WebhookArg::default() };
+    let targets = webhooks::meant(&[typed], Told::Untold).unwrap_or_default();
+    for (key, value) in targets.iter().flat_map(webhooks::settings) {
+        let (mark, value) = match value {
+            Some(value) => ("#", value),
+            // These need a file, or another stream.
+            None => (
+                "#   ",
+                SAMPLES.iter().find(|(own, _)| *own == key).map_or("", |it| it.1).to_owned(),
+            ),
+        };
+        let value = match key {
+            _ if WEBHOOK_NUMBERS.contains(&key) => value,
+            _ if WEBHOOK_LISTS.contains(&key) => format!("[\"{value}\"]"),
+            _ => format!("\"{value}\""),
+        };
+        entry.push_str(&format!("{mark}{key} = {value}\n"));
     }
     entry
 }
@@ -144,7 +186,7 @@ mod tests {
             }
             let line = format!("{} = ", key.name);
             assert!(
-                key.name == KEY_CLASS || annotated().contains(&line),
+                [KEY_CLASS, KEY_WEBHOOK].contains(&key.name) || annotated().contains(&line),
                 "{} has no line",
                 key.name
             );

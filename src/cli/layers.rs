@@ -5,32 +5,33 @@
 //! flag of the same name and are read by the same parser, so they mean the same and are refused
 //! with the same words, plus where they stand.
 
-use std::any::TypeId;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use clap::builder::PossibleValue;
 use clap::error::Error;
 use clap::{Arg, ArgMatches, Args, FromArgMatches};
-use toml::de::{DeTable, DeValue};
+use toml::de::DeTable;
 
 use crate::base::limits;
-use crate::cli::args::{ServeArgs, Switch};
-use crate::cli::classes::{self, CLASS_DELIMITER, CLASS_KEYS, nearest_key};
+use crate::cli::args::ServeArgs;
+use crate::cli::classes;
 use crate::cli::error::CliError;
+use crate::cli::kinds::{Kind, text_of};
 use crate::cli::mistakes::Mistakes;
 use crate::cli::origins::{self, Origins};
+use crate::cli::tables;
 use crate::cli::usage;
-use crate::cli::values::{ShardsArg, ValueError};
+use crate::cli::webhooks;
 
 /// What the variables of the environment begin with.
 const VARIABLE_PREFIX: &str = "HEARTWHEEL_";
 /// The key that only flags and environment can give: a file does not name another file.
 pub(crate) const KEY_CONFIG: &str = "config";
-/// The key that is a table of tables in the file.
+/// Keys that are tables of tables in the file.
 pub(crate) const KEY_CLASS: &str = "class";
+pub(crate) const KEY_WEBHOOK: &str = "webhook";
 
 /// Joins what was typed as `flags` with the environment and with the file that either names.
 ///
@@ -189,12 +190,12 @@ impl Keys {
         };
         let mut origins = Origins::default();
         for word in &words {
-            let class = match word.key == KEY_CLASS {
-                true => self.parse(std::slice::from_ref(word)).ok(),
-                false => None,
+            let table = match tables::find(&word.key) {
+                Some(_) => self.parse(std::slice::from_ref(word)).ok(),
+                None => None,
             };
-            match class {
-                Some(class) => origins.note_classes(&class, &word.origin),
+            match table {
+                Some(table) => origins.note_tables(&word.key, &table, &word.origin),
                 None => origins.note(&word.key, &word.origin),
             }
         }
@@ -232,9 +233,12 @@ fn update(joined: &mut ServeArgs, layer: &ArgMatches) -> Result<(), CliError> {
         joined.preset = None;
     }
     let lower = std::mem::take(&mut joined.class);
+    let lower_webhooks = std::mem::take(&mut joined.webhooks.webhook);
     let updated = joined.update_from_arg_matches(layer);
     let upper = std::mem::take(&mut joined.class);
     joined.class = classes::join(lower, upper);
+    let upper = std::mem::take(&mut joined.webhooks.webhook);
+    joined.webhooks.webhook = webhooks::join(lower_webhooks, upper);
     updated.map_err(|error| CliError::usage(usage::one_line(&error)))
 }
 
@@ -287,7 +291,8 @@ fn file_words(keys: &Keys, path: &Path, text: &str, wrong: &mut Mistakes) -> Vec
 
     let mut words = Vec::new();
     for (key, value) in entries {
-        let origin = origin_of(key.span().start);
+        let span = key.span();
+        let origin = origin_of(span.start);
         let key = key.get_ref().as_ref();
         let refuse = |text: String| CliError::usage(format!("{origin}: {text}"));
         if key == KEY_CONFIG {
@@ -299,8 +304,17 @@ fn file_words(keys: &Keys, path: &Path, text: &str, wrong: &mut Mistakes) -> Vec
             wrong.add(refuse(format!("unknown key '{key}'; did you mean '{nearest}'?")));
             continue;
         };
-        if key == KEY_CLASS {
-            class_words(value.get_ref(), &origin, &origin_of, &mut words, wrong);
+        if let Some(tables) = tables::find(key) {
+            let (said, refused) = tables.read(value.get_ref(), span.start);
+            words.extend(said.into_iter().map(|said| Word {
+                key: key.to_owned(),
+                text: said.text.into(),
+                origin: origin_of(said.at),
+            }));
+            for refusal in refused {
+                let origin = origin_of(refusal.at);
+                wrong.add(CliError::usage(format!("{origin}: {}", refusal.text)));
+            }
             continue;
         }
         match text_of(arg, value.get_ref()) {
@@ -309,136 +323,6 @@ fn file_words(keys: &Keys, path: &Path, text: &str, wrong: &mut Mistakes) -> Vec
         }
     }
     words
-}
-
-/// The classes of the file: a word for each key, so that an error can say where it stands.
-fn class_words(
-    classes: &DeValue<'_>,
-    origin: &str,
-    origin_of: &impl Fn(usize) -> String,
-    words: &mut Vec<Word>,
-    wrong: &mut Mistakes,
-) {
-    let refuse = |origin: &str, text: String| CliError::usage(format!("{origin}: {text}"));
-    let no_table = |origin: &str| {
-        refuse(origin, "class is no table; expected tables such as [class.lock]".to_owned())
-    };
-    let DeValue::Table(classes) = classes else { return wrong.add(no_table(origin)) };
-    for (name, class) in classes {
-        let origin = origin_of(name.span().start);
-        let DeValue::Table(class) = class.get_ref() else {
-            wrong.add(no_table(&origin));
-            continue;
-        };
-        let name = name.get_ref().as_ref();
-        if name.contains(CLASS_DELIMITER) {
-            wrong.add(refuse(&origin, ValueError::ClassName.to_string()));
-            continue;
-        }
-        let word = |setting: String, origin| {
-            let text = format!("{name}:{setting}").into();
-            Word { key: KEY_CLASS.to_owned(), text, origin }
-        };
-        words.push(word(String::new(), origin));
-        for (key, value) in class {
-            let origin = origin_of(key.span().start);
-            match class_setting(name, key.get_ref().as_ref(), value.get_ref()) {
-                Ok(setting) => words.push(word(setting, origin)),
-                Err(text) => wrong.add(refuse(&origin, text)),
-            }
-        }
-    }
-}
-
-/// One key of a class as it stands behind the flag.
-fn class_setting(name: &str, key: &str, value: &DeValue<'_>) -> Result<String, String> {
-    if !CLASS_KEYS.contains(&key) {
-        let nearest = nearest_key(key);
-        return Err(format!("unknown key '{key}' in class {name}; did you mean '{nearest}'?"));
-    }
-    let DeValue::String(value) = value else {
-        return Err(format!("{key} of class {name} is no text; expected one in quotes"));
-    };
-    if value.contains([',', CLASS_DELIMITER]) {
-        let value = value.escape_debug();
-        return Err(format!("'{value}' for {key} of class {name} is more than one value"));
-    }
-    Ok(format!("{key}={value}"))
-}
-
-/// The value as it would be typed behind the flag.
-fn text_of(arg: &Arg, value: &DeValue<'_>) -> Result<String, String> {
-    let kind = Kind::of(arg);
-    let found = match (kind, value) {
-        (Kind::Number | Kind::Shards, DeValue::Integer(number)) => {
-            return Ok(decimal(number.as_str(), number.radix()));
-        }
-        (Kind::Text | Kind::Switch | Kind::Shards, DeValue::String(text)) => {
-            return Ok(text.as_ref().to_owned());
-        }
-        (Kind::Switch, DeValue::Boolean(true)) => return Ok("on".to_owned()),
-        (Kind::Switch, DeValue::Boolean(false)) => return Ok("off".to_owned()),
-        (_, DeValue::String(_)) => "a text",
-        (_, DeValue::Integer(_)) => "a whole number",
-        (_, DeValue::Float(_)) => "a fraction",
-        (_, DeValue::Boolean(_)) => "true or false",
-        (_, DeValue::Datetime(_)) => "a date",
-        (_, DeValue::Array(_)) => "a list",
-        (_, DeValue::Table(_)) => "a table",
-    };
-    let key = arg.get_long().unwrap_or_default();
-    Err(format!("{key} is {found}; expected {}", kind.expected(arg)))
-}
-
-/// What a key takes in the file.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Kind {
-    Number,
-    Switch,
-    Text,
-    /// A number, or a word in its place.
-    Shards,
-}
-
-impl Kind {
-    fn of(arg: &Arg) -> Self {
-        let typed = arg.get_value_parser().type_id();
-        if typed == TypeId::of::<u32>() || typed == TypeId::of::<u64>() {
-            Self::Number
-        } else if typed == TypeId::of::<Switch>() {
-            Self::Switch
-        } else if typed == TypeId::of::<ShardsArg>() {
-            Self::Shards
-        } else {
-            Self::Text
-        }
-    }
-
-    fn expected(self, arg: &Arg) -> String {
-        match self {
-            Self::Number => "a whole number without quotes".to_owned(),
-            Self::Switch => "true or false".to_owned(),
-            Self::Shards => "a whole number without quotes, or \"auto\"".to_owned(),
-            Self::Text => {
-                let words = arg.get_possible_values();
-                let words: Vec<_> = words.iter().map(PossibleValue::get_name).collect();
-                let example = match arg.get_value_names().unwrap_or_default() {
-                    [name] if words.is_empty() => name.as_str().to_owned(),
-                    _ => words.join("|"),
-                };
-                format!("a text in quotes: \"{example}\"")
-            }
-        }
-    }
-}
-
-/// The number as a flag takes it. One that is too large for any flag stays as it was written, and
-/// is refused like one that was typed.
-fn decimal(digits: &str, radix: u32) -> String {
-    match i64::from_str_radix(digits, radix) {
-        Ok(number) => number.to_string(),
-        Err(_) => digits.to_owned(),
-    }
 }
 
 fn line_of(text: &str, position: usize) -> usize {
@@ -465,7 +349,10 @@ mod tests {
     use super::*;
     use crate::base::config::Preset;
     use crate::base::time::Span;
+    use crate::cli::args::Switch;
     use crate::cli::classes::parse_class;
+    use crate::cli::values::ShardsArg;
+    use crate::cli::webhooks::parse_webhook;
 
     /// Joins `flags`, variables and a file's text.
     fn joined(
@@ -509,7 +396,7 @@ mod tests {
             ("empty variable", &[], &[("HEARTWHEEL_DRAIN_TIMEOUT", "")], file, secs(1)),
         ] {
             let args = joined(flags, variables, file).expect("all is well");
-            assert_eq!(args.drain_timeout, expected, "{name}");
+            assert_eq!(args.stopping.drain_timeout, expected, "{name}");
         }
     }
 
@@ -563,6 +450,11 @@ mod tests {
             ("frame-timeout", "\"1s\""),
             ("max-payload", "0x1000"),
             ("outbox-bytes", "65_536"),
+            ("up-bytes", "1_048_576"),
+            ("queue-bytes", "100_000"),
+            ("queue-ttl", "\"1min\""),
+            ("slow-policy", "\"close\""),
+            ("broadcast-rate", "100"),
             ("keepalive", "false"),
             ("keepalive-idle", "\"5s\""),
             ("keepalive-interval", "\"5s\""),
@@ -571,12 +463,18 @@ mod tests {
             ("driver", "\"io_uring\""),
             ("descriptors", "\"direct\""),
             ("drain-timeout", "\"1s\""),
+            ("drain-notice", "\"1s\""),
             ("reconnect-window", "\"1s..2s\""),
             ("events", "\"-\""),
             ("journal", "\"d\""),
             ("journal-segment-bytes", "65536"),
             ("journal-retain-bytes", "0x1_0000_0000"),
             ("transport-events", "\"t\""),
+            (
+                "webhook",
+                "{ a = { url = \"http://b/\", batch-max = 7, streams = [\"events\"], \
+                 topics = [\"a+b\", \"c,d\"] } }",
+            ),
             ("admin", "\"off\""),
             ("admin-token-file", "\"t\""),
             ("log-format", "\"json\""),
@@ -591,6 +489,7 @@ mod tests {
         assert_eq!(args.max_payload, Some(4_096));
         assert_eq!(args.coalesce, Some(Span::from_millis(5)));
         assert_eq!(args.outbox_bytes, Some(65_536));
+        assert_eq!(args.up.up_bytes, Some(1_048_576));
         assert_eq!(args.keepalive, Some(Switch::Off));
         assert_eq!(args.node.as_deref(), Some("n"));
         assert_eq!(args.shards, Some(ShardsArg::Count(3)));
@@ -601,6 +500,9 @@ mod tests {
             args.class,
             [parse_class("lock:grace=9s,duplicate=take-over").expect("a class")]
         );
+        let webhook =
+            parse_webhook("a:url=http://b/,batch-max=7,streams=events,topics=a%2Bb+c%2Cd");
+        assert_eq!(args.webhooks.webhook, [webhook.expect("a webhook")]);
     }
 
     #[test]
@@ -664,6 +566,32 @@ mod tests {
                 "heartwheel.toml:1: class is no table; expected tables such as [class.lock]",
             ),
             (
+                "unknown key of a webhook",
+                "[webhook.a]\nuri = \"http://b/\"",
+                "heartwheel.toml:2: unknown key 'uri' in webhook a; did you mean 'url'?",
+            ),
+            (
+                "text for a webhook's number",
+                "[webhook.a]\nbatch-max = \"7\"",
+                "heartwheel.toml:2: batch-max of webhook a is no whole number; expected one \
+                 without quotes",
+            ),
+            (
+                "number for a webhook's list",
+                "[webhook.a]\nstreams = 1",
+                "heartwheel.toml:2: streams of webhook a is no list; expected [\"…\", \"…\"]",
+            ),
+            (
+                "number for a webhook's text",
+                "[webhook.a]\nurl = 1",
+                "heartwheel.toml:2: url of webhook a is no text; expected one in quotes",
+            ),
+            (
+                "webhook that is no table",
+                "webhook = \"http://b/\"",
+                "heartwheel.toml:1: webhook is no table; expected tables such as [webhook.audit]",
+            ),
+            (
                 "another file",
                 "config = \"other.toml\"",
                 "heartwheel.toml:1: a file cannot name another one with config",
@@ -696,6 +624,12 @@ mod tests {
                 "[class.lock]\nprobe = \"off,grace=1s\"",
                 vec![":2: ", "'off,grace=1s' for probe of class lock is more than one value"],
             ),
+            (
+                "bad value in a webhook",
+                "[webhook.a]\n\nurl = \"b\"",
+                vec![":3: ", "'a:url=b' for webhook: expected a URL such as"],
+            ),
+            ("webhook with a bad name", "[webhook.\"a b\"]", vec![":1: ", "a name of 1 to 64"]),
             ("class without a name", "[class.\"\"]", vec![":1: ", "a name of 1 to 64 bytes"]),
             ("class with a name of two", "[class.\"a:;b:\"]", vec![":1: ", "and ';'"]),
             ("no TOML", "interval: 5s", vec!["heartwheel.toml:1: "]),

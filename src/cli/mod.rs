@@ -17,8 +17,10 @@ pub mod doctor;
 pub mod error;
 pub mod events;
 pub mod example;
+mod explain;
 mod gauge;
 pub mod keys;
+mod kinds;
 pub mod layers;
 pub mod load;
 mod machine;
@@ -27,8 +29,11 @@ pub mod origins;
 pub mod reload;
 pub mod serve;
 pub mod signals;
+pub mod tables;
+pub mod top;
 pub mod usage;
 pub mod values;
+pub mod webhooks;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -72,6 +77,7 @@ fn run(typed: Typed) -> Result<(), CliError> {
         Typed::Command { command: Command::Events(args), .. } => events::run(&args),
         Typed::Command { command: Command::Doctor(args), .. } => doctor::run(&args),
         Typed::Command { command: Command::Ctl(args), .. } => ctl::run(&args),
+        Typed::Command { command: Command::Top(args), .. } => top::run(&args),
         Typed::Command { command: Command::Completions(args), .. } => {
             write_stdout(&completions::script(args.shell))
         }

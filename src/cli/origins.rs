@@ -6,10 +6,12 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches};
 
 use crate::cli::classes::ClassArg;
-use crate::cli::layers::KEY_CLASS;
+use crate::cli::layers::{KEY_CLASS, KEY_WEBHOOK};
+use crate::cli::tables;
+use crate::cli::webhooks::WebhookArg;
 
 /// Where keys were said: a flag, a variable, or a line of the file. A class's keys are called
-/// `class.NAME.KEY`, and the class itself `class.NAME`.
+/// `class.NAME.KEY`, and the class itself `class.NAME`; a webhook's likewise.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Origins(BTreeMap<String, String>);
 
@@ -23,15 +25,24 @@ impl Origins {
         self.0.insert(key.to_owned(), origin.to_owned());
     }
 
-    /// Notes the classes among `matches`, all of which stand at `origin`.
-    pub(crate) fn note_classes(&mut self, matches: &ArgMatches, origin: &str) {
-        for class in matches.get_many::<ClassArg>(KEY_CLASS).into_iter().flatten() {
-            let name = format!("{KEY_CLASS}.{}", class.name);
-            for key in class.keys() {
-                self.note(&format!("{name}.{key}"), origin);
+    /// Notes the tables of this key among `matches`, all of which stand at `origin`.
+    pub(crate) fn note_tables(&mut self, key: &str, matches: &ArgMatches, origin: &str) {
+        if key == KEY_CLASS {
+            for class in matches.get_many::<ClassArg>(key).into_iter().flatten() {
+                self.note_table(format!("{key}.{}", class.name), class.keys(), origin);
             }
-            self.0.entry(name).or_insert_with(|| origin.to_owned());
+        } else if key == KEY_WEBHOOK {
+            for webhook in matches.get_many::<WebhookArg>(key).into_iter().flatten() {
+                self.note_table(format!("{key}.{}", webhook.name), webhook.keys(), origin);
+            }
         }
+    }
+
+    fn note_table(&mut self, name: String, keys: impl Iterator<Item = &'static str>, origin: &str) {
+        for key in keys {
+            self.note(&format!("{name}.{key}"), origin);
+        }
+        self.0.entry(name).or_insert_with(|| origin.to_owned());
     }
 
     /// Lets an upper layer speak over what was said before, as `layers` does with the values.
@@ -60,9 +71,9 @@ pub(crate) fn of_flags<'a>(
             continue;
         }
         let flag = format!("--{key}");
-        match key == KEY_CLASS {
-            true => origins.note_classes(flags, &flag),
-            false => origins.note(key, &flag),
+        match tables::find(key) {
+            Some(_) => origins.note_tables(key, flags, &flag),
+            None => origins.note(key, &flag),
         }
     }
     origins

@@ -11,19 +11,22 @@ use std::{io, thread};
 
 use clap::ArgMatches;
 
-use crate::base::config::GatewayConfig;
+use crate::base::config::{GatewayConfig, TransportEvents};
 use crate::base::reconfiguration::Reconfiguration;
 use crate::cli::admin::AdminArg;
 use crate::cli::config::{ConnectionsFrom, ServeOptions};
 use crate::cli::configuration::{self, Configuration};
 use crate::cli::error::CliError;
 use crate::cli::keys::{self, KEYS, OnReload};
-use crate::cli::layers::{self, KEY_CLASS};
+use crate::cli::layers::{self, KEY_CLASS, KEY_WEBHOOK};
 use crate::cli::mistakes::Mistakes;
+use crate::cli::webhooks;
 use crate::control::live::Live;
 use crate::control::reload::{Change, ReloadCounts, Reloaded};
+use crate::control::webhook::target::Target;
 use crate::gateway::Command;
 use crate::os::clock::Clock;
+use crate::os::supervisor::Supervisor;
 use crate::server::shards::Switchboard;
 
 /// Stands for the two keys behind it, which tell.
@@ -179,6 +182,11 @@ impl Inner {
         let mut args = found.args.clone();
         args.tick = Some(running.gateway.tick);
         args.max_payload = Some(running.gateway.payload_bytes_max.into());
+        args.events = Some(running.events.clone());
+        args.transport_events = match running.gateway.transport_events {
+            TransportEvents::Told => Some(running.transport_events.clone()),
+            TransportEvents::Untold => None,
+        };
         if let Some(address) = running.admin.address {
             args.admin = Some(AdminArg::At(address));
         }
@@ -203,6 +211,7 @@ impl Inner {
             payload_bytes_max: running.gateway.payload_bytes_max,
             user_timeout: running.gateway.user_timeout,
             transport_events: running.gateway.transport_events,
+            up_bytes_max: running.gateway.up_bytes_max,
             connections_max,
             ..wanted.gateway
         };
@@ -213,6 +222,7 @@ impl Inner {
             admin,
             coalesce: wanted.coalesce,
             log_level: wanted.log_level,
+            webhooks: wanted.webhooks,
             ..running.clone()
         }
     }
@@ -238,6 +248,9 @@ impl Inner {
             match key.on_reload {
                 OnReload::Applied if key.name == KEY_CLASS => {
                     reloaded.changed.extend(class_changes(&running.gateway, &wanted.gateway));
+                }
+                OnReload::Applied if key.name == KEY_WEBHOOK => {
+                    reloaded.changed.extend(webhook_changes(running, wanted));
                 }
                 OnReload::Applied => {
                     let new = (key.value)(wanted);
@@ -295,6 +308,31 @@ fn class_changes(running: &GatewayConfig, wanted: &GatewayConfig) -> Vec<Change>
     changes.filter(|change| change.old != change.new).collect()
 }
 
+/// Targets that came, went or are others. What is secret in a URL is not told, and makes it another
+/// one all the same.
+fn webhook_changes(running: &ServeOptions, wanted: &ServeOptions) -> Vec<Change> {
+    fn find<'a>(options: &'a ServeOptions, name: &str) -> Option<&'a Target> {
+        options.webhooks.iter().find(|target| target.name == name)
+    }
+    let all = running.webhooks.iter().chain(&wanted.webhooks);
+    let mut names: Vec<&String> = all.map(|target| &target.name).collect();
+    names.sort();
+    names.dedup();
+    let mut changes = Vec::new();
+    for name in names {
+        let (old, new) = (find(running, name), find(wanted, name));
+        if old == new {
+            continue;
+        }
+        let (old, mut new) = (old.map(webhooks::target_text), new.map(webhooks::target_text));
+        if old == new {
+            new = new.map(|text| format!("{text} (with another query in url)"));
+        }
+        changes.push(Change { key: format!("{KEY_WEBHOOK}.{name}"), old, new });
+    }
+    changes
+}
+
 /// A pipe says its configuration once, and would be an empty one now, or be waited for.
 fn check_regular(path: &Path) -> Result<(), Mistakes> {
     match fs::metadata(path) {
@@ -314,15 +352,24 @@ fn check_regular(path: &Path) -> Result<(), Mistakes> {
 pub struct ReloadBell(SyncSender<()>);
 
 impl ReloadBell {
-    /// Starts the thread, which ends with the last bell.
+    /// Starts the thread, which ends with the last bell. `supervisor` hears when a reload begins,
+    /// and when it has ended how things are.
     ///
     /// # Errors
     /// When the machine gives no further thread.
-    pub fn new(reloader: Arc<Reloader>) -> io::Result<Self> {
+    pub fn new(
+        reloader: Arc<Reloader>,
+        supervisor: Supervisor,
+        status: impl Fn(&GatewayConfig) -> String + Send + 'static,
+    ) -> io::Result<Self> {
         let (bell, rings) = sync_channel(1);
         thread::Builder::new().name("reload".to_owned()).spawn(move || {
+            let gateway = reloader.gateway();
             for () in rings {
+                supervisor.reloading();
                 reloader.reload();
+                // It goes on as before when something was wrong.
+                supervisor.ready(&status(&gateway.get()));
             }
         })?;
         Ok(Self(bell))
@@ -365,6 +412,11 @@ mod tests {
         ("frame-timeout", "3s"),
         ("max-payload", "1000"),
         ("outbox-bytes", "70000"),
+        ("up-bytes", "2000000"),
+        ("queue-bytes", "100000"),
+        ("queue-ttl", "9s"),
+        ("slow-policy", "close"),
+        ("broadcast-rate", "77"),
         ("keepalive-idle", "9s"),
         ("keepalive-interval", "8s"),
         ("keepalive-count", "7"),
@@ -372,12 +424,14 @@ mod tests {
         ("driver", "epoll"),
         ("descriptors", "ordinary"),
         ("drain-timeout", "9s"),
+        ("drain-notice", "9s"),
         ("reconnect-window", "2s..3s"),
         ("events", "/tmp/none"),
         ("journal", "/tmp/none"),
         ("journal-segment-bytes", "65536"),
         ("journal-retain-bytes", "2000000000"),
         ("transport-events", "/tmp/other"),
+        ("webhook", "audit:url=http://127.0.0.1:3/"),
         ("admin", "127.0.0.1:2"),
         ("admin-token-file", "/tmp/token"),
         ("log-format", "json"),

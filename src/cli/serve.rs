@@ -1,7 +1,8 @@
 //! `serve`: the gateway as a program.
 
+use std::ffi::OsString;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 
 use clap::ArgMatches;
@@ -18,24 +19,31 @@ use crate::cli::error::CliError;
 use crate::cli::machine;
 use crate::cli::reload::{Prepared, ReloadBell, Reloader, Taker};
 use crate::cli::signals::{self, SignalWatch, Wish};
+use crate::cli::webhooks::{self, WebhooksTaker};
 use crate::control::api::JournalView;
+use crate::control::door::{self, LoopHandle};
 use crate::control::events::{EventWriter, EventsTarget, Identity};
 use crate::control::from_loop::FromLoop;
+use crate::control::hub::Hub;
 use crate::control::journal::{
     self, Cut, Door, JournalOptions, JournalOutcome, JournalThread, Recovered, Writer,
 };
+use crate::control::ledger::Ledger;
 use crate::control::live::Live;
 use crate::control::log::{self, Log};
 use crate::control::side::{self, Outcome};
 use crate::control::summary;
 use crate::control::transport::{self, TransportFeed, TransportThread};
-use crate::gateway::Command;
+use crate::control::watchdog::Watchdog;
+use crate::control::webhook::{Sources, Webhooks};
+use crate::gateway::{Command, Drain};
 use crate::os::clock::Clock;
 use crate::os::driver::DriverConfig;
 use crate::os::machine::{Plan, Wanted};
 use crate::os::ring;
 use crate::os::socket::{self, KeepAlive, ListenOptions, Listener};
-use crate::os::{process, random};
+use crate::os::supervisor::{self, Supervisor};
+use crate::os::{inherited, process, random};
 use crate::server::Server;
 use crate::server::shards::{self, Ended, Shards, Switchboard};
 
@@ -60,11 +68,17 @@ pub fn run(flags: &ArgMatches) -> Result<(), CliError> {
 /// Runs a gateway as `options` say, until a signal ends it. They came out of `flags`, which are
 /// read again when somebody asks for a reload.
 fn serve(options: &ServeOptions, flags: &ArgMatches, log: &Log) -> Result<(), CliError> {
+    // Before anything else is opened: these have numbers and no names.
+    let var = |name: &str| std::env::var_os(name);
+    let inherited = inherited::take(var, std::process::id())
+        .map_err(|error| CliError::machine(error.to_string()))?;
+    let supervisor = supervisor(var);
     let clock = Clock::new();
+    webhooks::check(&options.webhooks)?;
     let plan = look_at_machine(options)?;
-    let listener = listen(&options.listener)?;
+    let listener = listen(&options.listener, inherited.clients)?;
     let address = listener.local_address();
-    let admin = admin::bind(&options.admin)?;
+    let admin = admin::bind(&options.admin, inherited.admin)?;
     let wall = clock.wall();
     let recovered = options.journal.as_ref().map(recover).transpose()?;
     let former = recovered.as_ref().and_then(|recovered| recovered.former);
@@ -73,15 +87,7 @@ fn serve(options: &ServeOptions, flags: &ArgMatches, log: &Log) -> Result<(), Cl
     let writer = open_events(&options.events, identity.clone())?;
     let transport = open_transport(&options.transport_events, identity.clone())?;
     let (transport_feed, transport) = transport.unzip();
-    let gateway = GatewayConfig {
-        connections_max: plan.connections_max,
-        epoch_first: epoch_first(boot),
-        hash_key: random::hash_key(),
-        resume_key: random::hash_key(),
-        wall,
-        former,
-        ..options.gateway.clone()
-    };
+    let gateway = GatewayConfig { wall, former, ..gateway_of(options, &plan, boot) };
     let admin_address = admin.as_ref().map(Admin::address);
     let ready = ready_line(&gateway, &options.events, address, admin_address);
     let plans = plans_of_shards(&plan, &gateway, listener)?;
@@ -94,16 +100,27 @@ fn serve(options: &ServeOptions, flags: &ArgMatches, log: &Log) -> Result<(), Cl
         .map(|options| start_journal(options, identity.clone(), clock, Arc::clone(&asker)))
         .transpose()?;
     let (door, journal) = journal.unzip();
-    let mut takers: Vec<Box<dyn Taker>> = vec![Box::new(LogTaker(log.clone()))];
-    takers.extend(admin.as_ref().map(|admin| -> Box<dyn Taker> { Box::new(admin.taker()) }));
-    let reloader = reloader(flags, options, gateway, &asker, takers, clock);
-    let (admin, teller) = admin.map(|admin| admin.open(&asker, clock)).unzip();
+    // Webhooks may come later, when there is no admin API either.
+    let (heard, teller) = door::open(Arc::clone(&asker), clock);
     let view = journal_view(options, door.as_ref());
-    let source = FromLoop::new(readers, clock).with_transport(transport_feed).with_door(teller);
+    let watchdog = watchdog(&supervisor, var);
+    let source = FromLoop::new(readers, clock)
+        .with_transport(transport_feed)
+        .with_door(Some(teller))
+        .with_watchdog(watchdog);
+    let (source, hub) = source.with_hub();
     let side = side::spawn(source, writer, door).map_err(no_thread)?;
-    let http = admin.map(|admin| admin.serve(identity, &reloader, view)).transpose()?;
-    let signals = watch_signals(asker, reloader)?;
+    let webhooks = start_webhooks(options, heard, hub, &identity)?;
+    let takers = takers(log, admin.as_ref(), &webhooks);
+    let reloader = reloader(flags, options, gateway, &asker, takers, clock);
+    let http = admin.map(|admin| admin.serve(webhooks.clone(), &reloader, view)).transpose()?;
+    let status = {
+        let events = options.events.clone();
+        move |gateway: &GatewayConfig| ready_line(gateway, &events, address, admin_address)
+    };
+    let signals = watch_signals(asker, reloader, &supervisor, status)?;
     tracing::info!("{ready}");
+    supervisor.ready(&ready);
     let outcome = run_to_the_end(shards);
     signals.end();
     // What was told is written even when the ring failed.
@@ -112,10 +129,22 @@ fn serve(options: &ServeOptions, flags: &ArgMatches, log: &Log) -> Result<(), Cl
     if let Some(transport) = transport {
         transport.finish(TRANSPORT_PATIENCE);
     }
+    webhooks.finish(limits::WEBHOOK_END_PATIENCE);
     admin::finish(http);
     let untold = outcome?;
     events_outcome(&options.events, side, untold)?;
     journal.map_or(Ok(()), journal_outcome)
+}
+
+/// What was said, and what only the machine can say.
+fn gateway_of(options: &ServeOptions, plan: &Plan, boot: u64) -> GatewayConfig {
+    GatewayConfig {
+        connections_max: plan.connections_max,
+        epoch_first: epoch_first(boot),
+        hash_key: random::hash_key(),
+        resume_key: random::hash_key(),
+        ..options.gateway.clone()
+    }
 }
 
 /// Reads what `flags` said again, while `gateway` is what the loops were told.
@@ -133,6 +162,16 @@ fn reloader(
     Arc::new(Reloader::new(flags, running, Live::new(gateway), asker, takers, clock))
 }
 
+/// Those beside the loops who take up another configuration.
+fn takers(log: &Log, admin: Option<&Admin>, webhooks: &Webhooks) -> Vec<Box<dyn Taker>> {
+    let mut takers: Vec<Box<dyn Taker>> =
+        vec![Box::new(LogTaker(log.clone())), Box::new(WebhooksTaker(webhooks.clone()))];
+    if let Some(admin) = admin {
+        takers.push(Box::new(admin.taker()));
+    }
+    takers
+}
+
 /// Takes up another level of the log.
 struct LogTaker(Log);
 
@@ -148,6 +187,18 @@ impl Taker for LogTaker {
 fn journal_view(options: &ServeOptions, door: Option<&Door>) -> Option<JournalView> {
     let folder = options.journal.as_ref()?.folder.clone();
     Some(JournalView { folder, health: door?.health() })
+}
+
+/// Starts the webhooks, which go on where they were if there is a journal.
+fn start_webhooks(
+    options: &ServeOptions,
+    door: LoopHandle,
+    hub: Hub,
+    identity: &Identity,
+) -> Result<Webhooks, CliError> {
+    let journal = options.journal.as_ref().map(|journal| journal.folder.clone());
+    let ledger = Ledger { door, identity: identity.clone(), journal };
+    webhooks::start(Sources { ledger, hub }, &options.webhooks)
 }
 
 /// Takes over the journal, and says what was found.
@@ -224,6 +275,7 @@ fn plans_of_shards(
         let connections_total = plan.connections_max;
         let gateway = GatewayConfig {
             connections_max: one.connections_max,
+            up_bytes_max: up_bytes_of_one(gateway.up_bytes_max, plan.shards),
             shard: Shard { index, count: plan.shards, key, connections_total },
             seed: random::u64(),
             ..gateway.clone()
@@ -231,6 +283,11 @@ fn plans_of_shards(
         (driver, gateway)
     });
     Ok(plans.collect())
+}
+
+/// A shard's part of the budget for DATA.
+fn up_bytes_of_one(all: usize, shards: u16) -> usize {
+    (all / usize::from(shards.max(1))).max(limits::UP_BYTES_MIN)
 }
 
 /// Turns all loops until they are drained, says how their verdicts went, and closes the doors to
@@ -270,7 +327,31 @@ fn look_at_machine(options: &ServeOptions) -> Result<Plan, CliError> {
     Ok(plan)
 }
 
-fn listen(options: &ListenerOptions) -> Result<Listener, CliError> {
+/// The service manager, if there is one. One that cannot be reached is no reason not to serve.
+fn supervisor(var: impl Fn(&str) -> Option<OsString>) -> Supervisor {
+    Supervisor::from_environment(var).unwrap_or_else(|cause| {
+        tracing::warn!(%cause, "the service manager of NOTIFY_SOCKET cannot be told anything");
+        Supervisor::default()
+    })
+}
+
+/// What tells it that the loops turn, if there is one.
+fn watchdog(supervisor: &Supervisor, var: impl Fn(&str) -> Option<OsString>) -> Option<Watchdog> {
+    if !supervisor.is_there() {
+        return None;
+    }
+    let patience = supervisor::watchdog(var, std::process::id());
+    let shortest = limits::SLEEP_MAX.times(3);
+    if let Some(patience) = patience.filter(|patience| *patience < shortest) {
+        tracing::warn!(
+            "the service manager wants a sign of life every {patience}, and the loops report once \
+             a second; set WatchdogSec to {shortest} or more"
+        );
+    }
+    Some(Watchdog::new(supervisor.clone(), patience))
+}
+
+fn listen(options: &ListenerOptions, inherited: Option<TcpListener>) -> Result<Listener, CliError> {
     let listen = ListenOptions {
         keep_alive: options.keepalive.map(|keepalive| KeepAlive {
             idle: keepalive.idle,
@@ -280,6 +361,12 @@ fn listen(options: &ListenerOptions) -> Result<Listener, CliError> {
         user_timeout: options.user_timeout,
         ..ListenOptions::default()
     };
+    if let Some(socket) = inherited {
+        let adopted = socket::adopt(socket, &listen);
+        return adopted.map_err(|cause| {
+            CliError::machine(format!("cannot use the socket passed for clients: {cause}"))
+        });
+    }
     socket::listen(options.address, &listen).map_err(|error| CliError::machine(error.to_string()))
 }
 
@@ -303,9 +390,11 @@ fn epoch_first(boot_unix_ms: u64) -> u64 {
 fn watch_signals(
     asker: Arc<Mutex<Switchboard>>,
     reloader: Arc<Reloader>,
+    supervisor: &Supervisor,
+    status: impl Fn(&GatewayConfig) -> String + Send + 'static,
 ) -> Result<SignalWatch, CliError> {
     let gateway = reloader.gateway();
-    let bell = ReloadBell::new(reloader).map_err(no_thread)?;
+    let bell = ReloadBell::new(reloader, supervisor.clone(), status).map_err(no_thread)?;
     let watch = signals::watch_reloads(move |wish| {
         let within = match wish {
             Wish::Drain => Some(gateway.get().drain_timeout),
@@ -316,7 +405,7 @@ fn watch_signals(
         let command = match within {
             Some(within) => {
                 tracing::info!(%within, "stopping: clients are asked to leave");
-                Command::Drain { within }
+                Command::Drain(Drain::at_once(within))
             }
             // The side thread logs the answer.
             None => Command::Stats,

@@ -14,6 +14,7 @@ use crate::base::limits;
 use crate::base::time::Span;
 use crate::cli::admin::AdminArg;
 use crate::control::events::EventsTarget;
+use crate::control::webhook::target::{Stream, UrlError};
 
 /// Why a text is not the value that was asked for. Shown after the flag's or key's name.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -74,9 +75,50 @@ pub enum ValueError {
         /// The key.
         key: String,
     },
+    /// Not a webhook.
+    #[error(
+        "expected a webhook such as audit:url=https://backend.example/hook,secret-file=/etc/key, \
+         several of them with ';' between, and %2C and %3B for ',' and ';' in a URL"
+    )]
+    Webhook,
+    /// Not the name of a webhook.
+    #[error(
+        "expected a name of 1 to {} letters, digits, '-', '_' and '.' before the ':'",
+        limits::WEBHOOK_NAME_BYTES_MAX
+    )]
+    WebhookName,
+    /// Not where a webhook could be.
+    #[error(transparent)]
+    WebhookUrl(UrlError),
+    /// Not what a webhook could be sent.
+    #[error("expected one or several of {} with + between, each once", stream_words())]
+    WebhookStream,
+    /// Not topics.
+    #[error(
+        "expected 1 to {} topics of at most {} bytes with + between; a + in one is %2B",
+        limits::WEBHOOK_TOPICS_MAX,
+        limits::TOPIC_BYTES_MAX
+    )]
+    WebhookTopics,
+    /// Not a number.
+    #[error("expected a whole number")]
+    WebhookCount,
+    /// Not where a webhook could begin.
+    #[error("expected now or start")]
+    WebhookFrom,
+    /// Not a file.
+    #[error("expected a path")]
+    WebhookFile,
+    /// Not a part of a whole.
+    #[error("expected a percentage such as 10% or a fraction such as 0.1")]
+    Fraction,
     /// No path at all.
     #[error("expected a path, or - for standard output")]
     Path,
+}
+
+fn stream_words() -> String {
+    Stream::ALL.map(Stream::word).join(", ")
 }
 
 /// How many shards there shall be.
@@ -105,6 +147,25 @@ pub fn parse_window(text: &str) -> Result<(Span, Span), ValueError> {
         return Err(ValueError::Window);
     }
     Ok(window)
+}
+
+/// A percentage such as `10%` or a fraction such as `0.1`, in parts of a million.
+pub fn parse_fraction(text: &str) -> Result<u32, ValueError> {
+    let (number, whole) = match text.strip_suffix('%') {
+        Some(percentage) => (percentage, 100.0),
+        None => (text, 1.0),
+    };
+    let number: f64 = number.parse().map_err(|_| ValueError::Fraction)?;
+    if !(0.0..=whole).contains(&number) {
+        return Err(ValueError::Fraction);
+    }
+    #[allow(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "it is 0 to a million"
+    )]
+    let parts = (number / whole * 1_000_000.0).round() as u32;
+    Ok(parts)
 }
 
 /// `follow`, `off`, or a length of time.

@@ -104,6 +104,24 @@ impl Caller {
         self.whole(&Question { method: Method::POST, path, body, last_event_id: None })
     }
 
+    /// Puts up what `path` names.
+    ///
+    /// # Errors
+    /// When there is no answer, or one that says what is wrong.
+    pub fn put(&self, path: &str) -> Result<Vec<u8>, CallError> {
+        let body = String::new();
+        self.whole(&Question { method: Method::PUT, path, body, last_event_id: None })
+    }
+
+    /// Takes away what `path` names.
+    ///
+    /// # Errors
+    /// When there is no answer, or one that says what is wrong.
+    pub fn delete(&self, path: &str) -> Result<Vec<u8>, CallError> {
+        let body = String::new();
+        self.whole(&Question { method: Method::DELETE, path, body, last_event_id: None })
+    }
+
     /// Hands what comes from `path` to `take`, piece by piece, until it ends or `take` fails.
     /// `last_event_id` is the last event of a feed that was dealt with.
     ///

@@ -11,25 +11,30 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{oneshot, watch};
 
 use crate::base::event::{Record, TransportRecord};
+use crate::base::ids::ClientId;
 use crate::base::limits;
 use crate::base::time::{Moment, WallAnchor};
+use crate::control::past::{Past, Sample};
 use crate::gateway::{Command, Reply, Stats};
 use crate::os::clock::Clock;
 use crate::os::driver::DriverStats;
 use crate::server::mailbox::{Busy, Ticket};
 use crate::server::shards::Switchboard;
+use crate::server::turns::LoopStats;
 
 /// Asks the loop and hears of it, from any task or thread. Clones are the same handle.
 #[derive(Clone)]
 pub struct LoopHandle {
     shared: Arc<Shared>,
     newest: watch::Receiver<Newest>,
+    samples: watch::Receiver<u64>,
 }
 
 /// The side thread's part: puts up what it hears. Dropping it says that the loop has ended.
 pub struct Teller {
     shared: Arc<Shared>,
     newest: watch::Sender<Newest>,
+    samples: watch::Sender<u64>,
     told: Newest,
 }
 
@@ -58,6 +63,8 @@ pub struct Report {
     pub heard_at: Moment,
     /// What the gateway counts.
     pub stats: Stats,
+    /// What the loops count, all together.
+    pub turns: LoopStats,
     /// What the drivers count, all together.
     pub driver: DriverStats,
     /// How many loops there are.
@@ -90,6 +97,8 @@ struct Shared {
     events: Mutex<Recent<Record>>,
     transport: Mutex<Recent<TransportRecord>>,
     report: Mutex<Option<Report>>,
+    past: Mutex<Past>,
+    opened_at: Moment,
 }
 
 #[derive(Default)]
@@ -107,10 +116,15 @@ pub fn open(asker: Arc<Mutex<Switchboard>>, clock: Clock) -> (LoopHandle, Teller
         events: Mutex::new(Recent::new(limits::FEED_RECENT_MAX)),
         transport: Mutex::new(Recent::new(limits::FEED_TRANSPORT_RECENT_MAX)),
         report: Mutex::default(),
+        past: Mutex::default(),
+        opened_at: clock.now(),
     });
     let (newest_in, newest) = watch::channel(Newest::default());
-    let teller = Teller { shared: Arc::clone(&shared), newest: newest_in, told: Newest::default() };
-    (LoopHandle { shared, newest }, teller)
+    let (samples_in, samples) = watch::channel(0);
+    let told = Newest::default();
+    let teller =
+        Teller { shared: Arc::clone(&shared), newest: newest_in, samples: samples_in, told };
+    (LoopHandle { shared, newest, samples }, teller)
 }
 
 /// A thread that panicked has left nothing half done behind these locks: each is held for one
@@ -148,6 +162,11 @@ impl LoopHandle {
         Ok(answer)
     }
 
+    /// Which shard a client belongs to.
+    pub fn owner_of(&self, client: &ClientId) -> usize {
+        lock(&self.shared.asker).owner_of(client)
+    }
+
     /// Says when there is something new, and fails when the loop has ended.
     pub fn subscribe(&self) -> watch::Receiver<Newest> {
         self.newest.clone()
@@ -171,9 +190,29 @@ impl LoopHandle {
         lock(&self.shared.events).after(seq, limit)
     }
 
+    /// The latest events of one client that are kept here, at most `limit`, in order; and whether
+    /// there were no others on this boot. Looks through all that is kept: a millisecond or so.
+    pub fn events_of(&self, client: &str, limit: usize) -> (Vec<Dated<Record>>, bool) {
+        let events = lock(&self.shared.events);
+        let own = |dated: &&Dated<Record>| {
+            dated.record.event.client().is_some_and(|own| own.as_str() == client)
+        };
+        let latest = events.kept.iter().rev().map(|(_, dated)| dated).filter(own);
+        let mut latest: Vec<Dated<Record>> = latest.take(limit + 1).cloned().collect();
+        let are_all = events.before == 0 && latest.len() <= limit;
+        latest.truncate(limit);
+        latest.reverse();
+        (latest, are_all)
+    }
+
     /// The number of the latest event that can be had here.
     pub fn last_seq(&self) -> u64 {
         lock(&self.shared.events).last()
+    }
+
+    /// The number up to which events are no longer kept here.
+    pub fn events_forgotten_up_to(&self) -> u64 {
+        lock(&self.shared.events).before
     }
 
     /// At most `limit` transport events that follow number `tseq`, in order. Those that were
@@ -185,6 +224,21 @@ impl LoopHandle {
     /// How things were lately; `None` before the loop has said it once.
     pub fn report(&self) -> Option<Report> {
         lock(&self.shared.report).clone()
+    }
+
+    /// Says the number of the latest sample of how things were, and fails when the loop has ended.
+    pub fn subscribe_to_samples(&self) -> watch::Receiver<u64> {
+        self.samples.clone()
+    }
+
+    /// At most `limit` samples that follow number `n`, as far as they are kept.
+    pub fn samples_after(&self, n: u64, limit: usize) -> Vec<Sample> {
+        lock(&self.shared.past).after(n, limit)
+    }
+
+    /// When this door was opened, which is when the gateway was started.
+    pub fn opened_at(&self) -> Moment {
+        self.shared.opened_at
     }
 
     /// The clock by which moments of the loop are told.
@@ -209,6 +263,7 @@ impl Teller {
     /// Puts up an event.
     pub fn tell(&mut self, record: &Record, wall: WallAnchor) {
         self.told.seq = record.seq;
+        lock(&self.shared.past).on_event(&record.event);
         let dated = Dated { record: record.clone(), wall };
         lock(&self.shared.events).push(record.seq, dated);
     }
@@ -222,7 +277,10 @@ impl Teller {
 
     /// Puts up how things are.
     pub fn report(&mut self, report: Report) {
+        let at_unix_ms = self.shared.clock.wall().unix_millis(report.heard_at);
+        let latest = lock(&self.shared.past).on_report(&report, at_unix_ms);
         *lock(&self.shared.report) = Some(report);
+        self.samples.send_if_modified(|sample| std::mem::replace(sample, latest) != latest);
     }
 
     /// Wakes whoever follows, once for all that was put up before.
@@ -370,6 +428,7 @@ mod tests {
         teller.report(Report {
             heard_at: Moment::ZERO,
             stats: Stats::default(),
+            turns: LoopStats::default(),
             driver: DriverStats::default(),
             shards: 1,
         });

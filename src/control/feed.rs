@@ -2,8 +2,7 @@
 //!
 //! A follower has a place and a position, and no queue: it takes what follows its position out of
 //! the memory that all share, as fast as its connection takes it, and whoever is too slow finds its
-//! position gone. Then the journal helps, or the feed ends and says so. Other outputs than this one
-//! (webhooks, a broker) would be followers too.
+//! position gone. Then the journal helps, or the feed ends and says so.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -14,22 +13,21 @@ use bytes::Bytes;
 use serde::Serialize;
 use tokio::sync::mpsc::Sender;
 use tokio::sync::{OwnedSemaphorePermit, watch};
-use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use crate::base::config::TransportEvents;
 use crate::base::limits;
 use crate::control::api::problem::{Kind, Problem};
 use crate::control::api::{Answer, Api, Asked, pieces, with_type};
-use crate::control::door::{Forgotten, Newest};
-use crate::control::events;
-use crate::control::journal::{Entry, Position, ReadError, Reader};
+use crate::control::door::Newest;
+use crate::control::journal::Position;
+use crate::control::ledger::{Lost, Trail};
 use crate::control::transport;
 
-const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
+pub(crate) const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
 /// Says nothing, and shows that the feed is alive.
-const HEARTBEAT: &[u8] = b": alive\n\n";
-const LAST_EVENT_ID: &str = "last-event-id";
+pub(crate) const HEARTBEAT: &[u8] = b": alive\n\n";
+pub(crate) const LAST_EVENT_ID: &str = "last-event-id";
 
 /// `GET /v1/events`
 pub(crate) async fn events(asked: Asked) -> Answer {
@@ -38,10 +36,10 @@ pub(crate) async fn events(asked: Asked) -> Answer {
     let boot = asked.api.identity.boot;
     let newest = asked.api.door.subscribe();
     let start = wish.after.unwrap_or(Position { boot, seq: asked.api.door.newest().seq });
-    let source = begin(&asked.api, start).await?;
+    let trail = Trail::begin(asked.api.ledger(), start).await?;
     let (sender, response) = stream();
     let follower = Follower { api: asked.api, place, newest, sender, follows: wish.follows };
-    tokio::spawn(follower.run_events(source, start));
+    tokio::spawn(follower.run_events(trail));
     Ok(response)
 }
 
@@ -65,13 +63,13 @@ pub(crate) async fn transport(asked: Asked) -> Answer {
     Ok(response)
 }
 
-fn place(api: &Api) -> Result<OwnedSemaphorePermit, Problem> {
+pub(crate) fn place(api: &Api) -> Result<OwnedSemaphorePermit, Problem> {
     let most = limits::FEED_FOLLOWERS_MAX;
     let place = api.followers.clone().try_acquire_owned();
     place.map_err(|_| Problem::new(Kind::Busy, format!("{most} follow already")))
 }
 
-fn stream() -> (Sender<Bytes>, Response) {
+pub(crate) fn stream() -> (Sender<Bytes>, Response) {
     let (sender, body) = pieces();
     (sender, with_type(StatusCode::OK, EVENT_STREAM, body))
 }
@@ -93,64 +91,26 @@ impl Wish {
             let position = text.parse::<Position>();
             position.map_err(|_| Problem::bad(format!("{text:?}: expected BOOT:SEQ")))
         });
-        let follows = match asked.parameter("follow") {
-            None | Some("true") => true,
-            Some("false") => false,
-            Some(other) => {
-                return Err(Problem::bad(format!("follow {other:?}: expected true or false")));
-            }
-        };
-        Ok(Self { after: after.transpose()?, follows })
+        Ok(Self { after: after.transpose()?, follows: follows(asked)? })
     }
 }
 
-/// Where a follower's events come from.
-enum Source {
-    Memory,
-    Journal(Box<Reader>),
+/// Whether it goes on once all that is there was sent.
+pub(crate) fn follows(asked: &Asked) -> Result<bool, Problem> {
+    match asked.parameter("follow") {
+        None | Some("true") => Ok(true),
+        Some("false") => Ok(false),
+        Some(other) => Err(Problem::bad(format!("follow {other:?}: expected true or false"))),
+    }
 }
 
-/// Finds what follows `start`.
-async fn begin(api: &Api, start: Position) -> Result<Source, Problem> {
-    if start.boot == api.identity.boot {
-        if start.seq > api.door.last_seq() {
-            let detail = format!("{start} is no place in this ledger");
-            return Err(Problem::new(Kind::Gone, detail));
-        }
-        if api.door.events_after(start.seq, 0).is_ok() {
-            return Ok(Source::Memory);
+impl From<Lost> for Problem {
+    fn from(lost: Lost) -> Self {
+        match lost {
+            Lost::Gone(detail) => Self::new(Kind::Gone, detail),
+            Lost::Machine(detail) => Self::new(Kind::Machine, detail),
         }
     }
-    open_journal(api, start).await.map(|reader| Source::Journal(Box::new(reader)))
-}
-
-async fn open_journal(api: &Api, after: Position) -> Result<Reader, Problem> {
-    let Some(journal) = &api.journal else {
-        let detail =
-            format!("what follows {after} is no longer in memory, and there is no journal");
-        return Err(Problem::new(Kind::Gone, detail));
-    };
-    let folder = journal.folder.clone();
-    in_background(move || Reader::after(&folder, after)).await?.map_err(unreadable)
-}
-
-fn unreadable(error: ReadError) -> Problem {
-    let kind = match error {
-        ReadError::TooOld { .. }
-        | ReadError::Unknown { .. }
-        | ReadError::Empty { .. }
-        | ReadError::NoSnapshot { .. } => Kind::Gone,
-        ReadError::Io { .. } => Kind::Machine,
-    };
-    Problem::new(kind, error.to_string())
-}
-
-/// Reads files on a thread where nobody else waits.
-async fn in_background<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Problem> {
-    let done = spawn_blocking(work).await;
-    done.map_err(|error| Problem::new(Kind::Machine, error.to_string()))
 }
 
 /// One who follows.
@@ -181,8 +141,8 @@ struct ResetLine<'a> {
 }
 
 impl Follower {
-    async fn run_events(mut self, source: Source, start: Position) {
-        let outcome = self.events(source, start).await;
+    async fn run_events(mut self, trail: Trail) {
+        let outcome = self.events(trail).await;
         if let Err(End::Reset { at: Position { boot, seq }, detail }) = outcome {
             let line = ResetLine { event: "reset", boot, seq, detail: &detail };
             let mut piece = b"event: reset\ndata: ".to_vec();
@@ -193,78 +153,22 @@ impl Follower {
         drop(self.place);
     }
 
-    async fn events(&mut self, mut source: Source, mut at: Position) -> Result<(), End> {
+    async fn events(&mut self, mut trail: Trail) -> Result<(), End> {
         // With it, whoever is cut off before the first event resumes here.
-        self.send(format!("id: {at}\n\n").into_bytes()).await?;
+        self.send(format!("id: {}\n\n", trail.at()).into_bytes()).await?;
         loop {
             self.newest.borrow_and_update();
             let mut piece = Vec::new();
-            source = match source {
-                Source::Memory => self.take_memory(&mut at, &mut piece).await?,
-                Source::Journal(reader) => self.take_journal(reader, &mut at, &mut piece).await?,
-            };
-            match (piece.is_empty(), &source) {
+            let taken = trail.take(limits::FEED_BATCH_MAX, |at, json| {
+                append(&mut piece, at, |out| out.extend_from_slice(json));
+            });
+            taken.await.map_err(|lost| End::Reset { at: trail.at(), detail: lost.detail() })?;
+            match (piece.is_empty(), trail.is_in_memory()) {
                 (false, _) => self.send(piece).await?,
-                (true, Source::Memory) => self.wait().await?,
-                (true, Source::Journal(_)) => sleep(limits::JOURNAL_FOLLOW_PAUSE.into()).await,
+                (true, true) => self.wait().await?,
+                (true, false) => sleep(limits::JOURNAL_FOLLOW_PAUSE.into()).await,
             }
         }
-    }
-
-    async fn take_memory(&self, at: &mut Position, piece: &mut Vec<u8>) -> Result<Source, End> {
-        match self.api.door.events_after(at.seq, limits::FEED_BATCH_MAX) {
-            Ok(batch) => {
-                for dated in batch {
-                    at.seq = dated.record.seq;
-                    append(piece, *at, |out| {
-                        events::append_json(&dated.record, &self.api.identity, dated.wall, out);
-                    });
-                }
-                Ok(Source::Memory)
-            }
-            // Too slow for the memory that all share.
-            Err(Forgotten) => match open_journal(&self.api, *at).await {
-                Ok(reader) => Ok(Source::Journal(Box::new(reader))),
-                Err(problem) => Err(End::Reset { at: *at, detail: problem.detail }),
-            },
-        }
-    }
-
-    async fn take_journal(
-        &self,
-        mut reader: Box<Reader>,
-        at: &mut Position,
-        piece: &mut Vec<u8>,
-    ) -> Result<Source, End> {
-        let read = in_background(move || {
-            let mut entries = Vec::new();
-            let outcome = loop {
-                match reader.next_entry() {
-                    Ok(Some(entry)) => entries.push(entry),
-                    Ok(None) => break Ok(()),
-                    Err(error) => break Err(error),
-                }
-                if entries.len() >= limits::FEED_BATCH_MAX {
-                    break Ok(());
-                }
-            };
-            (reader, entries, outcome)
-        });
-        let reset =
-            |at: &Position, problem: Problem| End::Reset { at: *at, detail: problem.detail };
-        let (reader, entries, outcome) = read.await.map_err(|problem| reset(at, problem))?;
-        for entry in &entries {
-            *at = entry.end();
-            append(piece, *at, |out| append_entry(entry, out));
-        }
-        if let Err(error) = outcome
-            && entries.is_empty()
-        {
-            return Err(reset(at, unreadable(error)));
-        }
-        let is_here = at.boot == self.api.identity.boot;
-        let is_in_memory = is_here && self.api.door.events_after(at.seq, 0).is_ok();
-        Ok(if is_in_memory { Source::Memory } else { Source::Journal(reader) })
     }
 
     async fn run_transport(mut self, tseq: u64) {
@@ -318,23 +222,4 @@ fn append(out: &mut Vec<u8>, at: Position, write_json: impl FnOnce(&mut Vec<u8>)
     out.extend_from_slice(head.as_bytes());
     write_json(out);
     out.extend_from_slice(b"\n\n");
-}
-
-/// What stands for events that are missing in the journal.
-#[derive(Serialize)]
-struct MissingLine {
-    event: &'static str,
-    boot: u64,
-    from_seq: u64,
-    to_seq: u64,
-}
-
-fn append_entry(entry: &Entry, out: &mut Vec<u8>) {
-    let (event, from, to_seq) = match entry {
-        Entry::Record { json, .. } => return out.extend_from_slice(json.as_bytes()),
-        Entry::Gap { from, to_seq } => ("gap", from, *to_seq),
-        Entry::Damaged { from, to_seq } => ("damaged", from, *to_seq),
-    };
-    let line = MissingLine { event, boot: from.boot, from_seq: from.seq, to_seq };
-    serde_json::to_writer(out, &line).expect("texts and numbers");
 }

@@ -5,16 +5,19 @@ use std::collections::VecDeque;
 use crate::base::event::{CloseReason, Record, TransportRecord};
 use crate::base::time::{Moment, Span, WallAnchor};
 use crate::control::door::{Report, Teller};
+use crate::control::hub::{self, Feeder, Hub};
 use crate::control::journal::Page;
 use crate::control::merge::Merge;
 use crate::control::side::{Source, Supply};
 use crate::control::summary;
 use crate::control::transport::TransportFeed;
+use crate::control::watchdog::Watchdog;
 use crate::gateway::{Reply, Stats};
 use crate::os::clock::Clock;
 use crate::os::driver::DriverStats;
 use crate::server::mailbox::{self, Heard, News, Reader, Ticket};
 use crate::server::shards::ticket_outside;
+use crate::server::turns::LoopStats;
 
 /// Hears from the loop, or from all of them when there are several shards: records are passed on as
 /// one ledger, and how things are goes to the log.
@@ -36,6 +39,10 @@ pub struct FromLoop {
     transport: Option<TransportFeed>,
     /// `None`: nobody asks and nobody follows.
     door: Option<Teller>,
+    /// `None`: nobody takes DATA.
+    hub: Option<Feeder>,
+    /// `None`: no service manager wants to know whether the loops turn.
+    watchdog: Option<Watchdog>,
 }
 
 /// What is heard from one shard.
@@ -46,12 +53,13 @@ struct Ear {
     has_ended: bool,
     /// How things were by its last report, and when that was heard.
     stats: Stats,
+    turns: LoopStats,
     driver: DriverStats,
     reported_at: Option<Moment>,
     /// Whether it has reported since that was last logged.
     has_reported: bool,
-    /// Answers to whoever wants to know how things are.
-    answers: VecDeque<(Ticket, Stats)>,
+    /// Answers to what all were asked.
+    answers: VecDeque<(Ticket, Reply)>,
 }
 
 /// Whether more of a shard can be dealt with in this call.
@@ -70,6 +78,7 @@ impl FromLoop {
             events: VecDeque::new(),
             has_ended: false,
             stats: Stats::default(),
+            turns: LoopStats::default(),
             driver: DriverStats::default(),
             reported_at: None,
             has_reported: false,
@@ -88,6 +97,8 @@ impl FromLoop {
             pages: Vec::new(),
             transport: None,
             door: None,
+            hub: None,
+            watchdog: None,
         }
     }
 
@@ -98,10 +109,25 @@ impl FromLoop {
         self
     }
 
+    /// Brings DATA of all shards to a hub, from which whoever wants it takes it.
+    pub fn with_hub(mut self) -> (Self, Hub) {
+        let lines = self.ears.iter_mut().filter_map(|ear| ear.reader.take_line());
+        let (hub, feeder) = hub::open(lines.collect());
+        self.hub = Some(feeder);
+        (self, hub)
+    }
+
     /// Puts up at `door` what is heard, and hands out answers there.
     #[must_use]
     pub fn with_door(mut self, door: Option<Teller>) -> Self {
         self.door = door;
+        self
+    }
+
+    /// Feeds `watchdog` whenever all loops have reported.
+    #[must_use]
+    pub fn with_watchdog(mut self, watchdog: Option<Watchdog>) -> Self {
+        self.watchdog = watchdog;
         self
     }
 
@@ -118,6 +144,7 @@ impl FromLoop {
                 News::Event(_) | News::Transport(_) => self.ears[shard].events.push_back(news),
                 News::Wall(wall) => self.wall_next = Some(wall),
                 News::Stats(stats) => self.on_report(shard, *stats),
+                News::Loop(turns) => self.ears[shard].turns = *turns,
                 News::Driver(stats) => self.on_driver_report(shard, stats),
                 News::Reply { ticket, reply } => self.on_reply(shard, ticket, reply),
             }
@@ -179,11 +206,18 @@ impl FromLoop {
             Reply::Clients { seq, clients, next_slot } => {
                 self.merge.hold(shard, Page { ticket, seq, clients, next_slot });
             }
-            Reply::Stats(stats) => self.on_stats(shard, ticket, *stats),
-            Reply::Done
+            Reply::Stats(_) | Reply::Groups(_) | Reply::Broadcast(_) => {
+                self.on_part(shard, ticket, reply);
+            }
+            Reply::GroupsFull
+            | Reply::Pushed(_)
+            | Reply::TooLong { .. }
+            | Reply::Outcomes(_)
+            | Reply::Done
             | Reply::NoSuchClient
             | Reply::OtherSession
             | Reply::NotConnected
+            | Reply::Draining
             | Reply::OutOfBounds { .. }
             | Reply::Session(_)
             | Reply::Sessions { .. } => {
@@ -234,11 +268,18 @@ impl FromLoop {
     fn on_driver_report(&mut self, shard: usize, stats: DriverStats) {
         self.ears[shard].driver = stats;
         let oldest = self.ears.iter().map(|ear| ear.reported_at).min().flatten();
-        let (Some(heard_at), Some(door)) = (oldest, &mut self.door) else { return };
+        let Some(heard_at) = oldest else { return };
         let mut driver = self.ears[0].driver;
         self.ears[1..].iter().for_each(|ear| driver.add(&ear.driver));
+        let mut turns = self.ears[0].turns.clone();
+        self.ears[1..].iter().for_each(|ear| turns.add(&ear.turns));
         let stats = self.merge.sum(self.ears.iter().map(|ear| &ear.stats));
-        door.report(Report { heard_at, stats, driver, shards: self.ears.len() });
+        if let Some(watchdog) = &mut self.watchdog {
+            watchdog.on_report(heard_at, &stats, self.clock.now());
+        }
+        if let Some(door) = &mut self.door {
+            door.report(Report { heard_at, stats, turns, driver, shards: self.ears.len() });
+        }
     }
 
     fn end_round(&mut self) {
@@ -249,17 +290,16 @@ impl FromLoop {
     }
 
     /// All are asked or nobody, and each answers in order. The question has the first one's ticket.
-    fn on_stats(&mut self, shard: usize, ticket: Ticket, stats: Stats) {
+    fn on_part(&mut self, shard: usize, ticket: Ticket, part: Reply) {
         let count = self.ears.len();
-        self.ears[shard].answers.push_back((ticket_outside(ticket, shard, count), stats));
+        self.ears[shard].answers.push_back((ticket_outside(ticket, shard, count), part));
         if self.ears.iter().any(|ear| ear.answers.is_empty()) {
             return;
         }
-        let answers = self.ears.iter_mut().filter_map(|ear| ear.answers.pop_front());
-        let answers: Vec<(Ticket, Stats)> = answers.collect();
-        let sum = self.merge.sum(answers.iter().map(|(_, stats)| stats));
+        let parts = self.ears.iter_mut().filter_map(|ear| ear.answers.pop_front());
+        let (tickets, parts): (Vec<Ticket>, Vec<Reply>) = parts.unzip();
         // Whoever is not at the door is an operator who wants to know how verdicts go.
-        if let Some(Reply::Stats(sum)) = self.answer(answers[0].0, Reply::Stats(Box::new(sum))) {
+        if let Some(Reply::Stats(sum)) = self.answer(tickets[0], self.merge.whole(parts)) {
             summary::log(&sum);
         }
     }
@@ -286,6 +326,13 @@ impl FromLoop {
 
     fn have_all_ended(&self) -> bool {
         self.ears.iter().all(|ear| ear.reader.has_ended())
+    }
+
+    /// Brings in DATA, whatever becomes of the events.
+    fn gather(&mut self) {
+        if let Some(hub) = &mut self.hub {
+            hub.gather(self.wall);
+        }
     }
 
     fn take(&mut self, limit: usize, into: &mut Vec<Record>) -> Supply {
@@ -321,6 +368,7 @@ impl FromLoop {
 impl Source for FromLoop {
     fn take_records(&mut self, limit: usize, into: &mut Vec<Record>) -> Supply {
         let supply = self.take(limit, into);
+        self.gather();
         if let Some(door) = &mut self.door {
             door.wake();
         }
@@ -333,6 +381,8 @@ impl Source for FromLoop {
 
     fn wait(&mut self, at_most: Span) {
         self.ears.iter().for_each(|ear| ear.reader.listen());
+        // What comes behind this wakes whoever sleeps.
+        self.gather();
         if !self.has_news() {
             mailbox::sleep(at_most);
         }
@@ -343,6 +393,7 @@ impl Source for FromLoop {
         let until = self.clock.now() + span;
         while self.clock.now() < until && !self.have_all_ended() {
             mailbox::sleep(until.since(self.clock.now()));
+            self.gather();
         }
     }
 
@@ -385,6 +436,7 @@ fn is_worth_a_warning(reason: CloseReason) -> bool {
         CloseReason::Bye
         | CloseReason::Drain
         | CloseReason::Replaced
+        | CloseReason::Rebalance
         | CloseReason::ClosedByPeer
         | CloseReason::Reset
         | CloseReason::HeartbeatTimeout

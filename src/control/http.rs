@@ -43,7 +43,14 @@ impl Bound {
     /// # Errors
     /// When the address cannot be had.
     pub fn new(address: SocketAddr) -> io::Result<Self> {
-        let listener = TcpListener::bind(address)?;
+        Self::inherited(TcpListener::bind(address)?)
+    }
+
+    /// Takes a socket that listens already.
+    ///
+    /// # Errors
+    /// When the machine refuses an option.
+    pub fn inherited(listener: TcpListener) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         bound_send_buffer(&listener, limits::HTTP_SEND_BUFFER_BYTES)?;
         let address = listener.local_addr()?;

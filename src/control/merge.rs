@@ -9,12 +9,13 @@
 //! the last event got here, and the snapshot it goes into stays exact (see
 //! [`journal`](crate::control::journal)).
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::base::event::{Event, Record, TransportEvent, TransportRecord};
-use crate::base::ids::ConnId;
+use crate::base::ids::{ConnId, GroupName};
+use crate::base::limits;
 use crate::control::journal::Page;
-use crate::gateway::{Presence, Reply, SessionView, Stats};
+use crate::gateway::{BroadcastReply, Presence, Reply, SessionView, Stats};
 use crate::server::shards::{next_slot_outside, slot_outside, ticket_outside};
 
 /// Numbers the events of all shards.
@@ -119,11 +120,16 @@ impl Merge {
                 *next_slot = next_slot_outside(*next_slot, shard, self.lanes.len());
             }
             // Pages with a number are held until they are true, and counts are summed up.
-            Reply::Clients { .. } | Reply::Stats(_) => {}
+            Reply::Clients { .. } | Reply::Stats(_) | Reply::Groups(_) | Reply::Broadcast(_) => {}
             Reply::Done
+            | Reply::GroupsFull
+            | Reply::Pushed(_)
+            | Reply::TooLong { .. }
+            | Reply::Outcomes(_)
             | Reply::NoSuchClient
             | Reply::OtherSession
             | Reply::NotConnected
+            | Reply::Draining
             | Reply::OutOfBounds { .. } => {}
         }
         reply
@@ -133,9 +139,31 @@ impl Merge {
     pub(crate) fn sum<'a>(&self, shards: impl Iterator<Item = &'a Stats>) -> Stats {
         let mut sum = Stats::default();
         shards.for_each(|stats| sum.add(stats));
-        // Each ledger has a beginning, and one of them is told.
-        sum.seq_last = sum.seq_last.saturating_sub(self.lanes.len() as u64 - 1);
+        self.count_beginnings_once(&mut sum);
         sum
+    }
+
+    /// Each ledger has a beginning, and one of them is told.
+    fn count_beginnings_once(&self, sum: &mut Stats) {
+        sum.seq_last = sum.seq_last.saturating_sub(self.lanes.len() as u64 - 1);
+    }
+
+    /// One answer out of those of all shards to the same question.
+    pub(crate) fn whole(&self, parts: Vec<Reply>) -> Reply {
+        let mut parts = parts.into_iter();
+        let mut whole = parts.next().expect("there is at least one shard");
+        for part in parts {
+            match (&mut whole, part) {
+                (Reply::Stats(sum), Reply::Stats(part)) => sum.add(&part),
+                (Reply::Groups(sum), Reply::Groups(part)) => add_groups(sum, part),
+                (Reply::Broadcast(whole), Reply::Broadcast(part)) => add_broadcast(whole, part),
+                (_, part) => debug_assert!(false, "another question's answer: {part:?}"),
+            }
+        }
+        if let Reply::Stats(sum) = &mut whole {
+            self.count_beginnings_once(sum);
+        }
+        whole
     }
 
     /// Whether a page of this shard is true right now: it is to be given out before the shard's
@@ -152,6 +180,32 @@ impl Merge {
         }
         let page = self.lanes[shard].held.pop_front()?;
         Some(Page { seq: self.seq_last, ..page })
+    }
+}
+
+/// Adds the sizes of groups, by name. A page of all is as long as the longest of the parts may be,
+/// and has the first names there are: each of them is on the pages of all shards that know it.
+fn add_groups(sum: &mut Vec<(GroupName, usize)>, part: Vec<(GroupName, usize)>) {
+    let mut sizes: BTreeMap<GroupName, usize> = std::mem::take(sum).into_iter().collect();
+    for (name, size) in part {
+        *sizes.entry(name).or_default() += size;
+    }
+    sum.extend(sizes);
+}
+
+/// Adds what another shard says of the same broadcast. It is under way while it is anywhere.
+fn add_broadcast(whole: &mut BroadcastReply, part: BroadcastReply) {
+    match (&mut *whole, part) {
+        (BroadcastReply::Is(whole), BroadcastReply::Is(part)) => {
+            whole.is_running |= part.is_running;
+            whole.targets += part.targets;
+            whole.results.iter_mut().zip(part.results).for_each(|(sum, more)| *sum += more);
+            whole.others.extend(part.others);
+            whole.others.truncate(limits::BROADCAST_OTHERS_MAX);
+        }
+        (_, BroadcastReply::Busy) => *whole = BroadcastReply::Busy,
+        (BroadcastReply::Unknown, part) => *whole = part,
+        (BroadcastReply::Is(_) | BroadcastReply::Busy, _) => {}
     }
 }
 

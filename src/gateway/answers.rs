@@ -22,7 +22,8 @@ impl Gateway {
             let session = session_of(connection)?;
             let client = self.tracker.client(conn)?;
             let is_wanted = client.as_str().starts_with(&*filter.prefix)
-                && filter.class.is_none_or(|class| class == session.class);
+                && filter.class.is_none_or(|class| class == session.class)
+                && filter.group.as_ref().is_none_or(|group| session.is_in(group));
             is_wanted.then(|| self.view(conn, connection, session, client))
         };
         Reply::Sessions {
@@ -63,11 +64,16 @@ impl Gateway {
             },
             class: session.class,
             mood,
-            since: self.time.clock(Moment::from_millis(u64::from(session.since_s) * 1_000)),
+            since: self.time.clock(session.began()),
             last_beat: self.time.clock(session.last_beat),
+            pulse: session.pulse,
+            ping_after: session.ping_after(),
+            answered_in: session.answered_in.span(),
+            tcp: self.measures.of(conn, self.time.lived(self.time.told_at())),
             grace: session.grace(),
             outbox_bytes: connection.outbox.bytes(),
             partial_bytes: connection.partial_bytes(),
+            groups: session.extra.as_ref().map_or(Vec::new(), |extra| extra.groups.clone()),
         }
     }
 
@@ -116,7 +122,7 @@ impl Gateway {
         };
         self.say(conn, &beat, now);
         self.send_waiting(conn);
-        self.rearm_unless_looked_at(conn);
+        self.rearm_unless_looked_at(conn, now);
         Reply::Done
     }
 
@@ -126,10 +132,10 @@ impl Gateway {
         (self.config.interval_wish_min.min(own), self.config.interval_wish_max.max(own))
     }
 
-    fn rearm_unless_looked_at(&mut self, conn: ConnId) {
+    fn rearm_unless_looked_at(&mut self, conn: ConnId, now: Moment) {
         let Some(connection) = self.tracker.get(conn) else { return };
         if connection.look == Look::None {
-            self.rearm(conn);
+            self.rearm(conn, now);
         }
     }
 }
@@ -139,6 +145,15 @@ pub(crate) fn session_of(connection: &Connection) -> Option<&Session> {
     match &connection.state {
         State::Live(session) => Some(session),
         State::Held(held) => Some(&held.session),
+        State::Greeting { .. } | State::Leaving { .. } | State::Closing => None,
+    }
+}
+
+/// The same, for who changes it.
+pub(crate) fn session_of_mut(connection: &mut Connection) -> Option<&mut Session> {
+    match &mut connection.state {
+        State::Live(session) => Some(session),
+        State::Held(held) => Some(&mut held.session),
         State::Greeting { .. } | State::Leaving { .. } | State::Closing => None,
     }
 }

@@ -6,7 +6,9 @@ use crate::base::config::{Class, ClassId, Duplicate, GatewayConfig, Rhythm};
 use crate::base::event::{CloseReason, Evidence};
 use crate::base::io::{Chunk, CloseHow};
 use crate::base::limits;
+use crate::base::pulse::{AnswerTime, Pulse};
 use crate::base::time::{Millis, Moment, Span};
+use crate::gateway::extra::Extra;
 use crate::gateway::peer::Peer;
 use crate::gateway::terms::Terms;
 use crate::wire::native::Deframer;
@@ -20,9 +22,11 @@ pub(crate) struct Connection {
     pub(crate) begun: Option<Box<Begun>>,
     pub(crate) outbox: Outbox,
     pub(crate) look: Look,
+    pub(crate) measure: Measure,
     /// In which turn the kernel ended its receive and we armed it again, the latest time.
     pub(crate) rearmed_in: u32,
     pub(crate) receive: Receive,
+    pub(crate) hearing: Hearing,
     peer: Peer,
 }
 
@@ -91,16 +95,15 @@ pub(crate) enum Socket {
 
 /// A client's presence by one connection. Its spans are in whole milliseconds, rounded up: a client
 /// is told what is kept.
-#[derive(Clone)]
 pub(crate) struct Session {
     pub(crate) epoch: u64,
     /// Which class it named.
     pub(crate) class: ClassId,
-    /// When it began, to the second: a small field, and people ask for no more.
-    pub(crate) since_s: u32,
     /// When the last complete frame was received.
     pub(crate) last_beat: Moment,
     pub(crate) watch: Watch,
+    /// How it beat so far.
+    pub(crate) pulse: Pulse,
     timeout: Millis,
     /// The timeout before the rhythm was moved; it counts until the client is heard again.
     former_timeout: Millis,
@@ -109,6 +112,10 @@ pub(crate) struct Session {
     terms: Terms,
     /// What becomes of somebody who wants its name.
     pub(crate) duplicate: Duplicate,
+    /// What only some sessions need.
+    pub(crate) extra: Option<Box<Extra>>,
+    /// How long its latest answer to a PING of ours took.
+    pub(crate) answered_in: AnswerTime,
 }
 
 /// What we undertook about a client that is silent.
@@ -118,9 +125,8 @@ pub(crate) enum Watch {
     Calm,
     /// It was sent a PING because nothing came for too long: it is suspect.
     Pinged {
-        /// When it is judged. Later than its deadline only when we pinged too late to be answered
-        /// by then.
-        until: Moment,
+        /// When that was.
+        at: Moment,
     },
 }
 
@@ -134,6 +140,13 @@ pub(crate) enum Look {
     },
 }
 
+/// Whether the kernel looks at it for a measurement. Another look waits for the end of that.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Measure {
+    None,
+    UnderWay,
+}
+
 /// What a leaving connection waits for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum WaitsFor {
@@ -141,6 +154,8 @@ pub(crate) enum WaitsFor {
     Sent(CloseHow),
     /// For the peer to close, as GOAWAY asks it to.
     Peer,
+    /// The same of somebody who has to go because of a drain or a rebalance, and is counted.
+    Leaver,
 }
 
 /// Whether the kernel listens on our behalf.
@@ -148,8 +163,19 @@ pub(crate) enum WaitsFor {
 pub(crate) enum Receive {
     /// It does.
     Armed,
+    /// It was asked to stop, and has not said that it has.
+    Pausing,
+    /// It does not, until it is asked again.
+    Paused,
     /// It does not, and will not again: the peer is done, or the connection is.
     Over,
+}
+
+/// Whether we act on what the client says, or keep it until those who take its DATA have caught up.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Hearing {
+    Open,
+    Stopped,
 }
 
 impl Connection {
@@ -160,8 +186,10 @@ impl Connection {
             begun: None,
             outbox: Outbox::default(),
             look: Look::None,
+            measure: Measure::None,
             rearmed_in: 0,
             receive: Receive::Over,
+            hearing: Hearing::Open,
             peer: peer.into(),
         }
     }
@@ -266,14 +294,16 @@ impl Session {
         Self {
             epoch,
             class: id,
-            since_s: u32::try_from(now.as_millis() / 1_000).unwrap_or(u32::MAX),
             last_beat: now,
             watch: Watch::Calm,
+            pulse: Pulse::default(),
             timeout: Millis::at_least(terms.rhythm.timeout),
             former_timeout: Millis::default(),
             ping_after: Millis::at_least(ping_after.unwrap_or_default()),
-            terms: Terms::new(terms.rhythm.interval, terms.grace),
+            terms: Terms::new(terms.rhythm.interval, terms.grace, now),
             duplicate: terms.duplicate,
+            extra: None,
+            answered_in: AnswerTime::default(),
         }
     }
 
@@ -286,6 +316,16 @@ impl Session {
         (self.ping_after > Millis::default()).then(|| self.ping_after.span())
     }
 
+    /// When it began, to the second before.
+    pub(crate) fn began(&self) -> Moment {
+        self.terms.began()
+    }
+
+    /// It goes on with one that began earlier.
+    pub(crate) fn set_began(&mut self, began: Moment) {
+        self.terms = Terms::new(self.terms.interval(), self.terms.grace(), began);
+    }
+
     /// For how long it is held when its connection is lost.
     pub(crate) fn grace(&self) -> Span {
         self.terms.grace()
@@ -294,13 +334,15 @@ impl Session {
     /// Moves it to another rhythm. Until the client is heard again it may not know of it.
     pub(crate) fn change_rhythm(&mut self, rhythm: Rhythm, ping_after: Option<Span>) {
         self.former_timeout = self.former_timeout.max(self.timeout);
-        self.terms = Terms::new(rhythm.interval, self.grace());
+        self.terms = self.terms.with_interval(rhythm.interval);
         self.timeout = Millis::at_least(rhythm.timeout);
         self.ping_after = Millis::at_least(ping_after.unwrap_or_default());
     }
 
     /// Notes that the client said something complete.
+    #[inline(always)] // the call would be a third of it, and this is done for every beat
     pub(crate) fn on_heard(&mut self, now: Moment) {
+        self.pulse.note(now.since(self.last_beat));
         self.last_beat = now;
         self.former_timeout = Millis::default();
     }
@@ -315,8 +357,16 @@ impl Session {
         match (self.watch, self.ping_after()) {
             (Watch::Calm, Some(silence)) => self.last_beat + silence,
             (Watch::Calm, None) => self.dead_at(),
-            (Watch::Pinged { until }, _) => until,
+            (Watch::Pinged { at }, _) => self.judged_at(at),
         }
+    }
+
+    /// When whoever was pinged then is judged. Later than its deadline only when we pinged too late
+    /// to be answered by then: whoever is pinged late, because we were, has at least half of the
+    /// usual time to answer.
+    fn judged_at(&self, pinged_at: Moment) -> Moment {
+        let usual = self.timeout.span().minus(self.ping_after().unwrap_or_default());
+        self.dead_at().max(pinged_at + usual.divided_by(2))
     }
 
     /// Whether it is time to ping this client.
@@ -327,12 +377,19 @@ impl Session {
         }
     }
 
-    /// Notes that a PING goes out now. Whoever is pinged late, because we were, has at least half
-    /// of the usual time to answer.
+    /// Notes that a PING goes out now.
     pub(crate) fn on_pinged(&mut self, now: Moment) {
-        let usual = self.timeout.span().minus(self.ping_after().unwrap_or_default());
-        let until = self.dead_at().max(now + usual.divided_by(2));
-        self.watch = Watch::Pinged { until };
+        self.watch = Watch::Pinged { at: now };
+    }
+
+    /// Notes that the client is not suspect any more, if it was, and says whether it was.
+    #[cold]
+    pub(crate) fn on_answered(&mut self, now: Moment) -> bool {
+        let Watch::Pinged { at } = std::mem::replace(&mut self.watch, Watch::Calm) else {
+            return false;
+        };
+        self.answered_in = AnswerTime::of(now.since(at));
+        true
     }
 
     /// Whether this client was silent for its whole timeout, and pinged if the mode asks for that.
@@ -382,7 +439,8 @@ impl Outbox {
         Some(chunk)
     }
 
-    /// A chunk came home after `sent_bytes` of it went out; what is left of it goes out again.
+    /// A chunk came home after `sent_bytes` of it went out; what is left of it goes out again, and
+    /// before everything that waits.
     pub(crate) fn on_sent(
         &mut self,
         mut chunk: Chunk,
@@ -393,7 +451,7 @@ impl Outbox {
         self.note_in_flight(&chunk);
         if chunk.is_done() {
             chunks.give(chunk);
-            return self.take_to_send();
+            return None;
         }
         Some(chunk)
     }
@@ -403,6 +461,11 @@ impl Outbox {
         self.in_flight_bytes = 0;
         chunks.give(chunk);
         chunks.give(std::mem::take(&mut self.waiting));
+    }
+
+    /// Whether something is with the kernel.
+    pub(crate) fn is_in_flight(&self) -> bool {
+        self.in_flight_bytes > 0
     }
 
     /// Whether everything was sent.
@@ -472,6 +535,7 @@ impl Farewell {
             | CloseReason::SlowConsumer => Self::Silent(CloseHow::Abort),
             CloseReason::Drain
             | CloseReason::Replaced
+            | CloseReason::Rebalance
             | CloseReason::Busy
             | CloseReason::Contested => Self::Goaway,
             // Whoever is judged dead leaves no orphan behind that retries for minutes. Should it be
@@ -512,7 +576,8 @@ mod tests {
         assert!(outbox.take_to_send().is_none(), "one is in flight");
         let rest = outbox.on_sent(first, 2, &mut chunks).unwrap();
         assert_eq!(rest.unsent(), b"e", "a short send goes on where it stopped");
-        let second = outbox.on_sent(rest, 1, &mut chunks).unwrap();
+        assert!(outbox.on_sent(rest, 1, &mut chunks).is_none());
+        let second = outbox.take_to_send().unwrap();
         assert_eq!(second.unsent(), b"twothree");
         assert!(outbox.on_sent(second, 8, &mut chunks).is_none());
         assert!(outbox.is_empty());
@@ -539,9 +604,9 @@ mod tests {
 
     #[test]
     fn a_connection_is_small() {
-        assert!(size_of::<Session>() <= 48, "{}", size_of::<Session>());
-        assert!(size_of::<State>() <= 48, "{}", size_of::<State>());
+        assert!(size_of::<Session>() <= 72, "{}", size_of::<Session>());
+        assert!(size_of::<State>() <= 72, "{}", size_of::<State>());
         assert!(size_of::<Outbox>() <= 16, "{}", size_of::<Outbox>());
-        assert!(size_of::<Connection>() <= 112, "{}", size_of::<Connection>());
+        assert!(size_of::<Connection>() <= 136, "{}", size_of::<Connection>());
     }
 }

@@ -4,7 +4,7 @@ use crate::base::event::{CloseReason, ComeBack, Event};
 use crate::base::ids::ConnId;
 use crate::base::io::{Chunk, CloseHow, IoFault, Op};
 use crate::base::time::{Moment, Span};
-use crate::gateway::connection::{Farewell, State, WaitsFor};
+use crate::gateway::connection::{Farewell, Hearing, Receive, State, WaitsFor};
 use crate::gateway::{Gateway, reason_of};
 use crate::wire::message::Message;
 use crate::wire::native;
@@ -52,7 +52,8 @@ impl Gateway {
     ) {
         let Some(connection) = self.tracker.get(conn) else { return };
         match connection.state {
-            State::Greeting { .. } | State::Live(_) => {}
+            State::Greeting { .. } => self.stats.tally.refused[reason.index()] += 1,
+            State::Live(_) => {}
             State::Held(_) => return self.end_held(conn, Some(reason), now),
             State::Leaving { .. } | State::Closing => return,
         }
@@ -80,7 +81,10 @@ impl Gateway {
                     address: "",
                     text: word.text,
                 };
-                self.leave(conn, &goaway, WaitsFor::Peer, now);
+                let has_to_go = matches!(reason, CloseReason::Drain | CloseReason::Rebalance);
+                self.stats.leaving.told += u64::from(has_to_go);
+                let waits_for = if has_to_go { WaitsFor::Leaver } else { WaitsFor::Peer };
+                self.leave(conn, &goaway, waits_for, now);
             }
         }
     }
@@ -99,20 +103,27 @@ impl Gateway {
         now: Moment,
     ) {
         let until = match &self.draining {
-            Some(drain) => drain.until.max(now),
-            None => now + self.config.linger_timeout,
+            Some(drain) if self.is_emptying() => drain.until.max(now),
+            Some(_) | None => now + self.config.linger_timeout,
         };
         let bytes_max = self.config.outbox_bytes_max;
         let Some(connection) = self.tracker.get_mut(conn) else { return };
         let write = |out: &mut Vec<u8>| native::encode(word, out);
         if connection.outbox.append(&mut self.chunks, bytes_max, write).is_err() {
+            self.stats.leaving.closed += u64::from(waits_for == WaitsFor::Leaver);
             self.close(conn, CloseHow::Abort);
             return;
         }
         connection.state = State::Leaving { until, waits_for };
         connection.begun = None;
+        connection.hearing = Hearing::Open;
+        // What it still sends is read for its end, and so that our close does not cut off our word.
+        let is_deaf = connection.receive == Receive::Paused;
         self.stats.frames_sent += 1;
         self.tracker.touch(conn, until);
+        if is_deaf {
+            self.receive_again(conn);
+        }
         self.send_waiting(conn);
     }
 
@@ -123,6 +134,7 @@ impl Gateway {
             return;
         }
         connection.state = State::Closing;
+        connection.hearing = Hearing::Open;
         connection.begun = None;
         connection.outbox.forget(&mut self.chunks);
         self.tracker.disarm(conn);
@@ -138,6 +150,13 @@ impl Gateway {
             None => self.awaits_send |= !connection.outbox.is_empty(),
         }
         self.awaits_send |= is_last_word;
+    }
+
+    /// Everything that was in flight is gone: what comes next, messages included.
+    fn next_to_send(&mut self, conn: ConnId, now: Moment) -> Option<Chunk> {
+        self.on_handed(conn);
+        self.fill_outbox(conn, now);
+        self.tracker.get_mut(conn)?.outbox.take_to_send()
     }
 
     /// A chunk came home. The rest of it, or the next, goes out; a last word that was heard ends
@@ -159,9 +178,10 @@ impl Gateway {
         }
         match result {
             Ok(sent_bytes) => {
-                let next = connection.outbox.on_sent(chunk, sent_bytes, &mut self.chunks);
+                self.stats.tally.bytes_sent += sent_bytes as u64;
                 let is_last_word = is_last_word(&connection.state);
-                match next {
+                let rest = connection.outbox.on_sent(chunk, sent_bytes, &mut self.chunks);
+                match rest.or_else(|| self.next_to_send(conn, now)) {
                     Some(chunk) => {
                         self.ops.push(Op::Send { conn, chunk });
                         self.awaits_send |= is_last_word;

@@ -21,23 +21,34 @@
 //! ```
 
 mod answers;
+mod broadcast;
+mod classes;
 mod command;
 mod connection;
+mod drain;
 mod events;
+mod extra;
 mod farewell;
+mod groups;
 mod lateness;
 mod lived;
+mod mail;
+mod measure;
 mod moves;
 mod peer;
+mod post;
+mod push;
 mod recent;
 mod reconfigure;
 mod requests;
 mod resume;
 mod sessions;
+mod tally;
 mod terms;
 #[cfg(test)]
 mod tests;
 mod transport;
+mod up;
 mod verdict;
 
 use std::collections::BTreeMap;
@@ -50,22 +61,37 @@ use crate::base::io::{
     CloseHow, Completion, IoFault, Move, Op, ReceiveEnd, SocketHandle, TcpFacts,
 };
 use crate::base::limits;
-use crate::base::time::{Moment, Span, WallAnchor};
+use crate::base::time::{Moment, WallAnchor};
 use crate::gateway::answers::session_of;
-use crate::gateway::connection::{ChunkPool, Connection, Look, Receive, Socket, State, WaitsFor};
+use crate::gateway::classes::Classes;
+use crate::gateway::connection::{
+    ChunkPool, Connection, Hearing, Look, Receive, Socket, State, WaitsFor,
+};
+use crate::gateway::drain::{Emptying, Shedding};
 use crate::gateway::events::Ledger;
 use crate::gateway::farewell::Word;
+use crate::gateway::groups::Groups;
 use crate::gateway::lived::LivedTime;
+use crate::gateway::measure::Measures;
+use crate::gateway::push::PostOffice;
 use crate::gateway::recent::RecentClients;
 use crate::gateway::sessions::HeldSessions;
 use crate::gateway::transport::TransportQueue;
+use crate::gateway::up::UpPath;
 use crate::tracker::{Progress, Tracker, TrackerConfig};
 
+pub use crate::gateway::classes::ClassCounts;
 pub use crate::gateway::command::{
-    Command, Endings, Filter, Kick, Mood, Presence, Reply, SessionView, Stats,
+    Command, Drain, Endings, Filter, Kick, Leaving, Mood, Pace, Presence, Rebalance, Reply,
+    SessionView, Stats,
 };
 pub use crate::gateway::lateness::{LATENESS_BOUNDS, Lateness};
 pub use crate::gateway::moves::owner;
+pub use crate::gateway::post::{
+    Body, Broadcast, BroadcastReply, BroadcastView, MailStats, Outcome, Post, Push, Pushed, Taken,
+};
+pub use crate::gateway::tally::Tally;
+pub use crate::gateway::up::UpStats;
 
 /// The gateway: every connection, every session, and what is to be done about them.
 ///
@@ -75,6 +101,8 @@ pub struct Gateway {
     planned: Planned,
     /// The most bytes that could wait for a client at any time so far.
     outbox_bytes_ever: usize,
+    /// The most bytes that messages for a client could cost at any time so far.
+    queue_bytes_ever: usize,
     time: LivedTime,
     tracker: Tracker<Connection>,
     ledger: Ledger,
@@ -82,6 +110,10 @@ pub struct Gateway {
     transport: Option<TransportQueue>,
     recent: RecentClients,
     held: HeldSessions,
+    up: UpPath,
+    groups: Groups,
+    post: PostOffice,
+    classes: Classes,
     chunks: ChunkPool,
     ops: Vec<Op>,
     /// About to be moved: said to the kernel when operations are taken next.
@@ -91,8 +123,10 @@ pub struct Gateway {
     /// Connections of the other shards.
     connections_elsewhere: usize,
     accepting: Accepting,
-    draining: Option<Drain>,
-    /// Whether the wheel or a drain stopped for want of budget.
+    draining: Option<Emptying>,
+    /// Some are asked to go elsewhere.
+    shedding: Option<Box<Shedding>>,
+    /// Whether the wheel, a drain or a rebalance stopped for want of budget.
     unfinished: Progress,
     due: Vec<ConnId>,
     /// The turn: what comes in until time passes. Never 0 at first, and wrapping.
@@ -101,6 +135,7 @@ pub struct Gateway {
     awaits_send: bool,
     /// What TCP said of the connection that is being judged.
     tcp_seen: Option<TcpFacts>,
+    measures: Measures,
     epoch_next: u64,
     jitter: fastrand::Rng,
     stats: Stats,
@@ -123,16 +158,6 @@ struct Accepting {
     paused_until: Option<Moment>,
 }
 
-/// The gateway is being emptied.
-struct Drain {
-    /// Who is still here then is closed.
-    until: Moment,
-    /// Slots below this one were told.
-    told_below: u32,
-    /// Whether the end of the ledger was written.
-    stopped: bool,
-}
-
 impl Gateway {
     /// A gateway that nobody is connected to yet. Its first operations ask for connections.
     pub fn new(config: GatewayConfig, now: Moment) -> Self {
@@ -150,6 +175,7 @@ impl Gateway {
                 rhythm: config.rhythm,
             },
             outbox_bytes_ever: config.outbox_bytes_max,
+            queue_bytes_ever: config.queue.bytes_max,
             time: LivedTime::new(now),
             tracker,
             ledger: Ledger::new(),
@@ -159,6 +185,10 @@ impl Gateway {
             },
             recent: RecentClients::new(config.hash_key),
             held: HeldSessions::default(),
+            up: UpPath::default(),
+            groups: Groups::default(),
+            post: PostOffice::default(),
+            classes: Classes::new(&config),
             chunks: ChunkPool::default(),
             ops: Vec::new(),
             departures: BTreeMap::new(),
@@ -166,11 +196,13 @@ impl Gateway {
             connections_elsewhere: 0,
             accepting: Accepting { outstanding: 0, paused_until: None },
             draining: None,
+            shedding: None,
             unfinished: Progress::Done,
             due: Vec::new(),
             turn: 1,
             awaits_send: false,
             tcp_seen: None,
+            measures: Measures::default(),
             epoch_next: config.epoch_first + u64::from(config.shard.index),
             jitter: fastrand::Rng::with_seed(config.seed),
             stats: Stats::default(),
@@ -212,7 +244,11 @@ impl Gateway {
         let now = self.on_told(now);
         self.turn = self.turn.wrapping_add(1);
         self.expire(now);
+        self.shed_further(now);
         self.drain_further(now);
+        self.read_on(now);
+        self.sweep_mail(now);
+        self.broadcast_further(now);
         if self.accepting.paused_until.is_some_and(|until| until <= now) {
             self.accepting.paused_until = None;
             self.ask_for_connections();
@@ -223,20 +259,29 @@ impl Gateway {
     pub fn on_command(&mut self, command: Command, now: Moment) -> Reply {
         let now = self.on_told(now);
         match command {
-            Command::Drain { within } => {
-                self.begin_drain(within, now);
+            Command::Drain(drain) => {
+                self.begin_drain(drain, now);
                 Reply::Done
             }
             Command::Reconfigure(new) => {
                 self.reconfigure(&new);
                 Reply::Done
             }
+            Command::Rebalance(rebalance) => self.begin_rebalance(&rebalance, now),
             Command::Kick(kick) => self.kick(&kick, now),
             Command::SetRhythm { client, rhythm } => self.set_rhythm(client, rhythm, now),
             Command::Session { client } => self.session(&client),
+            Command::Measure { client } => self.measure(&client, now),
             Command::Sessions { from_slot, limit, filter } => {
                 self.sessions(from_slot, limit, &filter)
             }
+            Command::Join { client, group } => self.join(&client, group),
+            Command::Leave { client, group } => self.leave_group(&client, &group),
+            Command::Groups { after, limit } => self.groups.page(after.as_ref(), limit),
+            Command::Push(push) => self.push(*push, now),
+            Command::Outcomes { of } => self.outcomes(&of),
+            Command::Broadcast(broadcast) => self.broadcast(*broadcast, now),
+            Command::BroadcastStatus { id } => self.broadcast_status(id),
             Command::Stats => Reply::Stats(Box::new(self.stats())),
             Command::Clients { from_slot, limit } => self.clients(from_slot, limit),
         }
@@ -268,9 +313,14 @@ impl Gateway {
         if self.unfinished == Progress::More || self.is_about_to_stop() {
             return Some(Moment::ZERO);
         }
-        let lived = [self.tracker.next_wake(), self.accepting.paused_until].into_iter().flatten();
+        let leave_wake = self.leave_wake();
+        let broadcast_wake = self.post.broadcasts.next_wake();
+        let paused_until = self.accepting.paused_until;
+        let wakes = [self.tracker.next_wake(), paused_until, leave_wake, broadcast_wake];
+        let lived = wakes.into_iter().flatten();
         let wake = lived.min().map(|moment| self.time.expected(moment));
-        if self.tracker.is_empty() {
+        // A sleep that is longer is taken for a stall, and puts off what is waited for.
+        if self.tracker.is_empty() && leave_wake.is_none() {
             return wake;
         }
         let longest = self.time.told_at() + limits::SLEEP_MAX;
@@ -283,10 +333,23 @@ impl Gateway {
             connections: self.tracker.len(),
             online: self.tracker.named() - self.held.count(),
             held: self.held.count(),
-            accepting: self.draining.is_none() && self.accepting.paused_until.is_none(),
+            accepting: !self.is_emptying() && self.accepting.paused_until.is_none(),
             draining: self.draining.is_some(),
+            leaving: Leaving { rebalancing: self.shedding.is_some(), ..self.stats.leaving },
             events_waiting: self.ledger.waiting(),
             seq_last: self.ledger.seq_last(),
+            up: self.up.stats(self.stats.up),
+            mail: MailStats {
+                queue_bytes: self.post.queue_bytes(),
+                broadcasts_running: self.post.broadcasts.running(),
+                ..self.stats.mail
+            },
+            tally: Tally {
+                classes: self.classes.counts(),
+                transport_waiting: self.transport.as_ref().map_or(0, TransportQueue::waiting),
+                transport_dropped: self.transport.as_ref().map_or(0, TransportQueue::dropped_ever),
+                ..self.stats.tally.clone()
+            },
             ..self.stats.clone()
         }
     }
@@ -338,14 +401,21 @@ impl Gateway {
         let room = self.capacity() - self.tracker.len();
         assert!(self.accepting.outstanding as usize <= room, "every accept has a slot waiting");
         assert!(self.departures.len() <= self.moves);
+        assert!(self.measures.len() <= limits::MEASURES_MAX);
         assert!(self.moves <= limits::MOVES_MAX);
-        let (mut live, mut held) = (0, 0);
+        let (mut live, mut held, mut leavers) = (0, 0, 0);
+        let mut classes = Classes::new(&self.config);
         for slot in 0..self.tracker.slots_end() {
             let Some((conn, connection)) = self.tracker.slot(slot) else { continue };
             let is_live = matches!(connection.state, State::Live(_));
             live += usize::from(is_live);
             let is_held = matches!(connection.state, State::Held(_));
             held += usize::from(is_held);
+            match (session_of(connection), is_held) {
+                (Some(session), false) => classes.on_live(session.class),
+                (Some(session), true) => classes.on_held(session.class),
+                (None, _) => {}
+            }
             let is_named = self.tracker.client(conn).is_some();
             assert_eq!(is_live || is_held, is_named, "sessions have names");
             assert!(connection.outbox.bytes() <= self.outbox_bytes_ever);
@@ -358,17 +428,29 @@ impl Gateway {
                 State::Greeting { .. } | State::Live(_) => {
                     let is_looked_at = connection.look != Look::None;
                     assert!(is_watched != is_looked_at, "{conn}: nobody stays for ever");
-                    assert_eq!(connection.receive, Receive::Armed, "whoever is here is heard");
+                    match is_live {
+                        true => self.check_hearing(conn, connection.hearing, connection.receive),
+                        false => assert_eq!(connection.receive, Receive::Armed, "{conn} is heard"),
+                    }
                 }
-                State::Leaving { .. } => assert!(is_watched, "{conn}: nobody leaves for ever"),
+                State::Leaving { waits_for, .. } => {
+                    assert!(is_watched, "{conn}: nobody leaves for ever");
+                    leavers += u64::from(*waits_for == WaitsFor::Leaver);
+                }
                 State::Held(_) => assert!(is_watched, "{conn}: nobody is held for ever"),
                 State::Closing => {}
             }
         }
+        self.check_up();
         assert_eq!(held, self.held.count());
+        let Leaving { told, left, closed, .. } = self.stats.leaving;
+        assert_eq!(told, left + closed + leavers, "each is counted once");
+        assert_eq!(classes, self.classes);
         assert!(self.held.remembered() <= 2 * self.capacity() + limits::HELD_ROOM_MIN);
         assert_eq!(live + held, self.tracker.named());
         assert!(self.recent.len() <= limits::RECENT_MAX);
+        self.check_groups();
+        self.check_mail();
         assert!(
             self.ledger.waiting() <= limits::EVENTS_WAITING_MAX + 2 * self.capacity() + 2,
             "the ledger is bounded"
@@ -407,7 +489,7 @@ impl Gateway {
 
     /// Asks for as many connections as there are slots for, so that an accepted one always has one.
     fn ask_for_connections(&mut self) {
-        if self.draining.is_some() || self.accepting.paused_until.is_some() {
+        if self.is_emptying() || self.accepting.paused_until.is_some() {
             return;
         }
         let room = u32::try_from(self.room()).unwrap_or(u32::MAX);
@@ -423,7 +505,7 @@ impl Gateway {
         self.accepting.outstanding = self.accepting.outstanding.saturating_sub(1);
         self.stats.accepted += 1;
         let Some(conn) = self.admit(socket, peer, now) else { return };
-        if self.draining.is_some() {
+        if self.is_emptying() {
             self.end(conn, CloseReason::Drain, now);
         } else if !self.is_sharded() && self.is_full() {
             // Among shards it is known with HELLO whose the newcomer is, and who has to have room.
@@ -484,20 +566,31 @@ impl Gateway {
             return;
         };
         connection.receive = Receive::Over;
+        if connection.hearing == Hearing::Stopped && self.on_stopped_receive_ended(conn, end) {
+            return;
+        }
         match end {
             ReceiveEnd::Starved | ReceiveEnd::Interrupted => {
-                if !matches!(connection.state, State::Closing | State::Held(_)) {
-                    connection.receive = Receive::Armed;
-                    connection.rearmed_in = self.turn;
-                    self.stats.receives_rearmed += 1;
-                    self.ops.push(Op::Receive { conn });
-                }
+                self.stats.receives_rearmed += 1;
+                self.receive_again(conn);
             }
+            // It is to be read on before the kernel had stopped.
+            ReceiveEnd::Paused => self.receive_again(conn),
             ReceiveEnd::Eof => self.on_gone(conn, CloseReason::ClosedByPeer, now),
             ReceiveEnd::Fault(fault) => {
                 self.on_gone(conn, reason_of(fault), now);
                 self.on_broken_before_move(conn, fault, now);
             }
+        }
+    }
+
+    /// Asks for a receive where the kernel ended one, unless nobody listens any more.
+    pub(crate) fn receive_again(&mut self, conn: ConnId) {
+        let Some(connection) = self.tracker.get_mut(conn) else { return };
+        if !matches!(connection.state, State::Closing | State::Held(_)) {
+            connection.receive = Receive::Armed;
+            connection.rearmed_in = self.turn;
+            self.ops.push(Op::Receive { conn });
         }
     }
 
@@ -510,6 +603,10 @@ impl Gateway {
                 let how = match waits_for {
                     WaitsFor::Sent(how) => how,
                     WaitsFor::Peer => CloseHow::Finish,
+                    WaitsFor::Leaver => {
+                        self.stats.leaving.left += 1;
+                        CloseHow::Finish
+                    }
                 };
                 self.close(conn, how);
             }
@@ -530,69 +627,6 @@ impl Gateway {
                 self.ask_for_connections();
             }
             None => self.stats.stale += 1,
-        }
-    }
-
-    // --- emptying --------------------------------------------------------------------------------
-
-    fn begin_drain(&mut self, within: Span, now: Moment) {
-        let until = now + within;
-        match &mut self.draining {
-            Some(drain) => {
-                drain.until = drain.until.min(until);
-                drain.told_below = 0;
-            }
-            None => {
-                self.draining = Some(Drain { until, told_below: 0, stopped: false });
-                self.ops.push(Op::StopAccepting);
-            }
-        }
-        self.unfinished = Progress::More;
-    }
-
-    /// Whether the last one has left a drain and only the ledger's end is still to be written.
-    fn is_about_to_stop(&self) -> bool {
-        let is_draining = self.draining.as_ref().is_some_and(|drain| !drain.stopped);
-        is_draining && self.tracker.is_empty() && self.accepting.outstanding == 0
-    }
-
-    /// Tells the next batch of clients to leave; when nobody is left, ends the ledger.
-    fn drain_further(&mut self, now: Moment) {
-        let Some(drain) = &mut self.draining else { return };
-        if drain.stopped {
-            return;
-        }
-        let from = drain.told_below;
-        let upto = from.saturating_add(limits::DRAIN_BATCH_MAX).min(self.tracker.slots_end());
-        drain.told_below = upto;
-        for slot in from..upto {
-            let Some((conn, connection)) = self.tracker.slot(slot) else { continue };
-            match connection.state {
-                State::Greeting { .. } | State::Live(_) => self.end(conn, CloseReason::Drain, now),
-                State::Held(_) => self.end_held(conn, None, now),
-                State::Leaving { .. } => self.shorten_leave(conn),
-                State::Closing => {}
-            }
-        }
-        if upto < self.tracker.slots_end() {
-            self.unfinished = Progress::More;
-        } else if self.is_about_to_stop()
-            && let Some(drain) = &mut self.draining
-        {
-            drain.stopped = true;
-            self.tell(Event::Stopped, now);
-        }
-    }
-
-    /// Somebody who was leaving before the drain leaves with it at the latest.
-    fn shorten_leave(&mut self, conn: ConnId) {
-        let Some(drain) = &self.draining else { return };
-        let drain_until = drain.until;
-        let Some(connection) = self.tracker.get_mut(conn) else { return };
-        if let State::Leaving { until, .. } = &mut connection.state {
-            *until = drain_until.min(*until);
-            let until = *until;
-            self.tracker.touch(conn, until);
         }
     }
 }

@@ -50,7 +50,7 @@ impl Gateway {
         to: u16,
         now: Moment,
     ) -> Next {
-        if self.draining.is_some() {
+        if self.is_emptying() {
             return self.refuse(conn, CloseReason::Drain, now);
         }
         if self.moves >= limits::MOVES_MAX {
@@ -145,7 +145,7 @@ impl Gateway {
     ) {
         self.stats.arrived += 1;
         let Some(conn) = self.admit(socket, peer, now) else { return };
-        if self.draining.is_some() {
+        if self.is_emptying() {
             self.end(conn, CloseReason::Drain, now);
         } else {
             self.on_received(conn, bytes, now);
@@ -174,7 +174,7 @@ impl Gateway {
 
     /// Whether nothing will be moved from here any more, because all are asked to leave.
     pub fn moves_no_more(&self) -> bool {
-        self.draining.is_some() && self.moves == 0
+        self.is_emptying() && self.moves == 0
     }
 
     /// Whether no connection is left, in whatever state.

@@ -119,6 +119,11 @@ impl RecentClients {
         self.clients[place].take_verdict()
     }
 
+    /// Whether a client of that name was here of late.
+    pub(crate) fn knows(&self, client: &str) -> bool {
+        self.place(self.hash(client)).is_some()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.clients.len()
     }

@@ -4,8 +4,9 @@ use crate::base::event::{CloseReason, Rescue};
 use crate::base::ids::ConnId;
 use crate::base::time::{Moment, Span};
 use crate::gateway::Gateway;
-use crate::gateway::connection::{Look, Preface, State, Watch};
+use crate::gateway::connection::{Hearing, Look, Preface, State, Watch};
 use crate::gateway::sessions::Wish;
+use crate::gateway::up::Data;
 use crate::wire::message::{Message, Reply};
 use crate::wire::native::{self, Deframer, Inbound};
 
@@ -13,6 +14,8 @@ use crate::wire::native::{self, Deframer, Inbound};
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Next {
     Listen,
+    /// Not now: what follows is kept.
+    Stopped,
     Ended,
 }
 
@@ -30,8 +33,17 @@ impl Gateway {
             State::Closing => return self.send_behind(conn, bytes, now),
             State::Held(_) | State::Leaving { .. } => return,
         }
+        match connection.hearing {
+            Hearing::Open => self.take_apart(conn, bytes, now),
+            Hearing::Stopped => self.keep_unread(conn, bytes, now),
+        }
+    }
+
+    /// Acts on each frame of these bytes, until the client is not to be read any further.
+    pub(crate) fn take_apart(&mut self, conn: ConnId, bytes: &[u8], now: Moment) {
+        let Some(connection) = self.tracker.get_mut(conn) else { return };
         let (mut deframer, mut begun_at) = connection.take_begun();
-        let mut rest = bytes;
+        let (mut rest, mut is_stopped) = (bytes, false);
         loop {
             let Some(connection) = self.tracker.get(conn) else { return };
             let payload_max = connection.payload_bytes_max(self.config.payload_bytes_max);
@@ -46,11 +58,20 @@ impl Gateway {
                     Next::Ended
                 }
             };
-            if next == Next::Ended {
-                return;
+            match next {
+                Next::Listen => {}
+                Next::Stopped => {
+                    self.keep_unread(conn, rest, now);
+                    is_stopped = true;
+                    break;
+                }
+                Next::Ended => return,
             }
         }
         self.after_received(conn, deframer, begun_at.unwrap_or(now));
+        if is_stopped {
+            self.rearm_stopped(conn, now);
+        }
     }
 
     /// All complete frames were acted on, and what is left was begun at that moment: answers go
@@ -76,6 +97,14 @@ impl Gateway {
         }
     }
 
+    /// Whoever is not read any further is shown in every interval that we live.
+    fn rearm_stopped(&mut self, conn: ConnId, now: Moment) {
+        let Some(connection) = self.tracker.get(conn) else { return };
+        if connection.hearing == Hearing::Stopped && connection.look == Look::None {
+            self.rearm(conn, now);
+        }
+    }
+
     /// Something complete came in, and `rest` behind it.
     fn on_inbound(
         &mut self,
@@ -92,8 +121,7 @@ impl Gateway {
             }
             State::Live(session) => {
                 session.on_heard(now);
-                if session.watch != Watch::Calm {
-                    session.watch = Watch::Calm;
+                if session.watch != Watch::Calm && session.on_answered(now) {
                     self.stats.pings_answered += 1;
                     if !self.config.mode.server_pings() {
                         self.tell_rescued(conn, Rescue::Heard, now);
@@ -132,12 +160,21 @@ impl Gateway {
         now: Moment,
     ) -> Next {
         match message {
-            Message::Hello { wanted_interval_ms, client_id, class, resume, before, .. } => {
+            Message::Hello {
+                wanted_interval_ms,
+                client_id,
+                class,
+                resume,
+                last_seq,
+                before,
+                ..
+            } => {
                 if let Some(to) = self.elsewhere(client_id) {
                     return self.move_away(conn, message, rest, to, now);
                 }
                 let interval = Span::from_millis(u64::from(*wanted_interval_ms));
-                let wish = Wish { client_id, class, interval, resume, before: *before };
+                let (last_seq, before) = (*last_seq, *before);
+                let wish = Wish { client_id, class, interval, resume, last_seq, before };
                 self.on_hello(conn, &wish, now)
             }
             Message::Welcome { .. }
@@ -156,13 +193,22 @@ impl Gateway {
     fn on_message(&mut self, conn: ConnId, message: &Message<'_>, now: Moment) -> Next {
         match message {
             Message::Ping { reply, payload } => match reply {
-                Reply::Wanted | Reply::AtOnce => self.answer(conn, &Message::Pong { payload }, now),
-                Reply::NotWanted => Next::Listen,
+                Reply::Wanted | Reply::AtOnce => {
+                    self.stats.tally.beats_answered += 1;
+                    self.answer(conn, &Message::Pong { payload }, now)
+                }
+                Reply::NotWanted => {
+                    self.stats.tally.beats_unanswered += 1;
+                    Next::Listen
+                }
             },
-            Message::Pong { .. } | Message::Ack { .. } => Next::Listen,
-            Message::Data { .. } => {
-                self.stats.data_received += 1;
+            Message::Pong { .. } => Next::Listen,
+            Message::Ack { seq } => {
+                self.on_ack(conn, *seq);
                 Next::Listen
+            }
+            Message::Data { seq, ack, topic, body } => {
+                self.on_data(conn, Data { seq: *seq, ack: *ack, topic, body }, now)
             }
             Message::Bye { .. } => self.refuse(conn, CloseReason::Bye, now),
             Message::Hello { .. }

@@ -7,11 +7,13 @@ use crate::base::event::{CloseReason, Event, Evidence, Probe};
 use crate::base::ids::{ClientId, ConnId};
 use crate::base::io::Op;
 use crate::base::limits;
-use crate::base::time::{Moment, Span};
+use crate::base::pulse::Pulse;
+use crate::base::time::{Millis, Moment, Span};
 use crate::gateway::Gateway;
 use crate::gateway::connection::{
-    Connection, Held, Receive, Session, Socket, State, WaitsFor, Watch,
+    Connection, Hearing, Held, Receive, Session, Socket, State, WaitsFor, Watch,
 };
+use crate::gateway::extra::Extra;
 use crate::gateway::recent::Fight;
 use crate::gateway::requests::Next;
 use crate::gateway::resume;
@@ -26,14 +28,35 @@ pub(crate) struct Wish<'a> {
     pub(crate) interval: Span,
     /// Empty: none.
     pub(crate) resume: &'a [u8],
+    /// Number of the last DATA that arrived in the session it wants back.
+    pub(crate) last_seq: u32,
     pub(crate) before: Option<Before>,
 }
 
 /// What a session begins with.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Entry {
     New,
-    Resumed { epoch: u64, since_s: u32, away: Span },
+    Resumed {
+        from: ConnId,
+        epoch: u64,
+        began: Moment,
+        away: Span,
+        past: Past,
+        extra: Option<Box<Extra>>,
+    },
+}
+
+/// How a session that goes on had beaten.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Past {
+    pulse: Pulse,
+    last_beat: Moment,
+}
+
+impl Past {
+    fn of(session: &Session) -> Self {
+        Self { pulse: session.pulse, last_beat: session.last_beat }
+    }
 }
 
 impl Gateway {
@@ -63,7 +86,18 @@ impl Gateway {
         }
         self.note_return(&client, wish, class.rhythm, now);
         let class = (class_id, self.grant(class, wish.interval));
-        self.begin_session(conn, client, class, entry, now)
+        let from = match entry {
+            Entry::New => None,
+            Entry::Resumed { from, .. } => Some(from),
+        };
+        if self.begin_session(conn, client, class, entry, now) == Next::Ended {
+            return Next::Ended;
+        }
+        if let Some(from) = from {
+            self.on_mail_resumed(conn, wish.last_seq, now);
+            self.follow_broadcasts(from, conn, now);
+        }
+        Next::Listen
     }
 
     fn begin_session(
@@ -71,7 +105,7 @@ impl Gateway {
         conn: ConnId,
         client: ClientId,
         class: (ClassId, Class),
-        entry: Entry,
+        mut entry: Entry,
         now: Moment,
     ) -> Next {
         let (class_id, class) = class;
@@ -79,24 +113,30 @@ impl Gateway {
             Entry::New => self.epoch_next,
             Entry::Resumed { epoch, .. } => epoch,
         };
-        if entry == Entry::New {
+        let is_new = matches!(entry, Entry::New);
+        if is_new {
             // The epochs between are those of the other shards.
             self.epoch_next += u64::from(self.config.shard.count);
         }
         let mut session = Session::new(epoch, class_id, class, self.ping_after(class), now);
-        if let Entry::Resumed { since_s, .. } = entry {
-            session.since_s = since_s;
+        if let Entry::Resumed { began, past, extra, .. } = &mut entry {
+            session.set_began(*began);
+            session.pulse = past.pulse;
+            session.pulse.note(now.since(past.last_beat));
+            session.extra = extra.take();
         }
         let rhythm = session.rhythm();
         let Some(connection) = self.tracker.get_mut(conn) else { return Next::Ended };
         debug_assert_eq!(connection.receive, Receive::Armed);
         connection.state = State::Live(session);
+        self.classes.on_live(class_id);
         let remote = connection.peer();
         self.follow_timeout(conn, class.rhythm);
         let token = resume::token(self.config.resume_key, client.as_str(), epoch);
         let Rhythm { interval, timeout } = rhythm;
         match entry {
             Entry::New => {
+                self.stats.tally.sessions_began += 1;
                 let flaps = self.recent.on_online(client.as_str(), now);
                 let online =
                     Event::Online { client, epoch, conn, remote, interval, timeout, flaps };
@@ -111,8 +151,12 @@ impl Gateway {
         }
         // Said after it was written down: should even this be too much, OFFLINE follows ONLINE.
         let token: &[u8] = if class.grace == Span::ZERO { &[] } else { &token };
-        let welcome = self.welcome((epoch, rhythm), entry, token, now);
-        self.answer(conn, &welcome, now)
+        let welcome = self.welcome((epoch, rhythm), is_new, token, now);
+        let next = self.answer(conn, &welcome, now);
+        if next == Next::Listen && !is_new {
+            self.on_up_resumed(epoch, conn, now);
+        }
+        next
     }
 
     /// The policies a client gets: those of its class, at the interval it wishes for, within
@@ -155,7 +199,7 @@ impl Gateway {
     fn welcome<'a>(
         &mut self,
         session: (u64, Rhythm),
-        entry: Entry,
+        is_new: bool,
         token: &'a [u8],
         now: Moment,
     ) -> Message<'a> {
@@ -165,7 +209,7 @@ impl Gateway {
         Message::Welcome {
             version: *native::VERSIONS.end(),
             mode: self.config.mode,
-            resumed: entry != Entry::New,
+            resumed: !is_new,
             epoch,
             interval_ms,
             timeout_ms: rhythm.timeout.as_millis_u32(),
@@ -199,11 +243,14 @@ impl Gateway {
             self.tell_disconnected(owner, CloseReason::Replaced, now);
         }
         self.tracker.unname(owner);
-        let Some(connection) = self.tracker.get(owner) else { return Entry::New };
+        let Some(connection) = self.tracker.get_mut(owner) else { return Entry::New };
         let peer = connection.peer();
-        match &connection.state {
+        match &mut connection.state {
             State::Live(session) => {
-                let (epoch, since_s) = (session.epoch, session.since_s);
+                let (epoch, began) = (session.epoch, session.began());
+                let (past, extra) = (Past::of(session), session.extra.take());
+                self.up.on_lost(epoch);
+                self.classes.on_lost(session.class);
                 self.stats.count_ending(CloseReason::Replaced, peer);
                 let replaced = CloseReason::Replaced;
                 let goaway = Message::Goaway {
@@ -214,13 +261,14 @@ impl Gateway {
                     text: replaced.word(),
                 };
                 self.leave(owner, &goaway, WaitsFor::Peer, now);
-                Entry::Resumed { epoch, since_s, away: Span::ZERO }
+                Entry::Resumed { from: owner, epoch, began, away: Span::ZERO, past, extra }
             }
             State::Held(held) => {
-                let (epoch, since_s) = (held.session.epoch, held.session.since_s);
+                let (epoch, began) = (held.session.epoch, held.session.began());
                 let away = now.since(held.lost_at);
+                let (past, extra) = (Past::of(&held.session), held.session.extra.take());
                 self.release_held(owner);
-                Entry::Resumed { epoch, since_s, away }
+                Entry::Resumed { from: owner, epoch, began, away, past, extra }
             }
             State::Greeting { .. } | State::Leaving { .. } | State::Closing => Entry::New,
         }
@@ -294,36 +342,54 @@ impl Gateway {
     /// Ends the session on this connection, if there is one: it is held where its class wants that
     /// and the network took it, and written off otherwise. Says whether it is held.
     pub(crate) fn end_session(&mut self, conn: ConnId, reason: CloseReason, now: Moment) -> bool {
+        let is_emptying = self.is_emptying();
         let Some(connection) = self.tracker.get_mut(conn) else { return false };
-        let State::Live(session) = &connection.state else { return false };
+        let partial_bytes = connection.partial_bytes();
+        let State::Live(session) = &mut connection.state else { return false };
         let silence = now.since(session.last_beat);
         let intervals = silence.as_nanos() / session.rhythm().interval.as_nanos().max(1);
-        let partial_bytes = connection.partial_bytes();
+        let (probe, probe_ago) = match session.watch {
+            Watch::Calm => (Probe::NotSent, Millis::default()),
+            Watch::Pinged { at } => (Probe::Unanswered, Millis::at_least(now.since(at))),
+        };
         let evidence = Evidence {
             beats_missed: u32::try_from(intervals).unwrap_or(u32::MAX),
             partial_bytes: u32::try_from(partial_bytes).unwrap_or(u32::MAX),
             stalled: self.time.stalled_since(session.last_beat),
-            probe: match session.watch {
-                Watch::Calm => Probe::NotSent,
-                Watch::Pinged { .. } => Probe::Unanswered,
-            },
+            timeout: Millis::at_least(session.rhythm().timeout),
+            pulse: session.pulse,
+            probe,
+            probe_ago,
             tcp: self.tcp_seen.take(),
             held: Span::ZERO,
         };
-        let grace = session.grace();
-        if grace > Span::ZERO && reason.is_loss() && self.draining.is_none() {
+        let (grace, class) = (session.grace(), session.class);
+        self.classes.on_lost(class);
+        if grace > Span::ZERO && reason.is_loss() && !is_emptying {
             let until = now + grace;
-            let session = session.clone();
+            let State::Live(session) = std::mem::replace(&mut connection.state, State::Closing)
+            else {
+                return false;
+            };
             let held = Held { session, reason, evidence, lost_at: now, socket: Socket::Closing };
+            let epoch = held.session.epoch;
             connection.state = State::Held(Box::new(held));
+            connection.hearing = Hearing::Open;
             connection.begun = None;
+            self.up.on_lost(epoch);
             connection.outbox.forget(&mut self.chunks);
             self.tracker.touch(conn, until);
+            self.on_lost(conn);
+            self.classes.on_held(class);
             self.hold(conn);
             return true;
         }
-        let (epoch, last_beat, remote) = (session.epoch, session.last_beat, connection.peer());
+        let (epoch, last_beat) = (session.epoch, session.last_beat);
+        let (extra, remote) = (session.extra.take(), connection.peer());
+        self.up.on_over(epoch);
         let Some(client) = self.tracker.unname(conn) else { return false };
+        self.drop_extra(&client, extra);
+        self.stats.tally.sessions_ended[reason.index()] += 1;
         self.recent.on_offline(client.as_str(), reason, last_beat, now);
         let last_beat = self.time.clock(last_beat);
         let offline = Event::Offline { client, epoch, conn, remote, reason, last_beat, evidence };
@@ -333,13 +399,17 @@ impl Gateway {
 
     /// Writes off a session that was held: nobody came for it, or `instead` is the reason now.
     pub(crate) fn end_held(&mut self, conn: ConnId, instead: Option<CloseReason>, now: Moment) {
-        let Some(connection) = self.tracker.get(conn) else { return };
-        let State::Held(held) = &connection.state else { return };
+        let Some(connection) = self.tracker.get_mut(conn) else { return };
+        let State::Held(held) = &mut connection.state else { return };
+        let extra = held.session.extra.take();
         let reason = instead.unwrap_or(held.reason);
         let evidence = Evidence { held: now.since(held.lost_at), ..held.evidence };
         let (epoch, last_beat, remote) =
             (held.session.epoch, held.session.last_beat, connection.peer());
+        self.up.on_over(epoch);
         if let Some(client) = self.tracker.unname(conn) {
+            self.drop_extra(&client, extra);
+            self.stats.tally.sessions_ended[reason.index()] += 1;
             self.recent.on_offline(client.as_str(), reason, last_beat, now);
             let last_beat = self.time.clock(last_beat);
             let offline =
@@ -375,6 +445,7 @@ impl Gateway {
     fn release_held(&mut self, conn: ConnId) {
         let Some(connection) = self.tracker.get_mut(conn) else { return };
         let State::Held(held) = &connection.state else { return };
+        self.classes.on_released(held.session.class);
         self.held.on_released();
         match held.socket {
             Socket::Closing => {

@@ -1,29 +1,51 @@
-//! An interval and a grace in six bytes: a million sessions have them.
+//! An interval, a grace and a beginning in nine bytes: a million sessions have them.
 
 use crate::base::limits;
-use crate::base::time::Span;
+use crate::base::time::{Moment, Span};
 
-/// Bits that either has, in whole milliseconds.
+/// Bits that either length has, in whole milliseconds.
 const BITS: u32 = 22;
 const MASK: u32 = (1 << BITS) - 1;
+/// Where the upper bits of the grace end and those of the beginning are, above the interval.
+const BEGINNING_SHIFT: u32 = BITS + (BITS - 16);
+/// Latest beginning, in seconds; 8 years.
+const BEGINNING_MAX: u32 = (1 << (24 + u32::BITS - BEGINNING_SHIFT)) - 1;
 
 const _: () = assert!(limits::GRACE_MAX.as_millis() <= MASK as u64);
 const _: () = assert!(limits::INTERVAL_MAX.as_millis() <= MASK as u64);
 
-/// Both, each in whole milliseconds and rounded up. Between them is what the other one leaves free:
-/// the grace's upper bits stand above the interval.
+/// Two lengths of time, each in whole milliseconds and rounded up, and when the session began, in
+/// whole seconds. The upper bits of the grace and of the beginning stand above the interval.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) struct Terms {
     upper: [u8; 4],
-    lower: [u8; 2],
+    grace: [u8; 2],
+    began: [u8; 3],
 }
 
 impl Terms {
-    pub(crate) fn new(interval: Span, grace: Span) -> Self {
-        let grace = bits(grace);
-        let [low, high, top, _] = grace.to_le_bytes();
-        let upper = (bits(interval) | u32::from(top) << BITS).to_le_bytes();
-        Self { upper, lower: [low, high] }
+    pub(crate) fn new(interval: Span, grace: Span, began: Moment) -> Self {
+        let [low, high, grace_top, _] = bits(grace).to_le_bytes();
+        let seconds = u32::try_from(began.as_millis() / 1_000).unwrap_or(u32::MAX);
+        let [first, second, third, began_top] = seconds.min(BEGINNING_MAX).to_le_bytes();
+        let upper =
+            bits(interval) | u32::from(grace_top) << BITS | u32::from(began_top) << BEGINNING_SHIFT;
+        Self { upper: upper.to_le_bytes(), grace: [low, high], began: [first, second, third] }
+    }
+
+    /// The same session with another interval.
+    pub(crate) fn with_interval(self, interval: Span) -> Self {
+        let upper = u32::from_le_bytes(self.upper) & !MASK | bits(interval);
+        Self { upper: upper.to_le_bytes(), ..self }
+    }
+
+    /// When the session began, to the second before: people ask for no more.
+    pub(crate) fn began(self) -> Moment {
+        let [first, second, third] = self.began;
+        let [.., top] = self.upper;
+        let top = top >> (BEGINNING_SHIFT - 24);
+        let seconds = u32::from_le_bytes([first, second, third, top]);
+        Moment::from_millis(u64::from(seconds) * 1_000)
     }
 
     pub(crate) fn interval(self) -> Span {
@@ -32,8 +54,8 @@ impl Terms {
 
     /// For how long a session is held when its connection is lost.
     pub(crate) fn grace(self) -> Span {
-        let top = u32::from_le_bytes(self.upper) >> BITS;
-        let low = u32::from(u16::from_le_bytes(self.lower));
+        let top = (u32::from_le_bytes(self.upper) >> BITS) & (MASK >> 16);
+        let low = u32::from(u16::from_le_bytes(self.grace));
         Span::from_millis(u64::from(top << 16 | low))
     }
 }
@@ -53,11 +75,20 @@ mod tests {
         let spans: Vec<Span> = spans.map(Span::from_millis).collect();
         for interval in &spans {
             for grace in &spans {
-                let terms = Terms::new(*interval, *grace);
-                assert_eq!((terms.interval(), terms.grace()), (*interval, *grace));
+                for seconds in [0, 1, 77_777_777, BEGINNING_MAX, BEGINNING_MAX + 1] {
+                    let began = Moment::from_millis(u64::from(seconds) * 1_000 + 999);
+                    let terms = Terms::new(*interval, *grace, began);
+                    let kept = Moment::from_millis(u64::from(seconds.min(BEGINNING_MAX)) * 1_000);
+                    assert_eq!((terms.interval(), terms.grace()), (*interval, *grace));
+                    assert_eq!(terms.began(), kept);
+                    let other = terms.with_interval(Span::from_millis(70));
+                    assert_eq!((other.interval(), other.grace()), (Span::from_millis(70), *grace));
+                    assert_eq!(other.began(), kept);
+                }
             }
         }
-        let terms = Terms::new(Span::from_nanos(1), Span::from_nanos(1));
+        let nanosecond = Span::from_nanos(1);
+        let terms = Terms::new(nanosecond, nanosecond, Moment::ZERO);
         assert_eq!((terms.interval().as_millis(), terms.grace().as_millis()), (1, 1));
     }
 }

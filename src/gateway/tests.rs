@@ -13,17 +13,23 @@ use crate::base::io::{
 };
 use crate::base::limits;
 use crate::base::time::{Moment, Span};
-use crate::gateway::{Command, Gateway, Kick, Reply, resume};
+use crate::gateway::{Command, Drain, Gateway, Kick, Reply, resume};
 use crate::wire::message::{Before, Message, Reply as PingReply};
 use crate::wire::native::{self, Deframer, Inbound};
 
 mod answers;
+mod broadcast;
+mod drain;
 mod edges;
+mod groups;
+mod measure;
 mod moves;
+mod push;
 mod reconfigure;
 mod sessions;
 mod strangers;
 mod transport;
+mod up;
 
 /// A gateway, and what it asked for.
 struct Stage {
@@ -145,8 +151,17 @@ impl Stage {
 
     /// A client comes back by a new connection, with the token it has and what it saw.
     fn come_back(&mut self, client_id: &str, resume: &[u8], before: Option<Before>) -> ConnId {
-        let conn = self.connect();
-        let hello = Message::Hello {
+        let hello = self.hello_again(client_id, resume, before);
+        self.come_back_with(&hello)
+    }
+
+    fn hello_again<'a>(
+        &self,
+        client_id: &'a str,
+        resume: &'a [u8],
+        before: Option<Before>,
+    ) -> Message<'a> {
+        Message::Hello {
             wanted_interval_ms: 0,
             client_id,
             class: "",
@@ -154,8 +169,12 @@ impl Stage {
             resume,
             last_seq: 0,
             before,
-        };
-        self.say_hello(conn, &hello);
+        }
+    }
+
+    fn come_back_with(&mut self, hello: &Message<'_>) -> ConnId {
+        let conn = self.connect();
+        self.say_hello(conn, hello);
         conn
     }
 
@@ -672,7 +691,7 @@ fn a_drain_tells_everybody_closes_the_rest_and_ends_the_ledger() {
     let mut stage = Stage::new(config());
     let (obedient, deaf) = (stage.login("anna"), stage.login("bert"));
     let greeting = stage.connect();
-    stage.gateway.on_command(Command::Drain { within: Span::from_secs(5) }, stage.now);
+    stage.gateway.on_command(Command::Drain(Drain::at_once(Span::from_secs(5))), stage.now);
     stage.settle();
     assert!(stage.takes(|op| matches!(op, Op::StopAccepting)));
     for _ in 0..stage.accepts {

@@ -5,9 +5,10 @@ use crate::base::ids::ConnId;
 use crate::base::io::{CloseHow, Found, Op, TcpFacts};
 use crate::base::limits;
 use crate::base::time::Moment;
-use crate::gateway::connection::{Look, State, WaitsFor};
+use crate::gateway::connection::{Hearing, Look, Measure, State, WaitsFor};
 use crate::gateway::requests::PROBE;
 use crate::gateway::{Gateway, reason_of};
+use crate::wire::message::{Message, Reply};
 
 impl Gateway {
     /// Takes who is due, at most a batch; the rest is due in the next turn.
@@ -31,19 +32,25 @@ impl Gateway {
                 if !self.config.mode.server_pings() {
                     self.tell_suspect(conn, now);
                 }
-                self.rearm(conn);
+                self.rearm(conn, now);
                 self.say(conn, &PROBE, now);
                 self.send_waiting(conn);
             }
             State::Greeting { .. } | State::Live(_) => {
+                let is_stopped = connection.hearing == Hearing::Stopped;
                 if connection.overdue(&self.config, now).is_some() {
-                    connection.look = Look::UnderWay { since: now };
-                    self.ops.push(Op::Look { conn });
-                    if !self.is_probed(conn) {
+                    if is_stopped && self.has_unread(conn) {
+                        return self.look_later(conn, now);
+                    }
+                    self.begin_look(conn, now);
+                    if !self.is_probed(conn) && !is_stopped {
                         self.tell_suspect(conn, now);
                     }
                 } else {
-                    self.rearm(conn);
+                    self.rearm(conn, now);
+                    if is_stopped {
+                        self.show_life(conn, now);
+                    }
                 }
             }
             State::Held(_) => self.end_held(conn, None, now),
@@ -52,14 +59,41 @@ impl Gateway {
                 let is_said = connection.outbox.is_empty();
                 if until > now {
                     self.tracker.touch(conn, until);
-                } else if waits_for == WaitsFor::Peer && is_said {
-                    self.close(conn, CloseHow::Finish);
-                } else {
-                    self.close(conn, CloseHow::Abort);
+                    return;
                 }
+                self.stats.leaving.closed += u64::from(waits_for == WaitsFor::Leaver);
+                let is_patient = matches!(waits_for, WaitsFor::Peer | WaitsFor::Leaver);
+                let is_heard = is_patient && is_said;
+                self.close(conn, if is_heard { CloseHow::Finish } else { CloseHow::Abort });
             }
             State::Closing => {}
         }
+    }
+
+    fn begin_look(&mut self, conn: ConnId, now: Moment) {
+        if let Some(connection) = self.tracker.get_mut(conn) {
+            connection.look = Look::UnderWay { since: now };
+            if connection.measure == Measure::None {
+                self.ops.push(Op::Look { conn });
+            }
+        }
+    }
+
+    /// A client that we do not read has said something. It lives until that was read.
+    fn look_later(&mut self, conn: ConnId, now: Moment) {
+        let Some(connection) = self.tracker.get(conn) else { return };
+        if let State::Live(session) = &connection.state {
+            let later = now + session.rhythm().interval;
+            self.tracker.touch(conn, later);
+            self.show_life(conn, now);
+        }
+    }
+
+    /// A client that we do not read waits for answers to its beats in vain, and is not to take us
+    /// for dead.
+    fn show_life(&mut self, conn: ConnId, now: Moment) {
+        self.say(conn, &Message::Ping { reply: Reply::NotWanted, payload: &[] }, now);
+        self.send_waiting(conn);
     }
 
     /// Whether this client is suspect from its probe on, rather than from its deadline.
@@ -74,12 +108,17 @@ impl Gateway {
         is_probed && !self.config.mode.server_pings()
     }
 
-    /// Sets the deadline that holds if nothing more is heard.
-    pub(crate) fn rearm(&mut self, conn: ConnId) {
+    /// Sets the deadline that holds if nothing more is heard. Whoever is not read is shown a sign
+    /// of life in every interval until then.
+    pub(crate) fn rearm(&mut self, conn: ConnId, now: Moment) {
         let Some(connection) = self.tracker.get(conn) else { return };
-        if let Some(deadline) = connection.next_deadline(&self.config) {
-            self.tracker.touch(conn, deadline);
+        let Some(mut deadline) = connection.next_deadline(&self.config) else { return };
+        if connection.hearing == Hearing::Stopped
+            && let State::Live(session) = &connection.state
+        {
+            deadline = deadline.min(now + session.rhythm().interval);
         }
+        self.tracker.touch(conn, deadline);
     }
 
     /// What the last look found. Everything received before it was handed in before it.
@@ -93,6 +132,9 @@ impl Gateway {
         tcp: Option<TcpFacts>,
         now: Moment,
     ) {
+        if self.on_measured(conn, tcp, now) {
+            return;
+        }
         let Some(connection) = self.tracker.get_mut(conn) else {
             self.stats.stale += 1;
             return;
@@ -100,12 +142,17 @@ impl Gateway {
         let Look::UnderWay { since } = std::mem::replace(&mut connection.look, Look::None) else {
             return;
         };
+        let is_stopped = connection.hearing == Hearing::Stopped;
         match &connection.state {
             State::Greeting { .. } | State::Live(_) => {}
             State::Held(_) | State::Leaving { .. } | State::Closing => return,
         }
         let was_deaf = connection.rearmed_in == self.turn;
-        match (found, connection.overdue(&self.config, since)) {
+        let overdue = connection.overdue(&self.config, since);
+        if is_stopped && (found == Found::Bytes || self.has_unread(conn)) {
+            return self.look_later(conn, now);
+        }
+        match (found, overdue) {
             // The kernel did not listen for it until just now: what it said may not be here yet.
             (Found::Nothing, Some(_)) if was_deaf => {
                 let next_turn = now + self.config.tick;
@@ -122,7 +169,7 @@ impl Gateway {
                 if !self.is_probed(conn) {
                     self.tell_rescued(conn, Rescue::Heard, now);
                 }
-                self.rearm(conn);
+                self.rearm(conn, now);
             }
             // Its bytes wait to be read: nobody is judged for our slowness. They are read before
             // the wheel turns again, and if they complete no frame the next look finds nothing.

@@ -5,11 +5,14 @@ use crate::base::event::CloseReason;
 use crate::base::io::{CloseHow, IoFault};
 use crate::base::limits;
 use crate::base::time::{Moment, Span};
+use crate::load::client::unsaid::{Answer, Unsaid};
 use crate::load::dialect::{Dialect, Said, Tongue};
 use crate::load::mqtt;
 use crate::load::plan::{Draw, Part, Plan};
-use crate::wire::message::{Message, Reply};
+use crate::wire::message::{AckWanted, Message, Reply};
 use crate::wire::native;
+
+mod unsaid;
 
 /// The alarm of whoever needs none.
 const NEVER: Moment = Moment::from_nanos(u64::MAX);
@@ -71,23 +74,6 @@ enum State {
     Parting,
     /// Was here, or never could be, and does not come back by itself.
     Gone,
-}
-
-/// What it has to say as soon as the last send is over.
-#[derive(Clone, Copy, Debug, Default)]
-struct Unsaid {
-    /// A beat that was to be sent at this moment; `Moment::ZERO` for none.
-    beat: Moment,
-    answer: Option<Answer>,
-    hello: bool,
-    bye: bool,
-}
-
-/// Payload of a PONG. The latest PING is answered; nobody needs the answers to those before it.
-#[derive(Clone, Copy, Debug)]
-struct Answer {
-    payload: [u8; limits::PING_BYTES_MAX],
-    len: u8,
 }
 
 /// What everybody knows.
@@ -385,8 +371,9 @@ impl Client {
 
     /// Whether [`write`](Self::write) would write something.
     pub fn has_something_to_say(&self) -> bool {
-        let Unsaid { beat, answer, hello, bye } = &self.unsaid;
-        *hello || *bye || answer.is_some() || (*beat != Moment::ZERO && !self.holds_its_beat())
+        let Unsaid { beat, answer, ack, hello, bye } = &self.unsaid;
+        let has_answer = answer.is_some() || *ack > 0;
+        *hello || *bye || has_answer || (*beat != Moment::ZERO && !self.holds_its_beat())
     }
 
     /// Whether it is on its way out and has said all it wanted: time to close.
@@ -396,7 +383,7 @@ impl Client {
 
     /// Appends everything it has to say to `out`.
     pub fn write(&mut self, plan: &Plan, now: Moment, out: &mut Vec<u8>) -> Written {
-        let Unsaid { mut beat, answer, hello, bye } = std::mem::take(&mut self.unsaid);
+        let Unsaid { mut beat, answer, ack, hello, bye } = std::mem::take(&mut self.unsaid);
         if beat != Moment::ZERO && self.holds_its_beat() {
             self.unsaid.beat = std::mem::replace(&mut beat, Moment::ZERO);
         }
@@ -408,6 +395,9 @@ impl Client {
             let payload = &answer.payload[..usize::from(answer.len)];
             native::encode(&Message::Pong { payload }, out);
             written.pongs = 1;
+        }
+        if ack > 0 {
+            native::encode(&Message::Ack { seq: ack }, out);
         }
         if beat != Moment::ZERO {
             self.write_beat(beat, out);
@@ -553,7 +543,11 @@ impl Client {
                 let sign = CloseReason::from_code(code).map_or(Sign::ToldUnknown, Sign::Told);
                 Some(Heard::Ended(sign, self.on_ended(sign, now)))
             }
-            // The load bench sends no messages of an application, and asks for none.
+            Message::Data { seq, ack: AckWanted::Yes, .. } if self.is_awake() => {
+                self.unsaid.ack = seq;
+                Some(Heard::Say)
+            }
+            // The load bench sends no messages of an application.
             Message::Data { .. }
             | Message::Ack { .. }
             | Message::Hello { .. }
@@ -587,15 +581,21 @@ impl Client {
     }
 
     /// The dead and the leaving do not answer.
-    fn answer(&mut self, payload: &[u8]) -> Option<Heard> {
+    const fn is_awake(&self) -> bool {
         match self.state {
-            State::Greeting | State::Live { .. } => {}
+            State::Greeting | State::Live { .. } => true,
             State::Away { .. }
             | State::Connecting
             | State::Silent
             | State::Judged
             | State::Parting
-            | State::Gone => return None,
+            | State::Gone => false,
+        }
+    }
+
+    fn answer(&mut self, payload: &[u8]) -> Option<Heard> {
+        if !self.is_awake() {
+            return None;
         }
         let mut answer = Answer { payload: [0; limits::PING_BYTES_MAX], len: 0 };
         let space = answer.payload.get_mut(..payload.len())?;

@@ -423,7 +423,9 @@ impl Fleet {
     fn on_receive_ended(&mut self, conn: ConnId, end: ReceiveEnd, now: Moment) {
         let Some(index) = self.open_line(conn) else { return };
         match end {
-            ReceiveEnd::Starved | ReceiveEnd::Interrupted => self.ops.push(Op::Receive { conn }),
+            ReceiveEnd::Starved | ReceiveEnd::Interrupted | ReceiveEnd::Paused => {
+                self.ops.push(Op::Receive { conn });
+            }
             ReceiveEnd::Eof => self.on_line_ended(index, Sign::Eof, now),
             ReceiveEnd::Fault(fault) => self.on_line_ended(index, Sign::Fault(fault), now),
         }

@@ -24,5 +24,8 @@ pub mod benchmarks {}
 #[doc = include_str!("journal.md")]
 pub mod journal {}
 
+#[doc = include_str!("webhook.md")]
+pub mod webhook {}
+
 #[doc = include_str!("reliability.md")]
 pub mod reliability {}

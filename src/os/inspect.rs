@@ -34,12 +34,18 @@ pub struct Inspection {
     pub syn_backlog: Option<u64>,
     /// `net.ipv4.ip_local_port_range`: first and last.
     pub local_ports: Option<(u64, u64)>,
+    /// TCP sockets of this network that are in use, those that wait for their end among them.
+    pub tcp_sockets: Option<u64>,
     /// The highest of `net.ipv4.tcp_mem`, in bytes.
     pub tcp_bytes_max: Option<u64>,
     /// Memory that is free or can be freed, in bytes.
     pub memory_available_bytes: Option<u64>,
+    /// What TCP's buffers take now, in bytes.
+    pub tcp_bytes: Option<u64>,
     /// `net.netfilter.nf_conntrack_max`.
     pub conntrack_max: Option<u64>,
+    /// `net.netfilter.nf_conntrack_count`: how many of them there are.
+    pub conntrack_count: Option<u64>,
     /// `net.ipv4.tcp_keepalive_time`, in seconds.
     pub keepalive_secs: Option<u64>,
     /// `net.ipv4.tcp_keepalive_intvl`, in seconds.
@@ -76,6 +82,8 @@ fn of_files(proc: &Path, page_bytes: u64) -> Inspection {
     let numbers = |name: &str| numbers_of(&proc.join("sys").join(name));
     let number = |name: &str| numbers(name).and_then(|numbers| numbers.first().copied());
     let (status, memory) = (proc.join("self/status"), proc.join("meminfo"));
+    let sockets = fs::read_to_string(proc.join("net/sockstat")).unwrap_or_default();
+    let tcp = |name: &str| number_behind(&sockets, "TCP:", name);
     Inspection {
         io_uring_disabled: number("kernel/io_uring_disabled"),
         seccomp: field_of(&status, "Seccomp:"),
@@ -93,7 +101,13 @@ fn of_files(proc: &Path, page_bytes: u64) -> Inspection {
             Some(_) | None => None,
         },
         memory_available_bytes: field_of(&memory, "MemAvailable:").map(|kib| kib * 1_024),
+        tcp_sockets: match (tcp("inuse"), tcp("tw")) {
+            (Some(used), Some(ending)) => Some(used + ending),
+            (used, _) => used,
+        },
+        tcp_bytes: tcp("mem").map(|pages| pages.saturating_mul(page_bytes)),
         conntrack_max: number("net/netfilter/nf_conntrack_max"),
+        conntrack_count: number("net/netfilter/nf_conntrack_count"),
         keepalive_secs: number("net/ipv4/tcp_keepalive_time"),
         keepalive_interval_secs: number("net/ipv4/tcp_keepalive_intvl"),
         keepalive_probes: number("net/ipv4/tcp_keepalive_probes"),
@@ -113,6 +127,14 @@ fn field_of(path: &Path, name: &str) -> Option<u64> {
     let text = fs::read_to_string(path).ok()?;
     let rest = text.lines().find_map(|line| line.strip_prefix(name))?;
     rest.split_ascii_whitespace().next()?.parse().ok()
+}
+
+/// The number behind `name` in the line of such pairs that begins with `head`.
+fn number_behind(text: &str, head: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(head))?;
+    let mut words = line.split_ascii_whitespace();
+    words.find(|word| *word == name)?;
+    words.next()?.parse().ok()
 }
 
 fn ring_features() -> Vec<RingFeature> {
@@ -162,6 +184,12 @@ mod tests {
             ("sys/net/ipv4/ip_local_port_range", "32768\t60999\n"),
             ("sys/net/ipv4/tcp_mem", "22830\t30443\t45660\n"),
             ("sys/net/ipv4/tcp_keepalive_time", "7200\n"),
+            (
+                "net/sockstat",
+                "sockets: used 9\nTCP: inuse 5 orphan 0 tw 3 alloc 7 mem 2\nUDP: inuse 1 mem 9\n",
+            ),
+            ("sys/net/netfilter/nf_conntrack_max", "65536\n"),
+            ("sys/net/netfilter/nf_conntrack_count", "17\n"),
             ("meminfo", "MemTotal:  100 kB\nMemAvailable:    2048 kB\n"),
         ]);
         assert_eq!(
@@ -175,6 +203,10 @@ mod tests {
                 tcp_bytes_max: Some(45_660 * 4_096),
                 keepalive_secs: Some(7_200),
                 memory_available_bytes: Some(2_097_152),
+                tcp_sockets: Some(8),
+                tcp_bytes: Some(2 * 4_096),
+                conntrack_max: Some(65_536),
+                conntrack_count: Some(17),
                 ..Inspection::default()
             }
         );
@@ -188,6 +220,7 @@ mod tests {
             ("sys/net/ipv4/ip_local_port_range", "\n"),
             ("sys/fs/nr_open", "-1\n"),
             ("self/status", "Seccomp:\n"),
+            ("net/sockstat", "TCP: inuse\nTCP6: inuse 4\n"),
         ]);
         assert_eq!(of_files(folder.path(), 4_096), Inspection::default());
         assert_eq!(of_files(Path::new("/nowhere"), 4_096), Inspection::default());

@@ -110,6 +110,19 @@ pub fn listen(address: SocketAddr, options: &ListenOptions) -> Result<Listener, 
     Ok(Listener { socket, local_address })
 }
 
+/// Listens by a socket that does so already, and gives it the same options.
+///
+/// # Errors
+/// When the machine refuses an option.
+pub fn adopt(socket: TcpListener, options: &ListenOptions) -> Result<Listener, io::Error> {
+    let local_address = socket.local_addr()?;
+    // A ring waits by itself, and does not where the socket says that it must not.
+    socket.set_nonblocking(false)?;
+    let socket = OwnedFd::from(socket);
+    set_options(socket.as_fd(), options)?;
+    Ok(Listener { socket, local_address })
+}
+
 /// Bounds what the kernel holds of what is sent on each connection that `listener` accepts later.
 ///
 /// # Errors

@@ -13,6 +13,8 @@ use crate::base::time::{Span, WallAnchor};
 use crate::gateway::{Command, Reply, Stats};
 use crate::os::driver::DriverStats;
 use crate::os::wake::Waker;
+use crate::server::line::{self, Line, LineInside};
+use crate::server::turns::LoopStats;
 
 /// What the loop tells.
 #[derive(Debug)]
@@ -25,6 +27,8 @@ pub enum News {
     Wall(WallAnchor),
     /// How things are, about once a second.
     Stats(Box<Stats>),
+    /// How the loop is, after each of those.
+    Loop(Box<LoopStats>),
     /// How the driver is, after each of those.
     Driver(DriverStats),
     /// The answer to a question.
@@ -60,6 +64,8 @@ pub(crate) struct Inside {
     news: rtrb::Producer<News>,
     answers: rtrb::Producer<News>,
     reader: Arc<OnceLock<Thread>>,
+    /// By which DATA goes up.
+    pub(crate) line: LineInside,
 }
 
 /// Asks the loop. For one thread.
@@ -74,6 +80,7 @@ pub struct Reader {
     news: rtrb::Consumer<News>,
     answers: rtrb::Consumer<News>,
     reader: Arc<OnceLock<Thread>>,
+    line: Option<Line>,
 }
 
 /// Opens the door.
@@ -82,20 +89,33 @@ pub(crate) fn open(waker: Waker) -> (Inside, Asker, Reader) {
     let (news_in, news_out) = rtrb::RingBuffer::new(limits::EVENT_QUEUE_MAX);
     let (answers_in, answers_out) = rtrb::RingBuffer::new(limits::COMMAND_QUEUE_MAX);
     let reader = Arc::new(OnceLock::new());
+    let (line_inside, line) = line::open(waker.clone());
     let inside = Inside {
         questions: questions_out,
         news: news_in,
         answers: answers_in,
         reader: Arc::clone(&reader),
+        line: line_inside,
     };
     let asker = Asker { questions: questions_in, waker, ticket_next: 1 };
-    (inside, asker, Reader { news: news_out, answers: answers_out, reader })
+    let line = Some(line);
+    (inside, asker, Reader { news: news_out, answers: answers_out, reader, line })
 }
 
 impl Inside {
     /// The next question, if there is one.
     pub(crate) fn next_question(&mut self) -> Option<(Ticket, Command)> {
         self.questions.pop().ok()
+    }
+
+    /// Questions that wait.
+    pub(crate) fn questions_waiting(&self) -> usize {
+        self.questions.slots()
+    }
+
+    /// Events that were told and not read.
+    pub(crate) fn news_waiting(&self) -> usize {
+        limits::EVENT_QUEUE_MAX - self.news.slots()
     }
 
     /// For how many events there is room.
@@ -112,9 +132,11 @@ impl Inside {
     pub(crate) fn tell(&mut self, news: News) {
         let _ = match news {
             News::Event(_) | News::Transport(_) => self.news.push(news),
-            News::Wall(_) | News::Stats(_) | News::Driver(_) | News::Reply { .. } => {
-                self.answers.push(news)
-            }
+            News::Wall(_)
+            | News::Stats(_)
+            | News::Loop(_)
+            | News::Driver(_)
+            | News::Reply { .. } => self.answers.push(news),
         };
     }
 
@@ -173,7 +195,12 @@ impl Reader {
         self.news.is_empty() && self.answers.is_empty()
     }
 
-    /// From now on this thread is woken by news and by the end. Always the same thread.
+    /// The line by which DATA goes up, for whoever takes it; once.
+    pub fn take_line(&mut self) -> Option<Line> {
+        self.line.take()
+    }
+
+    /// From now on this thread is woken by news, by DATA and by the end. Always the same thread.
     pub fn listen(&self) {
         self.reader.get_or_init(std::thread::current);
     }

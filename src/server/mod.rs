@@ -4,13 +4,16 @@
 //! Never here: protocol, verdicts, files. A turn is a dozen lines and stays so.
 
 mod hearing;
+pub mod line;
 pub mod mailbox;
 mod pace;
 pub mod shards;
+pub mod turns;
 
 use std::collections::VecDeque;
 
 use crate::base::config::GatewayConfig;
+use crate::base::data::{Credit, DataRecord};
 use crate::base::event::{Record, TransportRecord};
 use crate::base::io::Op;
 use crate::base::limits;
@@ -22,6 +25,7 @@ use crate::server::hearing::{Hearing, Input};
 use crate::server::mailbox::{Asker, Inside, News, Reader};
 use crate::server::pace::Pace;
 use crate::server::shards::Exchange;
+use crate::server::turns::{LoopStats, Turns};
 
 /// How long the loop sleeps at most while events wait that the side thread had no room for.
 const CONGESTED_SLEEP_MAX: Span = Span::from_millis(5);
@@ -36,9 +40,13 @@ pub struct Server {
     records: Vec<Record>,
     transport: Vec<TransportRecord>,
     replies: VecDeque<News>,
+    #[expect(clippy::vec_box, reason = "they are handed on as they are")]
+    data: Vec<Box<DataRecord>>,
+    credits: Vec<Credit>,
     report_due: Moment,
     hearing: Hearing,
     pace: Pace,
+    turns: Turns,
     /// When the end no longer waits for the side thread; set when everybody has left.
     gives_up_at: Option<Moment>,
     /// `None`: there are no other shards.
@@ -87,9 +95,12 @@ impl Server {
             records: Vec::new(),
             transport: Vec::new(),
             replies: VecDeque::new(),
+            data: Vec::new(),
+            credits: Vec::new(),
             report_due: Moment::ZERO,
             hearing: Hearing::default(),
             pace: Pace::new(now),
+            turns: Turns::default(),
             gives_up_at: None,
             exchange: None,
         };
@@ -123,14 +134,17 @@ impl Server {
     pub fn turn(&mut self) -> Result<Turn, DriverError> {
         self.submit();
         let began = self.clock.now();
+        self.turns.on_sleep(began);
         let sleep = self.sleep(began);
         let heard = self.driver.enter(sleep)?;
         self.note_elsewhere();
+        self.gateway.set_data_wanted(self.mailbox.line.is_wished());
         let (input, now) = self.hand_in(began, heard);
         if let Some(until) = self.hearing.until(began, input) {
             self.gateway.on_time(until);
         }
         self.take_questions(now);
+        self.take_credits(now);
         self.trade();
         self.tell(now);
         Ok(if self.is_over() { self.finish(now) } else { Turn::Goes })
@@ -176,7 +190,12 @@ impl Server {
         if self.gateway.take_awaits_send() {
             return Span::ZERO;
         }
-        let is_congested = !self.records.is_empty() || self.gateway.events_waiting() > 0;
+        if self.mailbox.line.has_credits() {
+            return Span::ZERO;
+        }
+        let is_congested = !self.records.is_empty()
+            || self.gateway.events_waiting() > 0
+            || self.gateway.data_waiting() > 0;
         let longest = match is_congested || self.is_trade_held_up() {
             false => limits::SLEEP_MAX,
             true => CONGESTED_SLEEP_MAX,
@@ -190,6 +209,7 @@ impl Server {
     fn hand_in(&mut self, began: Moment, heard: Heard) -> (Input, Moment) {
         // Read when what is handed in was there, or a deadline would be too early.
         let mut now = self.clock.now();
+        self.turns.on_woken(now);
         let (clock, is_later_each_time) = (self.clock, self.driver.reaps_latecomers());
         let mut completions = 0;
         let mut armed = Armed::Nobody;
@@ -218,16 +238,49 @@ impl Server {
 
     /// Questions are heeded even when there is no room for their answers, which wait then.
     fn take_questions(&mut self, now: Moment) {
-        for _ in 0..limits::TURN_COMMANDS_MAX {
+        let mut weight = 0;
+        while weight < limits::TURN_COMMANDS_MAX {
             if self.replies.len() >= limits::COMMAND_QUEUE_MAX {
                 break;
             }
             let Some((ticket, command)) = self.mailbox.next_question() else { break };
+            // Readiness goes before the first word to a client.
+            if matches!(command, Command::Drain(_)) {
+                self.report_due = Moment::ZERO;
+            }
             if let Command::Reconfigure(new) = &command {
                 self.coalesce(new.coalesce);
             }
+            weight += command.weight();
             let reply = self.gateway.on_command(command, now);
+            self.turns.stats.questions += 1;
             self.replies.push_back(News::Reply { ticket, reply });
+        }
+    }
+
+    /// Credit of DATA that was taken comes back.
+    fn take_credits(&mut self, now: Moment) {
+        let line = &mut self.mailbox.line;
+        let was_full = line.take_credits(limits::TURN_CREDITS_MAX, &mut self.credits);
+        if !self.credits.is_empty() {
+            self.gateway.on_credits(&self.credits, now);
+            self.credits.clear();
+        }
+        if was_full {
+            // Further ones wait where only the side thread sees them.
+            self.mailbox.wake_reader();
+        }
+    }
+
+    /// Hands DATA up, as far as there is room.
+    fn hand_up(&mut self) {
+        let room = self.mailbox.line.room();
+        self.gateway.take_data(&mut self.data, room);
+        if !self.data.is_empty() {
+            for record in self.data.drain(..) {
+                self.mailbox.line.hand_up(record);
+            }
+            self.mailbox.wake_reader();
         }
     }
 
@@ -235,11 +288,21 @@ impl Server {
     fn report(&mut self) {
         let wall = self.clock.wall();
         self.gateway.set_wall(wall);
-        if self.mailbox.room_for_answers() >= 3 {
+        if self.mailbox.room_for_answers() >= 4 {
             self.mailbox.tell(News::Wall(wall));
             self.mailbox.tell(News::Stats(Box::new(self.gateway.stats())));
+            self.mailbox.tell(News::Loop(Box::new(self.loop_stats())));
             self.mailbox.tell(News::Driver(self.driver.stats()));
             self.mailbox.wake_reader();
+        }
+    }
+
+    fn loop_stats(&self) -> LoopStats {
+        LoopStats {
+            questions_waiting: self.mailbox.questions_waiting(),
+            answers_waiting: self.replies.len(),
+            news_waiting: self.mailbox.news_waiting(),
+            ..self.turns.stats.clone()
         }
     }
 
@@ -270,6 +333,7 @@ impl Server {
             self.mailbox.wake_reader();
         }
         self.tell_transport();
+        self.hand_up();
     }
 
     /// Tells transport events, as far as the ledger does not need the room.
@@ -289,7 +353,7 @@ impl Server {
 mod tests {
     use super::*;
     use crate::base::event::Event;
-    use crate::gateway::Reply;
+    use crate::gateway::{Command, Drain, Reply};
     use crate::os::ring::{self, Descriptors, RingSizes};
 
     #[test]
@@ -311,7 +375,7 @@ mod tests {
             turn();
         }
         asker.ask(Command::Clients { from_slot: 0, limit: 1 }).expect("there is room again");
-        asker.ask(Command::Drain { within: Span::ZERO }).expect("the same");
+        asker.ask(Command::Drain(Drain::at_once(Span::ZERO))).expect("the same");
         turn();
         turn();
         let mut told: Vec<News> = Vec::new();

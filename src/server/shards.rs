@@ -13,6 +13,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
 
 use crate::base::config::{GatewayConfig, Shard};
+use crate::base::ids::ClientId;
 use crate::base::limits;
 use crate::base::time::Span;
 use crate::gateway::{Command, Kick, Stats, owner};
@@ -229,12 +230,25 @@ impl Switchboard {
     pub fn ask(&mut self, command: Command) -> Result<Ticket, Busy> {
         let count = self.askers.len();
         let (index, command) = match command {
-            Command::Drain { .. } | Command::Reconfigure(_) | Command::Stats => {
-                return self.ask_all(&command);
+            Command::Drain(_)
+            | Command::Rebalance(_)
+            | Command::Reconfigure(_)
+            | Command::Stats
+            | Command::Groups { .. }
+            | Command::Broadcast(_)
+            | Command::BroadcastStatus { .. } => return self.ask_all(&command),
+            Command::Push(ref push) => {
+                (push.clients.first().map_or(0, |client| self.owner_of(client)), command)
+            }
+            Command::Outcomes { ref of } => {
+                (of.first().map_or(0, |taken| self.owner_of(&taken.client)), command)
             }
             Command::Kick(Kick { ref client, .. })
             | Command::SetRhythm { ref client, .. }
-            | Command::Session { ref client } => {
+            | Command::Session { ref client }
+            | Command::Measure { ref client }
+            | Command::Join { ref client, .. }
+            | Command::Leave { ref client, .. } => {
                 (usize::from(owner(self.shard, client.as_str())), command)
             }
             Command::Sessions { from_slot, limit, filter } => {
@@ -248,6 +262,12 @@ impl Switchboard {
         };
         let ticket = self.askers[index].ask(command)?;
         Ok(ticket_outside(ticket, index, count))
+    }
+
+    /// Which shard a client belongs to. What is asked about several clients at once is about those
+    /// of one shard.
+    pub fn owner_of(&self, client: &ClientId) -> usize {
+        usize::from(owner(self.shard, client.as_str()))
     }
 
     /// Which shard a slot is in, and which one it is there.
@@ -467,7 +487,7 @@ impl Server {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gateway::Reply;
+    use crate::gateway::{Drain, Reply};
     use crate::os::ring::{self, Descriptors, RingSizes};
     use crate::server::Turn;
     use crate::server::mailbox::{Heard, News};
@@ -561,7 +581,7 @@ mod tests {
     #[test]
     fn a_shard_is_over_when_nobody_can_arrive_any_more() {
         let [(mut one, mut ask_one, _r1), (mut two, mut ask_two, _r2)] = pair();
-        let drain = Command::Drain { within: Span::ZERO };
+        let drain = Command::Drain(Drain::at_once(Span::ZERO));
         ask_one.ask(drain.clone()).expect("there is room");
         for _ in 0..5 {
             assert_eq!(turn(&mut one), Turn::Goes, "the other may still hand over");
@@ -617,7 +637,7 @@ mod tests {
         let from_slot = slot_outside(0, 1);
         let page = switchboard.ask(Command::Clients { from_slot, limit: 5 }).expect("the same");
         let stats = switchboard.ask(Command::Stats).expect("the same");
-        switchboard.ask(Command::Drain { within: Span::ZERO }).expect("the same");
+        switchboard.ask(Command::Drain(Drain::at_once(Span::ZERO))).expect("the same");
         let ended = shards.run();
         assert_eq!(ended.outcome.expect("no ring failed"), 0);
         let mut answers: Vec<Vec<(Ticket, Reply)>> = vec![Vec::new(), Vec::new()];
@@ -630,6 +650,7 @@ mod tests {
                 | News::Transport(_)
                 | News::Wall(_)
                 | News::Stats(_)
+                | News::Loop(_)
                 | News::Driver(_) => None,
             }));
         }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::gate::{Caller, Heard as Word};
 use crate::http::start;
 
-fn ctl(admin: SocketAddr, words: &[&str]) -> Output {
+pub(crate) fn ctl(admin: SocketAddr, words: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_heartwheel"))
         .args(["ctl", "--admin", &admin.to_string()])
         .args(words)
@@ -17,13 +17,13 @@ fn ctl(admin: SocketAddr, words: &[&str]) -> Output {
         .expect("the binary starts")
 }
 
-fn said(admin: SocketAddr, words: &[&str]) -> String {
+pub(crate) fn said(admin: SocketAddr, words: &[&str]) -> String {
     let output = ctl(admin, words);
     assert!(output.status.success(), "{words:?}: {output:?}");
     String::from_utf8(output.stdout).expect("text")
 }
 
-fn refused(admin: SocketAddr, words: &[&str]) -> String {
+pub(crate) fn refused(admin: SocketAddr, words: &[&str]) -> String {
     let output = ctl(admin, words);
     assert_eq!(output.status.code(), Some(1), "{words:?}: {output:?}");
     let line = String::from_utf8(output.stderr).expect("text");
@@ -87,6 +87,28 @@ fn every_command_does_what_it_says() {
     let text = String::from_utf8(output.stdout).expect("text");
     assert!(text.lines().last().expect("some").contains("\"event\":\"stopped\""), "{text}");
     assert!(refused(admin, &["stats"]).contains("no admin API at"));
+}
+
+#[test]
+fn a_part_is_sent_elsewhere_and_the_end_is_waited_for() {
+    let (mut gate, admin) = start(&[]);
+    let mut anna = Caller::login(gate.address, "anna");
+    assert_eq!(said(admin, &["rebalance", "100%", "--window", "1s..3s"]), "done\n");
+    let goaway = Word::Goaway { code: 103, reconnect_min_ms: 1_000, reconnect_max_ms: 3_000 };
+    assert_eq!(anna.hear(), goaway);
+    drop(anna);
+    for words in [["rebalance", "110%"], ["rebalance", "some"]] {
+        assert_eq!(ctl(admin, &words).status.code(), Some(2), "{words:?}");
+    }
+    let mut bert = Caller::login(gate.address, "bert");
+    let waits = std::thread::spawn(move || {
+        said(admin, &["drain", "--per-second", "50", "--notice", "100ms", "--wait"])
+    });
+    assert!(matches!(bert.hear(), Word::Goaway { code: 101, .. }));
+    drop(bert);
+    let text = waits.join().expect("it succeeds");
+    assert!(text.starts_with("done\n") && text.ends_with("ended\n"), "{text}");
+    assert!(gate.wait().success());
 }
 
 #[test]

@@ -7,7 +7,14 @@ mod feed;
 #[allow(dead_code, reason = "shared with the tests of serve, which use more of it")]
 mod gate;
 mod http;
+mod leave;
+mod messages;
+mod one;
 mod pages;
+mod panels;
+mod past;
+mod push;
 mod reload;
 mod shards;
 mod strain;
+mod top;

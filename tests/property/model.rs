@@ -278,6 +278,7 @@ impl World {
             | Op::Adopt { .. }
             | Op::Discard { .. }
             | Op::Receive { .. }
+            | Op::Pause { .. }
             | Op::SetUserTimeout { .. }
             | Op::Move(_) => {}
         }

@@ -10,7 +10,7 @@ use heartwheel::base::ids::ConnId;
 use heartwheel::base::io::{CloseHow, Completion, Found, IoFault, Op, ReceiveEnd, SocketHandle};
 use heartwheel::base::limits;
 use heartwheel::base::time::{Moment, Span};
-use heartwheel::gateway::{Command, Gateway};
+use heartwheel::gateway::{Command, Drain, Gateway};
 use heartwheel::wire::message::{Message, Reply};
 use heartwheel::wire::native::{VERSIONS, encode, encode_preface};
 
@@ -199,7 +199,8 @@ impl Stage {
             Step::SendsComplete => self.answer_sends(|bytes| Ok(bytes.div_ceil(2))),
             Step::SendsFail => self.answer_sends(|_| Err(IoFault::Reset)),
             Step::Drain => {
-                self.gateway.on_command(Command::Drain { within: Span::from_secs(1) }, self.now);
+                self.gateway
+                    .on_command(Command::Drain(Drain::at_once(Span::from_secs(1))), self.now);
                 self.settle();
             }
         }
@@ -241,7 +242,9 @@ impl Stage {
                     self.ops.push(op);
                 }
                 Op::Receive { .. } | Op::SetUserTimeout { .. } | Op::Discard { .. } => {}
-                Op::Connect(_) | Op::Move(_) => panic!("nobody asked for {op:?}"),
+                Op::Connect(_) | Op::Pause { .. } | Op::Move(_) => {
+                    panic!("nobody asked for {op:?}")
+                }
             }
         }
         assert!(self.accepts <= limits::ACCEPTS_MAX);

@@ -28,6 +28,7 @@ struct Believed {
     receiving: bool,
     sending: bool,
     looking: bool,
+    is_pausing: bool,
     closing: bool,
 }
 
@@ -73,7 +74,8 @@ impl Chaos {
             45..60 => self.send(),
             60..65 => self.look(),
             65..70 => self.close(),
-            70..95 => self.turn(),
+            70..78 => self.pause(),
+            78..95 => self.turn(),
             _ => self.rig.driver.waker().wake(),
         }
         if self.accepts == 0 && self.dice.bool() {
@@ -149,6 +151,14 @@ impl Chaos {
         self.rig.ask(Op::SetUserTimeout { conn, timeout: Span::from_secs(9) });
     }
 
+    fn pause(&mut self) {
+        let Some(conn) = self.pick(|believed| believed.receiving && !believed.closing) else {
+            return;
+        };
+        self.conns.get_mut(&conn).unwrap().is_pausing = true;
+        self.rig.ask(Op::Pause { conn });
+    }
+
     fn close(&mut self) {
         let Some(conn) = self.pick(|believed| !believed.closing) else { return };
         self.conns.get_mut(&conn).unwrap().closing = true;
@@ -187,6 +197,7 @@ impl Chaos {
                     receiving: true,
                     sending: false,
                     looking: false,
+                    is_pausing: false,
                     closing: false,
                 };
                 assert!(self.conns.insert(conn, believed).is_none());
@@ -229,7 +240,11 @@ impl Chaos {
         let believed = self.conns.get_mut(&conn).unwrap();
         assert!(believed.receiving && !believed.closing);
         match end {
-            ReceiveEnd::Starved | ReceiveEnd::Interrupted => self.rig.ask(Op::Receive { conn }),
+            ReceiveEnd::Starved | ReceiveEnd::Interrupted | ReceiveEnd::Paused => {
+                assert!(end != ReceiveEnd::Paused || believed.is_pausing);
+                believed.is_pausing = false;
+                self.rig.ask(Op::Receive { conn });
+            }
             ReceiveEnd::Eof => {
                 assert!(believed.peer.is_none(), "{conn} has a peer");
                 if believed.finished.is_some() {

@@ -10,7 +10,7 @@ use heartwheel::base::config::{GatewayConfig, Rhythm};
 use heartwheel::base::io::{Chunk, Found, Op};
 use heartwheel::base::limits;
 use heartwheel::base::time::Span;
-use heartwheel::gateway::{Command, Stats};
+use heartwheel::gateway::{Command, Drain, Stats};
 use heartwheel::os::clock::Clock;
 use heartwheel::os::driver::Heard;
 use heartwheel::os::ring::RingSizes;
@@ -185,7 +185,7 @@ impl Stage {
     }
 
     fn end(mut self) {
-        self.asker.ask(Command::Drain { within: Span::ZERO }).unwrap();
+        self.asker.ask(Command::Drain(Drain::at_once(Span::ZERO))).unwrap();
         self.thread.join().unwrap();
     }
 }

@@ -311,13 +311,13 @@ impl Caller {
 
     fn next_received(&mut self) -> Option<Heard> {
         let mut rest = self.received.as_slice();
-        let inbound = self.deframer.next(&mut rest, 65_535).expect("the server speaks well")?;
-        let heard = match inbound {
+        let inbound = self.deframer.next(&mut rest, 65_535).expect("the server speaks well");
+        let heard = inbound.map(|inbound| match inbound {
             Inbound::Message(message) => heard(&message),
             Inbound::Preface(_) | Inbound::Skipped { .. } => Heard::Other(format!("{inbound:?}")),
-        };
+        });
         self.received = rest.to_vec();
-        Some(heard)
+        heard
     }
 }
 

@@ -7,12 +7,13 @@ use fastrand::Rng;
 use heartwheel::base::config::GatewayConfig;
 use heartwheel::base::event::CloseReason;
 use heartwheel::base::time::{Moment, Span};
-use heartwheel::wire::message::{Message, Reply};
+use heartwheel::wire::message::{AckWanted, Message, Reply};
 use heartwheel::wire::native::{Deframer, Inbound};
 
 use crate::faults::{happens, span_upto, stream};
+use crate::inbox::{Ear, Inboxes};
 use crate::link::Link;
-use crate::script::{Hello, Label, Script, Shows, Step, Writer, encoded, hello_bytes};
+use crate::script::{Hello, Label, Script, Shows, Step, Writer, client_id, encoded, hello_bytes};
 use crate::world::is_told;
 
 pub(crate) struct Clients {
@@ -20,6 +21,7 @@ pub(crate) struct Clients {
     /// How often each device connected.
     times: BTreeMap<usize, u64>,
     badges: BTreeMap<usize, Badge>,
+    pub(crate) inboxes: Inboxes,
     ends: Vec<End>,
 }
 
@@ -47,6 +49,9 @@ struct End {
     is_obedient: bool,
     /// The session that it showed the token of.
     shown: Option<u64>,
+    /// What its HELLO named as the last number that it heard in that session.
+    named: u32,
+    ear: Ear,
     last_word: Option<u16>,
     has_vanished: bool,
 }
@@ -62,12 +67,19 @@ pub(crate) enum Patience {
 #[derive(Debug, Default)]
 pub(crate) struct Answers {
     pub(crate) pongs: Vec<Span>,
+    pub(crate) acks: Vec<(u32, Span)>,
     pub(crate) leaves: Option<Span>,
 }
 
 impl Clients {
     pub(crate) fn new(seed: u64) -> Self {
-        Self { seed, times: BTreeMap::new(), badges: BTreeMap::new(), ends: Vec::new() }
+        Self {
+            seed,
+            times: BTreeMap::new(),
+            badges: BTreeMap::new(),
+            inboxes: Inboxes::default(),
+            ends: Vec::new(),
+        }
     }
 
     /// How many connections there were.
@@ -113,6 +125,8 @@ impl Clients {
             pinged_at: None,
             is_obedient,
             shown: None,
+            named: 0,
+            ear: Ear::default(),
             last_word: None,
             has_vanished: false,
         });
@@ -156,7 +170,10 @@ impl Clients {
             }
         }
         let said = Hello { resumes: end.shown, ..hello };
-        (hello_bytes(&said, &token), Label::Hello(said))
+        let known = end.shown.map_or(0, |epoch| self.inboxes.heard_last(epoch));
+        // Some forget.
+        end.named = if end.rng.u32(0..4) > 0 { known } else { 0 };
+        (hello_bytes(&said, &token, end.named), Label::Hello(said))
     }
 
     /// It does nothing more, whatever its script says.
@@ -179,6 +196,13 @@ impl Clients {
         let end = &self.ends[link];
         let can = !end.is_within_frame && !end.has_vanished && end.is_welcome;
         can.then(|| encoded(&Message::Pong { payload: &[] }))
+    }
+
+    /// The ACK of a message, unless it cannot be said now.
+    pub(crate) fn ack(&self, link: usize, seq: u32) -> Option<Vec<u8>> {
+        let end = &self.ends[link];
+        let can = !end.is_within_frame && !end.has_vanished;
+        can.then(|| encoded(&Message::Ack { seq }))
     }
 
     /// Bytes came. They are frames of the server's, in the order that the protocol has.
@@ -212,6 +236,7 @@ impl Clients {
                     assert!(interval_ms < timeout_ms, "{interval_ms} of {timeout_ms}");
                     assert!(first_beat_ms <= interval_ms, "the first beat is due too late");
                     end.is_welcome = true;
+                    end.ear = Ear::new(epoch, if resumed { end.named } else { 0 });
                 }
                 Message::Ping { reply, .. } => {
                     assert!(end.is_welcome, "a ping before WELCOME");
@@ -226,6 +251,14 @@ impl Clients {
                     end.pongs_heard += 1;
                     assert!(end.pongs_heard <= end.pings_said, "an answer to no question");
                 }
+                Message::Data { seq, ack, topic, body } => {
+                    assert!(end.is_welcome && topic == "t", "a message before WELCOME");
+                    let name = format!("{}:", client_id(end.device));
+                    self.inboxes.hear(&mut end.ear, seq, body, &name);
+                    if ack == AckWanted::Yes && end.is_obedient {
+                        answers.acks.push((seq, span_upto(&mut end.rng, Span::from_millis(200))));
+                    }
+                }
                 Message::Goaway { code, reconnect_min_ms, reconnect_max_ms, .. } => {
                     assert!(reconnect_min_ms <= reconnect_max_ms);
                     end.last_word = Some(code);
@@ -235,7 +268,6 @@ impl Clients {
                 }
                 Message::Error { code, .. } => end.last_word = Some(code),
                 Message::Hello { .. }
-                | Message::Data { .. }
                 | Message::Ack { .. }
                 | Message::Bye { .. }
                 | Message::Beat { .. } => panic!("the gateway said {message:?}"),

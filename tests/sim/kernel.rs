@@ -187,7 +187,7 @@ impl Kernel {
     pub(crate) fn check_heard(&self) {
         for (conn, index) in &self.conns {
             let link = &self.links[*index];
-            let is_listened_to = link.is_believed_armed || link.is_heard_out;
+            let is_listened_to = link.is_believed_armed || link.is_heard_out || link.is_to_pause;
             assert!(is_listened_to || link.closing.is_some(), "{conn}: nobody listens");
         }
     }
@@ -244,7 +244,9 @@ impl Kernel {
                 assert!(!link.is_believed_armed, "{conn}: a second receive");
                 link.is_believed_armed = true;
                 link.armed_from = Some(due);
+                link.is_to_pause = false;
             }),
+            Op::Pause { conn } => self.on_link(conn, now, |link, due, _| link.pause(due)),
             Op::Send { conn, chunk } => self.on_link(conn, now, |link, due, _| {
                 assert!(link.sending.is_none(), "{conn}: a second send");
                 assert!(!chunk.is_empty(), "{conn}: nothing to send");

@@ -170,6 +170,7 @@ impl Oracle {
         let is_right = match reason {
             CloseReason::SlowConsumer => is_stuck(seat.link),
             CloseReason::Drain => is_draining,
+            CloseReason::Rebalance => self.has_rebalanced && !is_draining,
             _ => false,
         };
         if is_right {

@@ -43,6 +43,10 @@ pub(crate) struct Link {
     pub(crate) closed: Option<CloseHow>,
     /// The kernel listens from this moment on.
     pub(crate) armed_from: Option<Moment>,
+    /// It stops to from this moment on.
+    pausing: Option<Moment>,
+    /// The gateway wants it to listen no more, for a while.
+    pub(crate) is_to_pause: bool,
     /// And tells nothing before this one.
     quiet_until: Moment,
     /// The gateway may believe that the kernel listens: no `ReceiveEnded` was handed over.
@@ -116,6 +120,8 @@ impl Link {
             window_bytes: usize::MAX,
             closed: None,
             armed_from: None,
+            pausing: None,
+            is_to_pause: false,
             quiet_until: Moment::ZERO,
             is_believed_armed: false,
             is_heard_out: false,
@@ -233,7 +239,10 @@ impl Link {
         let has_input = !self.waiting.is_empty() || self.is_peer_gone();
         let receive = self.receives_from().filter(|_| has_input);
         let close = self.closing.filter(|_| self.closed.is_none()).map(|(at, _)| at);
-        [self.ready_at(), send, receive, close, self.looking].into_iter().flatten().min()
+        [self.ready_at(), self.pausing, send, receive, close, self.looking]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn receives_from(&self) -> Option<Moment> {
@@ -258,15 +267,23 @@ impl Link {
     pub(crate) fn begin_close(&mut self, due: Moment, how: CloseHow, shop: &mut Shop) {
         self.closing = Some((due, how));
         self.armed_from = None;
+        self.pausing = None;
         self.looking = None;
         let is_buffer = |(_, word): &&(Moment, Word)| matches!(word, Word::Received(_));
         shop.buffers_free += self.queue.iter().filter(is_buffer).count();
         self.queue.clear();
     }
 
+    /// The gateway wants to hear no more for a while. Where nothing is under way, nothing ends.
+    pub(crate) fn pause(&mut self, due: Moment) {
+        self.is_to_pause = true;
+        self.pausing = self.armed_from.map(|_| due);
+    }
+
     /// The kernel ends the receive, if there is one.
     pub(crate) fn interrupt(&mut self, now: Moment) {
         if self.armed_from.take_if(|from| *from <= now).is_some() {
+            self.pausing = None;
             self.queue.push_back((now, Word::Ended(ReceiveEnd::Interrupted)));
         }
     }
@@ -274,6 +291,10 @@ impl Link {
     /// Carries out what can be carried out by now.
     pub(crate) fn work(&mut self, now: Moment, shop: &mut Shop) {
         self.work_on_receive(now, shop);
+        if self.pausing.take_if(|due| *due <= now).is_some() {
+            self.armed_from = None;
+            self.queue.push_back((now, Word::Ended(ReceiveEnd::Paused)));
+        }
         self.work_on_send(now, shop);
         if self.looking.is_some_and(|due| due <= now) {
             self.looking = None;
@@ -335,6 +356,7 @@ impl Link {
             };
             if let Some(end) = end {
                 self.armed_from = None;
+                self.pausing = None;
                 self.queue.push_back((now, Word::Ended(end)));
                 return;
             }

@@ -12,7 +12,9 @@
 
 mod clients;
 mod faults;
+mod inbox;
 mod kernel;
+mod leave;
 mod ledger;
 mod link;
 mod lived;
@@ -23,6 +25,7 @@ mod script;
 mod shards;
 mod tally;
 mod trial;
+mod up;
 mod world;
 
 use std::sync::Mutex;

@@ -108,8 +108,12 @@ pub(crate) struct Oracle {
     pub(crate) lived: Lived,
     /// The gateway last looked at the time at this moment.
     pub(crate) timed_at: Moment,
+    /// When everybody will be asked to leave, and by when they must have left.
+    pub(crate) drain_ordered: Option<(Moment, Moment)>,
     /// Since when everybody is asked to leave, and how long they have.
     pub(crate) draining: Option<(Moment, Span)>,
+    /// Whether some were ever asked to go elsewhere.
+    pub(crate) has_rebalanced: bool,
     pub(crate) seq_last: u64,
     pub(crate) epoch_last: u64,
     pub(crate) has_stopped: bool,
@@ -142,7 +146,9 @@ impl Oracle {
             past: BTreeMap::new(),
             lived: Lived::new(now),
             timed_at: now,
+            drain_ordered: None,
             draining: None,
+            has_rebalanced: false,
             seq_last: 0,
             has_stopped: false,
             ledger_view: BTreeMap::new(),
@@ -173,6 +179,7 @@ impl Oracle {
 
     /// The gateway is to look at the time: whoever was silent for long may be pinged from now on.
     pub(crate) fn on_time(&mut self, now: Moment) {
+        self.end_notice(now);
         self.timed_at = now;
         let (config, lived) = (&self.config, &self.lived);
         for seat in self.seats.values_mut() {
@@ -355,7 +362,7 @@ impl Oracle {
     /// The receive ended.
     pub(crate) fn on_receive_ended(&mut self, conn: ConnId, end: ReceiveEnd, now: Moment) {
         match end {
-            ReceiveEnd::Starved | ReceiveEnd::Interrupted => {
+            ReceiveEnd::Starved | ReceiveEnd::Interrupted | ReceiveEnd::Paused => {
                 self.seat(conn).rearmed_in = Some(self.turns);
             }
             ReceiveEnd::Eof => self.end(conn, CloseReason::ClosedByPeer, now),
@@ -478,9 +485,23 @@ impl Oracle {
         (reason, silences)
     }
 
-    /// Everybody is asked to leave.
-    pub(crate) fn on_drain(&mut self, within: Span, now: Moment) {
-        self.draining = Some((now, within));
+    /// Everybody is asked to leave, after a notice.
+    pub(crate) fn on_drain(&mut self, notice: Span, within: Span, now: Moment) {
+        self.drain_ordered = Some((now + notice, now + within));
+        self.end_notice(now);
+    }
+
+    fn end_notice(&mut self, now: Moment) {
+        if let Some((begins, until)) = self.drain_ordered
+            && begins <= now
+        {
+            self.draining = self.draining.or(Some((now, until.since(now))));
+        }
+    }
+
+    /// Some are asked to go elsewhere.
+    pub(crate) fn on_rebalance(&mut self) {
+        self.has_rebalanced = true;
     }
 
     /// An operator ends a client's session.
@@ -581,8 +602,11 @@ impl Oracle {
         let (config, lived, draining) = (&self.config, &self.lived, self.draining);
         let tick = config.tick;
         for (conn, seat) in &mut self.seats {
-            if let Phase::Greeting | Phase::Live(_) | Phase::Held(_) = seat.phase {
-                assert!(draining.is_none(), "{conn}: still here in a drain");
+            let is_held = matches!(seat.phase, Phase::Held(_));
+            assert!(!is_held || draining.is_none(), "{conn}: still held in a drain");
+            if let Phase::Greeting | Phase::Live(_) = seat.phase {
+                let is_late = draining.is_some_and(|(at, within)| at + within <= now);
+                assert!(!is_late, "{conn}: still here at the end of a drain");
             }
             let spared = seat.spared_at.map_or(Moment::ZERO, |at| lived.due(at, tick));
             let due = match &seat.phase {

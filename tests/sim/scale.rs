@@ -11,7 +11,7 @@ use heartwheel::base::ids::ConnId;
 use heartwheel::base::io::{Completion, Found, Op, SocketHandle};
 use heartwheel::base::limits;
 use heartwheel::base::time::{Moment, Span};
-use heartwheel::gateway::{Command, Gateway, Reply};
+use heartwheel::gateway::{Command, Drain, Gateway, Reply};
 use heartwheel::wire::message::{Message, Reply as Wanted};
 use heartwheel::wire::native::{self, VERSIONS};
 
@@ -136,7 +136,9 @@ impl Crowd {
                 self.gateway.on_completion(Completion::Closed { conn }, now);
             }
             Op::Receive { .. } | Op::SetUserTimeout { .. } => {}
-            Op::Connect(_) | Op::Discard { .. } | Op::Move(_) => panic!("nobody asked for {op:?}"),
+            Op::Connect(_) | Op::Discard { .. } | Op::Pause { .. } | Op::Move(_) => {
+                panic!("nobody asked for {op:?}")
+            }
         }
     }
 
@@ -215,7 +217,7 @@ impl Crowd {
 
     /// Everybody is asked to leave, a batch in each turn, and does.
     fn leave(mut self, count: usize) {
-        let drain = Command::Drain { within: Span::from_secs(1) };
+        let drain = Command::Drain(Drain::at_once(Span::from_secs(1)));
         assert_eq!(self.gateway.on_command(drain, self.now), Reply::Done);
         let mut turns = 0;
         while !self.gateway.is_drained() {

@@ -189,7 +189,7 @@ impl<'a> Writer<'a> {
                 Entered::Yes
             }
             7 => {
-                let bytes = hello_bytes(&hello, &[]);
+                let bytes = hello_bytes(&hello, &[], 0);
                 let over = part_of(self.rng, self.config.handshake_timeout, 20..150);
                 self.dribble(bytes, Label::Hello(hello), over);
                 Entered::Yes
@@ -252,7 +252,8 @@ impl<'a> Writer<'a> {
                 let bytes = encoded(&data(&[9; 90]));
                 self.dribble(bytes, Label::Beat, part_of_span(over, 80));
             }
-            _ => self.say(&Message::Ack { seq: 1 }, Label::Beat),
+            // Of nothing: what it really heard it acknowledges by itself.
+            _ => self.say(&Message::Ack { seq: 0 }, Label::Beat),
         }
     }
 
@@ -309,7 +310,7 @@ impl<'a> Writer<'a> {
             }
             10 => {
                 let hello = self.hello(device);
-                self.whole(hello_bytes(&hello, &[]), Label::Hello(hello));
+                self.whole(hello_bytes(&hello, &[], 0), Label::Hello(hello));
             }
             11 => {
                 let bytes = encoded(&Message::Beat { interval_ms: 1_000, timeout_ms: 3_000 });
@@ -390,14 +391,14 @@ fn part_of_span(span: Span, hundredths: u64) -> Span {
 }
 
 /// A HELLO as bytes, with this token.
-pub(crate) fn hello_bytes(hello: &Hello, resume: &[u8]) -> Vec<u8> {
+pub(crate) fn hello_bytes(hello: &Hello, resume: &[u8], last_seq: u32) -> Vec<u8> {
     encoded(&Message::Hello {
         wanted_interval_ms: hello.wish_ms,
         client_id: &client_id(hello.device),
         class: hello.class,
         token: &[],
         resume,
-        last_seq: 0,
+        last_seq,
         before: hello.before,
     })
 }

@@ -35,6 +35,19 @@ const FINDS: [&str; 15] = [
     "wrong verdict",
 ];
 
+/// What can become of messages.
+const MESSAGES: [&str; 9] = [
+    "delivered",
+    "acked",
+    "not acked in the end",
+    "too old",
+    "dropped as the oldest",
+    "dropped as the newest",
+    "orphaned",
+    "sent again",
+    "broadcast",
+];
+
 /// How often each thing happened.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tally(BTreeMap<(&'static str, &'static str), u64>);
@@ -62,7 +75,8 @@ impl Tally {
         let events = EVENTS.into_iter().map(|word| ("event", word));
         let steps = STEPS.into_iter().map(|word| ("step", word));
         let finds = FINDS.into_iter().map(|word| ("find", word));
-        let all = faults.chain(reasons).chain(events).chain(steps).chain(finds);
+        let messages = MESSAGES.into_iter().map(|word| ("message", word));
+        let all = faults.chain(reasons).chain(events).chain(steps).chain(finds).chain(messages);
         all.filter(|(kind, word)| self.count(kind, word) == 0).collect()
     }
 }

@@ -14,16 +14,22 @@ use heartwheel::base::ids::{ClientId, ConnId};
 use heartwheel::base::io::{Completion, IoFault, Op};
 use heartwheel::base::limits;
 use heartwheel::base::time::{Moment, Span};
-use heartwheel::gateway::{Command, Gateway, Kick, Reply};
+use heartwheel::gateway::{Command, Gateway, Kick, Pace, Reply};
 
 use crate::clients::{Clients, Patience};
 use crate::faults::{Fault, Faults, happens, part_of, span_upto, stream};
 use crate::kernel::{Kernel, News, link_of, socket_of};
+use crate::leave;
 use crate::link::Word;
 use crate::oracle::Oracle;
 use crate::script::{Label, Step, client_id};
 use crate::tally::Tally;
 use crate::trial::{Bounds, tell_begin, tell_turn};
+use crate::world::agenda::Happening;
+use crate::world::mail::Pushes;
+
+mod agenda;
+mod mail;
 
 /// More turns than this without the clock moving on: the gateway is busy with nothing.
 const IDLE_TURNS_MAX: u32 = 200;
@@ -46,25 +52,6 @@ const STROKES: [Fault; 5] =
 const WORLD: u64 = 1 << 40;
 const KERNEL: u64 = 2 << 40;
 const TURNS: u64 = 3 << 40;
-
-/// What happens by itself at some moment.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-enum Happening {
-    /// A device connects.
-    Connect { device: usize },
-    /// The client at this link does the next thing of its script.
-    Act { link: usize },
-    /// It answers a ping.
-    Answer { link: usize },
-    /// It does as it was told and leaves.
-    Leave { link: usize },
-    /// TCP gives the link up.
-    GiveUp { link: usize },
-    /// An operator ends somebody's session.
-    Kick,
-    /// Something befalls many at once.
-    Disaster { fault: Fault },
-}
 
 /// What a world came to, for the summary.
 #[derive(Clone, Debug)]
@@ -99,6 +86,7 @@ struct World {
     idle_turns: u32,
     /// Commands that the loop has not taken yet.
     kicks_waiting: u32,
+    pushes: Pushes,
     accept_failed_at: Option<Moment>,
     /// Whether the gateway always had the time that it gives itself.
     patience: Patience,
@@ -145,6 +133,7 @@ fn config(rng: &mut Rng) -> GatewayConfig {
     let mut classes = vec![("kept".to_owned(), kept), ("strict".to_owned(), strict)];
     classes.truncate(rng.usize(0..3));
     GatewayConfig {
+        queue: mail::queue(rng, rhythm),
         rhythm,
         grace,
         duplicate,
@@ -210,6 +199,7 @@ impl World {
             turns: 0,
             idle_turns: 0,
             kicks_waiting: 0,
+            pushes: Pushes::default(),
             accept_failed_at: None,
             patience: if is_patient { Patience::Kept } else { Patience::Slept },
             stands_still: !is_patient,
@@ -219,6 +209,7 @@ impl World {
             config,
             rng: stream(bounds.seed, TURNS, bounds.course),
         };
+        world.clients.inboxes.is_roomy = mail::is_roomy(world.config.queue);
         world.trace(|| format!("{:?}\n{:?}", world.config, world.kernel.shop.faults.all()));
         world.hand_ops_over();
         world.read_ledger(now);
@@ -242,6 +233,7 @@ impl World {
                 self.plan(at, Happening::Disaster { fault });
             }
         }
+        self.plan_pushes();
         self.plan_strokes();
         if self.devices.len() > 100 {
             self.tally.note("find", "more than a hundred clients", 1);
@@ -302,6 +294,7 @@ impl World {
         for _ in 0..std::mem::take(&mut self.kicks_waiting) {
             self.kick();
         }
+        self.push_what_waits();
         self.hand_ops_over();
         self.let_clients_hear();
     }
@@ -502,6 +495,7 @@ impl World {
                 | Op::Connect(_)
                 | Op::Discard { .. }
                 | Op::Receive { .. }
+                | Op::Pause { .. }
                 | Op::SetUserTimeout { .. }
                 | Op::Move(_) => {}
             }
@@ -559,7 +553,8 @@ impl World {
                 return;
             }
             self.agenda.pop();
-            let is_dark = at < self.dark_until && happening != Happening::Kick;
+            let is_dark =
+                at < self.dark_until && !matches!(happening, Happening::Kick | Happening::Push);
             if is_dark {
                 self.plan(self.dark_until, happening);
             } else {
@@ -592,11 +587,17 @@ impl World {
                     self.kernel.arrive(link, &pong, &[(pong.len(), Label::Beat)], at);
                 }
             }
+            Happening::Ack { link, seq } => {
+                if let Some(ack) = self.clients.ack(link, seq) {
+                    self.kernel.arrive(link, &ack, &[(ack.len(), Label::Beat)], at);
+                }
+            }
             Happening::Leave { link } => self.kernel.touch(link, |wire| wire.finish()),
             Happening::GiveUp { link } => {
                 self.kernel.touch(link, |wire| wire.break_with(IoFault::TimedOut));
             }
             Happening::Kick => self.kicks_waiting += 1,
+            Happening::Push => self.pushes.waiting += 1,
             Happening::Disaster { fault } => self.befall(fault, at),
         }
     }
@@ -669,6 +670,9 @@ impl World {
             for wait in answers.pongs {
                 self.plan(self.now + wait, Happening::Answer { link });
             }
+            for (seq, wait) in answers.acks {
+                self.plan(self.now + wait, Happening::Ack { link, seq });
+            }
             if let Some(wait) = answers.leaves {
                 self.plan(self.now + wait, Happening::Leave { link });
             }
@@ -677,6 +681,9 @@ impl World {
 
     fn kick(&mut self) {
         self.oracle.on_told(self.now);
+        if self.rng.usize(0..3) == 0 {
+            return self.rebalance();
+        }
         let online = self.oracle.online();
         let absent = Command::Kick(Kick::of(ClientId::new("nobody").expect("a client id")));
         assert_eq!(self.gateway.on_command(absent, self.now), Reply::NoSuchClient);
@@ -688,6 +695,19 @@ impl World {
             self.oracle.on_kick(device, self.now);
         }
         self.read_ledger(self.now);
+    }
+
+    /// A part of them is asked to go elsewhere.
+    fn rebalance(&mut self) {
+        let rebalance = leave::rebalance(&mut self.rng);
+        let reply = self.gateway.on_command(Command::Rebalance(rebalance), self.now);
+        self.read_ledger(self.now);
+        if self.oracle.drain_ordered.is_some() {
+            return assert_eq!(reply, Reply::Draining);
+        }
+        assert_eq!(reply, Reply::Done);
+        self.oracle.on_rebalance();
+        self.tally.note("drain", "rebalance", 1);
     }
 
     // --- the end ---------------------------------------------------------------------------------
@@ -703,9 +723,12 @@ impl World {
             self.patience = Patience::Slept; // it gives itself too little on purpose
         }
         let until = self.now + within;
+        let drain = leave::drain(&mut self.rng, within);
         self.oracle.on_told(self.now);
-        assert_eq!(self.gateway.on_command(Command::Drain { within }, self.now), Reply::Done);
-        self.oracle.on_drain(within, self.now);
+        assert_eq!(self.gateway.on_command(Command::Drain(drain), self.now), Reply::Done);
+        self.oracle.on_drain(drain.notice, within, self.now);
+        self.tally.note("drain", "with notice", u64::from(drain.notice > Span::ZERO));
+        self.tally.note("drain", "paced", u64::from(drain.pace != Pace::AtOnce));
         self.read_ledger(self.now);
         let end = until + self.config.tick.times(2) + Span::from_secs(2);
         while !self.gateway.is_drained() {
@@ -726,6 +749,7 @@ impl World {
         assert_eq!(stats.resumed, self.oracle.resumed, "a return was not counted");
         assert_eq!(stats.returned, self.oracle.returned, "a return after a verdict");
         assert_eq!(stats.false_offline, self.oracle.false_offline, "a wrong verdict");
+        self.sum_up_mail();
         assert_eq!(stats.held, 0, "a session is held for nobody");
         self.kernel.check_empty();
         self.oracle.check_empty();
@@ -762,6 +786,10 @@ impl World {
 pub(crate) fn is_told(reason: CloseReason) -> bool {
     matches!(
         reason,
-        CloseReason::Replaced | CloseReason::Drain | CloseReason::Busy | CloseReason::Contested
+        CloseReason::Replaced
+            | CloseReason::Drain
+            | CloseReason::Rebalance
+            | CloseReason::Busy
+            | CloseReason::Contested
     )
 }

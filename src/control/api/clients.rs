@@ -5,12 +5,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::config::{ClassId, GatewayConfig, Rhythm};
 use crate::base::event::CloseReason;
-use crate::base::ids::ClientId;
+use crate::base::ids::{ClientId, GroupName};
 use crate::base::limits;
+use crate::base::pulse::Pulse;
 use crate::base::time::{Moment, Span, WallAnchor};
 use crate::control::api::problem::{Kind, Problem};
 use crate::control::api::{Answer, Asked, json, present};
-use crate::gateway::{Command, Filter, Kick, Reply, SessionView};
+use crate::control::events::as_millis;
+use crate::gateway::{Command, Filter, Kick, Mood, Reply, SessionView};
 
 /// The smallest number of the application's own, in what a kicked client hears.
 const OWN_CODES_FROM: u16 = 1_000;
@@ -32,6 +34,18 @@ struct Client {
     silence_ms: u64,
     outbox_bytes: usize,
     partial_bytes: usize,
+    groups: Vec<String>,
+    beats: u32,
+    longest_gap_ms: u64,
+    /// The latest gaps between beats, oldest first.
+    #[serde(serialize_with = "as_millis")]
+    gaps_ms: Pulse,
+    /// After how much silence it is asked whether it is there, if at all.
+    probe_after_ms: Option<u64>,
+    /// How long its latest answer to that took, if there was one.
+    answer_us: Option<u64>,
+    /// What TCP says of the way to it, where it was asked just now.
+    rtt_us: Option<u32>,
 }
 
 #[derive(Serialize)]
@@ -65,6 +79,13 @@ impl Client {
             silence_ms: now.since(view.last_beat).as_millis(),
             outbox_bytes: view.outbox_bytes,
             partial_bytes: view.partial_bytes,
+            groups: view.groups.iter().map(ToString::to_string).collect(),
+            beats: view.pulse.beats(),
+            longest_gap_ms: view.pulse.longest_gap().as_millis(),
+            gaps_ms: view.pulse,
+            probe_after_ms: view.ping_after.map(Span::as_millis),
+            answer_us: view.answered_in.map(Span::as_micros),
+            rtt_us: view.tcp.map(|tcp| tcp.rtt_us),
         }
     }
 }
@@ -78,6 +99,7 @@ pub(crate) async fn list(asked: Asked) -> Answer {
             .parameter("class")
             .map(|name| class(&asked.api.gateway.get(), name))
             .transpose()?,
+        group: asked.parameter("group").map(group).transpose()?,
     };
     let boot = asked.api.identity.boot;
     let mut next = Some(match asked.parameter("cursor") {
@@ -111,7 +133,7 @@ pub(crate) async fn list(asked: Asked) -> Answer {
     json(StatusCode::OK, &ClientPage { clients, next })
 }
 
-fn limit(text: Option<&str>) -> Result<usize, Problem> {
+pub(crate) fn limit(text: Option<&str>) -> Result<usize, Problem> {
     let Some(text) = text else { return Ok(limits::LIST_CLIENTS_DEFAULT) };
     let limit = text.parse().ok().filter(|limit| (1..=limits::LIST_CLIENTS_MAX).contains(limit));
     limit.ok_or_else(|| {
@@ -125,6 +147,11 @@ fn class(gateway: &GatewayConfig, name: &str) -> Result<ClassId, Problem> {
     }
     let names: Vec<_> = gateway.class_names().collect();
     Err(Problem::bad(format!("class {name:?}: expected one of {}", names.join(", "))))
+}
+
+/// The name of a group.
+pub(crate) fn group(name: &str) -> Result<GroupName, Problem> {
+    GroupName::new(name).map_err(|error| Problem::bad(format!("group {name:?}: {error}")))
 }
 
 /// A place in the table of connections, for whoever asks for the next page. It means nothing on
@@ -147,11 +174,27 @@ fn slot_of(cursor: &str, boot: u64) -> Result<u32, Problem> {
 /// `GET /v1/clients/{id}`
 pub(crate) async fn show(asked: Asked) -> Answer {
     let client = client(&asked)?;
-    let reply = asked.api.door.ask(Command::Session { client }).await?;
+    let reply = measured(&asked, &client).await?;
     let Reply::Session(view) = reply else { return answer(reply, &asked) };
     let clock = asked.api.door.clock();
     let client = Client::new(&view, &asked.api.gateway.get(), clock.now(), clock.wall());
     json(StatusCode::OK, &client)
+}
+
+/// What is known of a client, and what TCP says of the way to it: that is there a turn or two after
+/// it was asked for. What does not come soon is left out.
+async fn measured(asked: &Asked, client: &ClientId) -> Result<Reply, Problem> {
+    let measure = Command::Measure { client: client.clone() };
+    let mut reply = asked.api.door.ask(measure).await?;
+    for _ in 0..limits::MEASURE_ASKS_MAX {
+        let Reply::Session(view) = &reply else { break };
+        if view.mood == Mood::Held || view.tcp.is_some() {
+            break;
+        }
+        tokio::time::sleep(limits::MEASURE_PAUSE.into()).await;
+        reply = asked.api.door.ask(Command::Session { client: client.clone() }).await?;
+    }
+    Ok(reply)
 }
 
 #[derive(Default, Deserialize)]
@@ -215,24 +258,44 @@ fn client(asked: &Asked) -> Result<ClientId, Problem> {
 
 /// What the loop answered to a command about one client.
 fn answer(reply: Reply, asked: &Asked) -> Answer {
+    answer_about(asked.client(), reply)
+}
+
+/// What the loop answered to a command about this client.
+pub(crate) fn answer_about(client: &str, reply: Reply) -> Answer {
     let problem = match reply {
         Reply::Done => return json(StatusCode::OK, &Done { done: true }),
-        Reply::NoSuchClient => Problem::no_such_client(asked.client()),
+        Reply::NoSuchClient => Problem::no_such_client(client),
         Reply::OtherSession => {
-            let detail = format!("{:?} is online with another epoch", asked.client());
+            let detail = format!("{:?} is online with another epoch", client);
             Problem::new(Kind::OtherSession, detail)
         }
         Reply::NotConnected => {
-            let detail = format!("the session of {:?} is held", asked.client());
+            let detail = format!("the session of {:?} is held", client);
             Problem::new(Kind::NotConnected, detail)
         }
         Reply::OutOfBounds { shortest, longest } => {
             let detail = format!("interval: expected {shortest} to {longest}");
             Problem::new(Kind::OutOfBounds, detail)
         }
-        Reply::Stats(_) | Reply::Session(_) | Reply::Sessions { .. } | Reply::Clients { .. } => {
-            unexpected()
+        Reply::GroupsFull => {
+            let detail = format!("{client:?} cannot be in a further group");
+            Problem::new(Kind::GroupsFull, detail)
         }
+        Reply::TooLong { payload_bytes_max } => {
+            let most = usize::from(payload_bytes_max) - 5;
+            let detail = format!("topic and content: expected at most {most} bytes together");
+            Problem::new(Kind::OutOfBounds, detail)
+        }
+        Reply::Draining
+        | Reply::Stats(_)
+        | Reply::Groups(_)
+        | Reply::Pushed(_)
+        | Reply::Outcomes(_)
+        | Reply::Broadcast(_)
+        | Reply::Session(_)
+        | Reply::Sessions { .. }
+        | Reply::Clients { .. } => unexpected(),
     };
     Err(problem)
 }

@@ -1,14 +1,20 @@
 //! The admin API: requests in, commands to the loop, answers out as JSON.
 //!
 //! Every path is one row of `routes`; the router, the OpenAPI document and the tests read that
-//! table. Pushing, groups and a dashboard are further rows and further files beside `clients`.
+//! table. A dashboard is a further row and a further file beside `clients`.
 
 pub(crate) mod clients;
+pub(crate) mod groups;
+pub(crate) mod history;
+pub(crate) mod leave;
 pub(crate) mod node;
 pub(crate) mod openapi;
+pub(crate) mod past;
 pub(crate) mod problem;
+pub(crate) mod push;
 pub(crate) mod routes;
 pub(crate) mod snapshot;
+pub(crate) mod webhooks;
 
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -26,24 +32,32 @@ use futures_core::Stream;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Mutex, Semaphore, mpsc};
 use tokio::time::timeout;
 
 use crate::base::config::GatewayConfig;
 use crate::base::limits;
+use crate::base::time::Moment;
 use crate::control::api::problem::{Kind, Problem};
 use crate::control::api::routes::{Access, ROUTES, Route, Verb};
 use crate::control::auth::{self, Token};
 use crate::control::door::LoopHandle;
 use crate::control::events::Identity;
+use crate::control::hub::Hub;
 use crate::control::journal::Health;
+use crate::control::ledger::Ledger;
 use crate::control::live::Live;
 use crate::control::reload::{Reload, ReloadCounts};
+use crate::control::webhook::Webhooks;
 
 /// All that the API needs to know.
 pub struct Api {
     /// The loop.
     pub door: LoopHandle,
+    /// Where DATA of clients comes together.
+    pub hub: Hub,
+    /// When this was made: with the process, or nearly.
+    pub(crate) began: Moment,
     /// Who speaks.
     pub identity: Identity,
     /// What the gateway was told last: its classes, its bounds.
@@ -56,10 +70,16 @@ pub struct Api {
     pub reloads: Arc<ReloadCounts>,
     /// The journal, if there is one.
     pub journal: Option<JournalView>,
+    /// The webhooks, if there can be any.
+    pub webhooks: Option<Webhooks>,
     /// Places for those who follow a feed.
     pub(crate) followers: Arc<Semaphore>,
+    /// The number of the latest broadcast, and the place of whoever begins one.
+    pub(crate) broadcasts: Arc<Mutex<u64>>,
     /// The place for whoever takes a snapshot: each costs memory for every client.
     pub(crate) snapshots: Arc<Semaphore>,
+    /// The place for whoever has the journal looked through for one client.
+    pub(crate) histories: Arc<Semaphore>,
 }
 
 /// The journal as the API sees it.
@@ -87,21 +107,43 @@ impl Api {
     /// An API to the loop behind `door`.
     pub fn new(
         door: LoopHandle,
+        hub: Hub,
         identity: Identity,
         told: Told,
         journal: Option<JournalView>,
     ) -> Self {
         let Told { gateway, token, reload, reloads } = told;
         Self {
+            began: door.clock().now(),
             door,
+            hub,
             identity,
             gateway,
             token,
             reload,
             reloads,
             journal,
+            webhooks: None,
             followers: Arc::new(Semaphore::new(limits::FEED_FOLLOWERS_MAX)),
+            broadcasts: Arc::default(),
             snapshots: Arc::new(Semaphore::new(1)),
+            histories: Arc::new(Semaphore::new(1)),
+        }
+    }
+
+    /// Tells how these webhooks are, too.
+    #[must_use]
+    pub fn with_webhooks(mut self, webhooks: Webhooks) -> Self {
+        self.webhooks = Some(webhooks);
+        self
+    }
+
+    /// Where the ledger can be read.
+    pub(crate) fn ledger(&self) -> Ledger {
+        Ledger {
+            door: self.door.clone(),
+            identity: self.identity.clone(),
+            journal: self.journal.as_ref().map(|journal| journal.folder.clone()),
         }
     }
 }
@@ -158,6 +200,8 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
         let filter = match route.verb {
             Verb::Get => MethodFilter::GET,
             Verb::Post => MethodFilter::POST,
+            Verb::Put => MethodFilter::PUT,
+            Verb::Delete => MethodFilter::DELETE,
         };
         let handler = move |state, path, request| serve(route, state, path, request);
         router = router.route(route.path, on(filter, handler));
@@ -238,7 +282,8 @@ async fn nothing_here(State(api): State<Arc<Api>>, request: Request, kind: Kind)
 /// What every answer says to whoever would keep or interpret it.
 fn dressed(mut response: Response) -> Response {
     let headers = response.headers_mut();
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    let no_store = HeaderValue::from_static("no-store");
+    headers.entry(header::CACHE_CONTROL).or_insert(no_store);
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
 }
@@ -263,7 +308,12 @@ pub(crate) fn with_type(status: StatusCode, content_type: HeaderValue, body: Bod
 /// A long answer, piece by piece as they are put into the other end. Whoever puts them in waits
 /// for whoever reads.
 pub(crate) fn pieces() -> (mpsc::Sender<Bytes>, Body) {
-    let (sender, pieces) = mpsc::channel(limits::HTTP_PIECES_WAITING_MAX);
+    pieces_of(limits::HTTP_PIECES_WAITING_MAX)
+}
+
+/// The same, with so many pieces waiting at most.
+pub(crate) fn pieces_of(waiting_max: usize) -> (mpsc::Sender<Bytes>, Body) {
+    let (sender, pieces) = mpsc::channel(waiting_max);
     (sender, Body::from_stream(Pieces(pieces)))
 }
 

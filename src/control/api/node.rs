@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::task::spawn_blocking;
 
@@ -13,7 +13,7 @@ use crate::base::limits;
 use crate::base::time::Span;
 use crate::control::api::clients::{Done, unexpected};
 use crate::control::api::problem::{Kind, Problem};
-use crate::control::api::{Answer, Api, Asked, json, present, with_type};
+use crate::control::api::{Answer, Api, Asked, json, with_type};
 use crate::control::metrics as exposition;
 use crate::gateway::{Command, Reply, Stats};
 
@@ -25,6 +25,10 @@ struct StatsBody<'a> {
     seq: u64,
     accepting: bool,
     draining: bool,
+    rebalancing: bool,
+    leavers_told: u64,
+    leavers_left: u64,
+    leavers_closed: u64,
     connections: usize,
     online: usize,
     held: usize,
@@ -34,6 +38,13 @@ struct StatsBody<'a> {
     frames_received: u64,
     frames_sent: u64,
     bytes_received: u64,
+    data_received: u64,
+    data_taken: u64,
+    data_unclaimed: u64,
+    up_bytes: usize,
+    up_unread_bytes: usize,
+    up_paused: usize,
+    up_pauses: u64,
     resumed: u64,
     rescued: u64,
     probes_sent: u64,
@@ -46,6 +57,16 @@ struct StatsBody<'a> {
     false_offline: u64,
     stalls: u64,
     stalled_ms: u64,
+    pushed: u64,
+    delivered: u64,
+    acked: u64,
+    ack_missed: u64,
+    expired: u64,
+    dropped_oldest: u64,
+    dropped_newest: u64,
+    orphaned: u64,
+    queue_bytes: usize,
+    broadcasts_running: usize,
     /// Connections ended, by reason; those that never happened are left out.
     ended: Map<String, Value>,
 }
@@ -61,6 +82,10 @@ impl<'a> StatsBody<'a> {
             seq: stats.seq_last,
             accepting: stats.accepting,
             draining: stats.draining,
+            rebalancing: stats.leaving.rebalancing,
+            leavers_told: stats.leaving.told,
+            leavers_left: stats.leaving.left,
+            leavers_closed: stats.leaving.closed,
             connections: stats.connections,
             online: stats.online,
             held: stats.held,
@@ -70,6 +95,13 @@ impl<'a> StatsBody<'a> {
             frames_received: stats.frames_received,
             frames_sent: stats.frames_sent,
             bytes_received: stats.bytes_received,
+            data_received: stats.data_received,
+            data_taken: stats.up.taken,
+            data_unclaimed: stats.up.unclaimed,
+            up_bytes: stats.up.bytes,
+            up_unread_bytes: stats.up.unread_bytes,
+            up_paused: stats.up.stopped,
+            up_pauses: stats.up.stops,
             resumed: stats.resumed,
             rescued: stats.rescued,
             probes_sent: stats.pings_sent,
@@ -82,6 +114,16 @@ impl<'a> StatsBody<'a> {
             false_offline: stats.false_offline,
             stalls: stats.stalls,
             stalled_ms: stats.stalled.as_millis(),
+            pushed: stats.mail.pushed,
+            delivered: stats.mail.delivered,
+            acked: stats.mail.acked,
+            ack_missed: stats.mail.ack_missed,
+            expired: stats.mail.expired,
+            dropped_oldest: stats.mail.dropped_oldest,
+            dropped_newest: stats.mail.dropped_newest,
+            orphaned: stats.mail.orphaned,
+            queue_bytes: stats.mail.queue_bytes,
+            broadcasts_running: stats.mail.broadcasts_running,
             ended: ended.map(|reason| (reason.word().into(), stats.ended(reason).into())).collect(),
         }
     }
@@ -93,32 +135,6 @@ pub(crate) async fn stats(asked: Asked) -> Answer {
         return Err(unexpected());
     };
     json(StatusCode::OK, &StatsBody::new(&asked.api, &stats))
-}
-
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct DrainBody {
-    #[serde(default, deserialize_with = "present")]
-    within_ms: Option<u64>,
-}
-
-#[derive(Serialize)]
-struct Draining {
-    draining: bool,
-    within_ms: u64,
-}
-
-/// `POST /v1/drain`
-pub(crate) async fn drain(asked: Asked) -> Answer {
-    let body: DrainBody = asked.json()?;
-    let within = body.within_ms.map_or(asked.api.gateway.get().drain_timeout, Span::from_millis);
-    if within > limits::DEADLINE_MAX {
-        let detail = format!("within_ms: expected at most {}", limits::DEADLINE_MAX.as_millis());
-        return Err(Problem::new(Kind::OutOfBounds, detail));
-    }
-    tracing::info!(%within, "stopping by the API: clients are asked to leave");
-    asked.api.door.ask(Command::Drain { within }).await?;
-    json(StatusCode::ACCEPTED, &Draining { draining: true, within_ms: within.as_millis() })
 }
 
 /// `POST /v1/reload`

@@ -8,7 +8,7 @@ use crate::control::api::problem::{Kind, TYPE_PREFIX};
 use crate::control::api::routes::{
     Access, PROBLEMS_ANYWHERE, PROBLEMS_ASKING, PROBLEMS_GUARDED, ROUTES, Route, Verb,
 };
-use crate::control::api::{Answer, Asked, json as answer};
+use crate::control::api::{Answer, Asked, json as answer, push};
 
 /// `GET /openapi.json`
 pub(crate) async fn serve(_asked: Asked) -> Answer {
@@ -17,11 +17,13 @@ pub(crate) async fn serve(_asked: Asked) -> Answer {
 
 fn document() -> Value {
     let mut paths = Map::new();
-    for route in ROUTES {
+    for route in ROUTES.iter().filter(|route| route.access != Access::Page) {
         let path = paths.entry(route.path).or_insert_with(|| json!({}));
         let verb = match route.verb {
             Verb::Get => "get",
             Verb::Post => "post",
+            Verb::Put => "put",
+            Verb::Delete => "delete",
         };
         path[verb] = operation(route);
     }
@@ -91,7 +93,7 @@ fn path_parameters(path: &str) -> impl Iterator<Item = &str> {
 fn problems_by_status(route: &Route) -> Vec<(String, Vec<Kind>)> {
     let guarded: [&[Kind]; 2] = match route.access {
         Access::Guarded => [PROBLEMS_GUARDED, PROBLEMS_ASKING],
-        Access::Open => [&[], &[]],
+        Access::Open | Access::Page => [&[], &[]],
     };
     let mut by_status: Vec<(String, Vec<Kind>)> = Vec::new();
     let all = [route.problems, PROBLEMS_ANYWHERE].into_iter().chain(guarded).flatten();
@@ -106,20 +108,25 @@ fn problems_by_status(route: &Route) -> Vec<(String, Vec<Kind>)> {
     by_status
 }
 
-fn reference(name: &str) -> Value {
+pub(crate) fn reference(name: &str) -> Value {
     json!({ "$ref": format!("#/components/schemas/{name}") })
 }
 
 fn schemas() -> Value {
     let mut all = answer_schemas();
-    for (name, schema) in body_schemas().into_iter().chain(reload_schemas()) {
+    let schemas = body_schemas()
+        .into_iter()
+        .chain(reload_schemas())
+        .chain(webhook_schemas())
+        .chain(push::schemas());
+    for (name, schema) in schemas {
         all[name] = schema;
     }
     all
 }
 
 /// What requests say.
-fn body_schemas() -> [(&'static str, Value); 3] {
+fn body_schemas() -> [(&'static str, Value); 4] {
     let kick = json!({
         "type": "object",
         "additionalProperties": false,
@@ -142,14 +149,30 @@ fn body_schemas() -> [(&'static str, Value); 3] {
         "type": "object",
         "additionalProperties": false,
         "properties": {
-            "within_ms": {
-                "type": "integer",
-                "minimum": 0,
-                "maximum": limits::DEADLINE_MAX.as_millis(),
-            },
+            "within_ms": span("Until whoever is still there is closed"),
+            "per_second": { "type": "integer", "minimum": 1, "maximum": u32::MAX },
+            "notice_ms": span("Not ready, but letting in, before the first GOAWAY"),
         },
     });
-    [("Kick", kick), ("Rhythm", rhythm), ("Drain", drain)]
+    let rebalance = json!({
+        "type": "object",
+        "additionalProperties": false,
+        "required": ["fraction"],
+        "properties": {
+            "fraction": { "type": "number", "minimum": 0, "maximum": 1 },
+            "within_ms": span("Until it ends, whoever was asked by then"),
+            "per_second": { "type": "integer", "minimum": 1, "maximum": u32::MAX },
+            "window_min_ms": span("When they are asked to come back, at the earliest"),
+            "window_max_ms": span("And at the latest"),
+        },
+    });
+    [("Kick", kick), ("Rhythm", rhythm), ("Drain", drain), ("Rebalance", rebalance)]
+}
+
+/// A length of time as a request says it.
+fn span(about: &str) -> Value {
+    let longest = limits::DEADLINE_MAX.as_millis();
+    json!({ "type": "integer", "minimum": 0, "maximum": longest, "description": about })
 }
 
 /// What a reload says.
@@ -178,10 +201,8 @@ const PRESENT: [(&str, &str); 6] = [
     ("timeout_ms", "integer"),
 ];
 
-/// What answers say.
-fn answer_schemas() -> Value {
-    let kinds: Vec<String> =
-        Kind::ALL.iter().map(|kind| format!("{TYPE_PREFIX}{}", kind.word())).collect();
+/// What is known of one client.
+fn client_schema() -> Value {
     let client = [
         ("state", "string"),
         ("class", "string"),
@@ -191,9 +212,35 @@ fn answer_schemas() -> Value {
         ("silence_ms", "integer"),
         ("outbox_bytes", "integer"),
         ("partial_bytes", "integer"),
+        ("beats", "integer"),
+        ("longest_gap_ms", "integer"),
+        ("gaps_ms", "array"),
+        ("probe_after_ms", "integer"),
+        ("answer_us", "integer"),
+        ("rtt_us", "integer"),
     ];
     let mut client = object(PRESENT.into_iter().chain(client));
+    client["properties"]["gaps_ms"]["items"] = json!({ "type": "integer" });
+    for unknown_at_times in ["probe_after_ms", "answer_us", "rtt_us"] {
+        client["properties"][unknown_at_times]["type"] = json!(["integer", "null"]);
+    }
     client["properties"]["state"]["enum"] = json!(["live", "suspect", "held"]);
+    client["properties"]["groups"] = json!({ "type": "array", "items": { "type": "string" } });
+    client["required"].as_array_mut().expect("made above").push("groups".into());
+    client
+}
+
+fn history_schema() -> Value {
+    let mut history = object([("client", "string"), ("complete", "boolean"), ("events", "array")]);
+    history["properties"]["complete"]["description"] = json!("Nothing older is kept anywhere");
+    history["properties"]["events"]["items"] = json!({ "type": "object" });
+    history
+}
+
+/// What answers say.
+fn answer_schemas() -> Value {
+    let kinds: Vec<String> =
+        Kind::ALL.iter().map(|kind| format!("{TYPE_PREFIX}{}", kind.word())).collect();
     json!({
         "Problem": {
             "type": "object",
@@ -206,7 +253,8 @@ fn answer_schemas() -> Value {
             },
         },
         "Done": object([("done", "boolean")]),
-        "Client": client,
+        "Client": client_schema(),
+        "History": history_schema(),
         "Present": object(PRESENT),
         "ClientPage": {
             "type": "object",
@@ -228,7 +276,8 @@ fn answer_schemas() -> Value {
                 "clients": { "type": "array", "items": reference("Present") },
             },
         },
-        "Draining": object([("draining", "boolean"), ("within_ms", "integer")]),
+        "Draining": draining(),
+        "Rebalancing": object([("rebalancing", "boolean"), ("fraction", "number")]),
         "Stats": {
             "type": "object",
             "description": "Counts by name; `ended` has one for each reason that happened",
@@ -240,11 +289,68 @@ fn answer_schemas() -> Value {
             },
             "additionalProperties": { "type": ["number", "boolean"] },
         },
+        "StatsHistory": stats_history_schema(),
+        "StatsSample": sample_schema(),
     })
 }
 
+fn stats_history_schema() -> Value {
+    let mut history = object([
+        ("node", "string"),
+        ("boot", "integer"),
+        ("version", "string"),
+        ("driver", "string"),
+        ("shards", "integer"),
+        ("started_unix_ms", "integer"),
+        ("now_unix_ms", "integer"),
+        ("late_bounds_ms", "array"),
+        ("samples", "array"),
+    ]);
+    history["properties"]["late_bounds_ms"]["items"] = json!({ "type": "integer" });
+    history["properties"]["samples"]["items"] = reference("StatsSample");
+    history
+}
+
+/// What one sample of the past says; beside what is now, counts within its span.
+fn sample_schema() -> Value {
+    let counts = ["beats", "bytes", "accepted", "came", "resumed", "rescued", "stalled_ms"];
+    let now = ["n", "at_unix_ms", "span_ms", "connections", "online", "held"];
+    let integers = now.into_iter().chain(counts).map(|name| (name, "integer"));
+    let others =
+        [("accepting", "boolean"), ("draining", "boolean"), ("went", "object"), ("late", "array")];
+    let mut sample = object(integers.chain(others));
+    sample["properties"]["went"]["additionalProperties"] = json!({ "type": "integer" });
+    sample["properties"]["late"]["items"] = json!({ "type": "integer" });
+    sample
+}
+
+/// How the webhooks are: each stream to each target.
+fn webhook_schemas() -> [(&'static str, Value); 2] {
+    let texts = ["target", "stream", "url", "state", "position"].map(|name| (name, "string"));
+    let counts = ["lag", "batches", "events", "failures", "retries", "resets", "missed"];
+    let mut webhook = object(texts.into_iter().chain(counts.map(|name| (name, "integer"))));
+    webhook["properties"]["state"]["enum"] = json!(["ok", "failing", "off"]);
+    let properties = &mut webhook["properties"];
+    properties["last_success_unix_ms"] = json!({ "type": "integer" });
+    properties["last_failure_unix_ms"] = json!({ "type": "integer" });
+    properties["last_failure"] = json!({ "type": "string" });
+    let list = json!({
+        "type": "object",
+        "required": ["webhooks"],
+        "properties": { "webhooks": { "type": "array", "items": reference("Webhook") } },
+    });
+    [("Webhook", webhook), ("WebhookList", list)]
+}
+
+/// The rate may decide instead of a time.
+fn draining() -> Value {
+    let mut draining = object([("draining", "boolean"), ("notice_ms", "integer")]);
+    draining["properties"]["within_ms"] = json!({ "type": "integer" });
+    draining
+}
+
 /// An object that has all of these.
-fn object(fields: impl IntoIterator<Item = (&'static str, &'static str)>) -> Value {
+pub(crate) fn object(fields: impl IntoIterator<Item = (&'static str, &'static str)>) -> Value {
     let (mut properties, mut required) = (Map::new(), Vec::new());
     for (name, kind) in fields {
         properties.insert(name.to_owned(), json!({ "type": kind }));

@@ -61,12 +61,18 @@ kinds! {
     NoSuchClient = NOT_FOUND, "no-such-client", "No such client is online";
     /// The path is there, but not for this method.
     WrongMethod = METHOD_NOT_ALLOWED, "wrong-method", "The path does not know this method";
+    /// No broadcast of that id, or it was too long ago.
+    NoSuchBroadcast = NOT_FOUND, "no-such-broadcast", "No such broadcast is known";
     /// The body did not come in time.
     TooSlow = REQUEST_TIMEOUT, "too-slow", "The request did not arrive in time";
     /// The client has another session than the one that was meant.
     OtherSession = CONFLICT, "other-session", "The client has another session by now";
     /// The client's session is held.
     NotConnected = CONFLICT, "not-connected", "The client has no connection at the moment";
+    /// What is asked for makes no sense in a drain.
+    Draining = CONFLICT, "draining", "A drain is under way";
+    /// The client is in as many groups as it may be, or there are as many as there may be.
+    GroupsFull = CONFLICT, "groups-full", "There are too many groups";
     /// Nobody told the gateway to tell transport events.
     Untold = CONFLICT, "untold", "Transport events are not told";
     /// What follows that number is no longer kept, or never was.
@@ -75,6 +81,8 @@ kinds! {
     TooLarge = PAYLOAD_TOO_LARGE, "too-large", "The body is too long";
     /// Understood, and not allowed.
     OutOfBounds = UNPROCESSABLE_ENTITY, "out-of-bounds", "The value is not allowed";
+    /// As many broadcasts as there may be are under way.
+    TooMany = TOO_MANY_REQUESTS, "too-many", "Too many are under way; try again later";
     /// Too many questions, followers or snapshots.
     Busy = SERVICE_UNAVAILABLE, "busy", "Too much is asked at once; ask again later";
     /// The loop does not answer, or has ended.
@@ -138,7 +146,7 @@ impl IntoResponse for Problem {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, CONTENT_TYPE);
         match status {
-            StatusCode::SERVICE_UNAVAILABLE => {
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => {
                 headers.insert(header::RETRY_AFTER, RETRY_AFTER);
             }
             StatusCode::UNAUTHORIZED => {

@@ -4,8 +4,10 @@ use std::future::Future;
 use std::pin::Pin;
 
 use crate::control::api::problem::Kind;
-use crate::control::api::{Answer, Asked, clients, node, openapi, snapshot};
-use crate::control::{feed, metrics};
+use crate::control::api::{
+    Answer, Asked, clients, groups, history, leave, node, openapi, past, push, snapshot, webhooks,
+};
+use crate::control::{dashboard, feed, messages, metrics};
 
 /// One path with one method.
 pub(crate) struct Route {
@@ -31,6 +33,8 @@ type Running = Pin<Box<dyn Future<Output = Answer> + Send>>;
 pub(crate) enum Verb {
     Get,
     Post,
+    Put,
+    Delete,
 }
 
 /// Who may use it.
@@ -38,6 +42,9 @@ pub(crate) enum Verb {
 pub(crate) enum Access {
     /// Anybody who can connect: it says nothing but yes or no.
     Open,
+    /// Anybody who can connect: a file of the dashboard, the same for everybody. It is for browsers
+    /// and not in the OpenAPI document.
+    Page,
     /// Whoever has the token.
     Guarded,
 }
@@ -95,6 +102,7 @@ pub(crate) static ROUTES: &[Route] = &[
             parameter("limit", "integer", "Most clients on the page, 1 to 1000 (default: 100)"),
             parameter("prefix", "string", "Only client ids that begin with this"),
             parameter("class", "string", "Only clients of this class; empty: of none"),
+            parameter("group", "string", "Only clients in this group"),
         ],
         body: None,
         success: success(200, "ClientPage", "A page; the last one has no `next`"),
@@ -112,6 +120,18 @@ pub(crate) static ROUTES: &[Route] = &[
         success: success(200, "Client", "The client"),
         problems: &[Kind::NoSuchClient],
         run: |asked| Box::pin(clients::show(asked)),
+    },
+    Route {
+        verb: Verb::Get,
+        path: "/v1/clients/{id}/history",
+        id: "showHistory",
+        about: "The latest events of one client, oldest first, whether it is here or not",
+        access: Access::Guarded,
+        query: &[parameter("limit", "integer", "Most events, 1 to 1000 (default: 20)")],
+        body: None,
+        success: success(200, "History", "Its events, as in the feed"),
+        problems: &[Kind::BadRequest, Kind::Busy, Kind::Machine],
+        run: |asked| Box::pin(history::show(asked)),
     },
     Route {
         verb: Verb::Post,
@@ -139,6 +159,105 @@ pub(crate) static ROUTES: &[Route] = &[
     },
     Route {
         verb: Verb::Post,
+        path: "/v1/clients/{id}/push",
+        id: "pushToClient",
+        about: "Send a message to one client, and say what became of it",
+        access: Access::Guarded,
+        query: &[],
+        body: Some("Push"),
+        success: success(200, "Pushed", "What became of it by now"),
+        problems: &[Kind::BadRequest, Kind::OtherSession, Kind::OutOfBounds],
+        run: |asked| Box::pin(push::one(asked)),
+    },
+    Route {
+        verb: Verb::Post,
+        path: "/v1/push",
+        id: "pushToClients",
+        about: "Send a message to several clients, and say of each what became of it",
+        access: Access::Guarded,
+        query: &[],
+        body: Some("PushMany"),
+        success: success(200, "PushedMany", "What became of it by now, in their order"),
+        problems: &[Kind::BadRequest, Kind::OutOfBounds],
+        run: |asked| Box::pin(push::many(asked)),
+    },
+    Route {
+        verb: Verb::Get,
+        path: "/v1/groups",
+        id: "listGroups",
+        about: "The groups that have somebody in them, by name, page by page",
+        access: Access::Guarded,
+        query: &[
+            parameter("after", "string", "Where to go on: `next` of the page before"),
+            parameter("limit", "integer", "Most groups on the page, 1 to 1000 (default: 100)"),
+        ],
+        body: None,
+        success: success(200, "GroupPage", "A page; the last one has no `next`"),
+        problems: &[Kind::BadRequest],
+        run: |asked| Box::pin(groups::list(asked)),
+    },
+    Route {
+        verb: Verb::Put,
+        path: "/v1/groups/{group}/clients/{id}",
+        id: "joinGroup",
+        about: "Put a client into a group, for as long as its session lasts",
+        access: Access::Guarded,
+        query: &[],
+        body: None,
+        success: success(200, "Done", "It is in there"),
+        problems: &[Kind::BadRequest, Kind::NoSuchClient, Kind::GroupsFull],
+        run: |asked| Box::pin(groups::join(asked)),
+    },
+    Route {
+        verb: Verb::Delete,
+        path: "/v1/groups/{group}/clients/{id}",
+        id: "leaveGroup",
+        about: "Take a client out of a group",
+        access: Access::Guarded,
+        query: &[],
+        body: None,
+        success: success(200, "Done", "It is not in there"),
+        problems: &[Kind::BadRequest, Kind::NoSuchClient],
+        run: |asked| Box::pin(groups::leave(asked)),
+    },
+    Route {
+        verb: Verb::Post,
+        path: "/v1/groups/{group}/push",
+        id: "pushToGroup",
+        about: "Send a message to everybody in a group, some in each turn of the loop",
+        access: Access::Guarded,
+        query: &[],
+        body: Some("Broadcast"),
+        success: success(202, "BroadcastStatus", "It has begun"),
+        problems: &[Kind::BadRequest, Kind::OutOfBounds, Kind::TooMany],
+        run: |asked| Box::pin(push::to_group(asked)),
+    },
+    Route {
+        verb: Verb::Post,
+        path: "/v1/broadcast",
+        id: "broadcast",
+        about: "Send a message to everybody, some in each turn of the loop",
+        access: Access::Guarded,
+        query: &[],
+        body: Some("Broadcast"),
+        success: success(202, "BroadcastStatus", "It has begun"),
+        problems: &[Kind::BadRequest, Kind::OutOfBounds, Kind::TooMany],
+        run: |asked| Box::pin(push::to_all(asked)),
+    },
+    Route {
+        verb: Verb::Get,
+        path: "/v1/broadcasts/{id}",
+        id: "showBroadcast",
+        about: "How a message to a group or to everybody goes",
+        access: Access::Guarded,
+        query: &[],
+        body: None,
+        success: success(200, "BroadcastStatus", "How far it is"),
+        problems: &[Kind::NoSuchBroadcast],
+        run: |asked| Box::pin(push::status(asked)),
+    },
+    Route {
+        verb: Verb::Post,
         path: "/v1/drain",
         id: "drain",
         about: "Ask everybody to leave, and end",
@@ -147,7 +266,19 @@ pub(crate) static ROUTES: &[Route] = &[
         body: Some("Drain"),
         success: success(202, "Draining", "It has begun"),
         problems: &[Kind::BadRequest, Kind::OutOfBounds],
-        run: |asked| Box::pin(node::drain(asked)),
+        run: |asked| Box::pin(leave::drain(asked)),
+    },
+    Route {
+        verb: Verb::Post,
+        path: "/v1/rebalance",
+        id: "rebalance",
+        about: "Ask a part of the clients to go elsewhere, and go on",
+        access: Access::Guarded,
+        query: &[],
+        body: Some("Rebalance"),
+        success: success(202, "Rebalancing", "It has begun"),
+        problems: &[Kind::BadRequest, Kind::OutOfBounds, Kind::Draining],
+        run: |asked| Box::pin(leave::rebalance(asked)),
     },
     Route {
         verb: Verb::Post,
@@ -187,6 +318,30 @@ pub(crate) static ROUTES: &[Route] = &[
     },
     Route {
         verb: Verb::Get,
+        path: "/v1/stats/history",
+        id: "showStatsHistory",
+        about: "How things were, about one sample a second, a quarter of an hour back",
+        access: Access::Guarded,
+        query: &[],
+        body: None,
+        success: success(200, "StatsHistory", "Who speaks, and the samples in their order"),
+        problems: &[],
+        run: |asked| Box::pin(past::history(asked)),
+    },
+    Route {
+        verb: Verb::Get,
+        path: "/v1/stats/stream",
+        id: "followStats",
+        about: "How things are, as server-sent events: the latest sample, then each as it is taken",
+        access: Access::Guarded,
+        query: &[FOLLOW],
+        body: None,
+        success: text(EVENT_STREAM, "One sample each, with its boot and number as id"),
+        problems: &[Kind::BadRequest, Kind::Busy],
+        run: |asked| Box::pin(past::stream(asked)),
+    },
+    Route {
+        verb: Verb::Get,
         path: "/v1/events",
         id: "followEvents",
         about: "The ledger as server-sent events, from any position that is kept",
@@ -208,6 +363,39 @@ pub(crate) static ROUTES: &[Route] = &[
         success: text(EVENT_STREAM, "One event each, with its boot and tseq as id"),
         problems: &[Kind::BadRequest, Kind::Untold, Kind::Gone, Kind::Busy],
         run: |asked| Box::pin(feed::transport(asked)),
+    },
+    Route {
+        verb: Verb::Get,
+        path: "/v1/messages",
+        id: "followMessages",
+        about: "What clients send up, as server-sent events; what is not read holds their credit",
+        access: Access::Guarded,
+        query: &[
+            parameter("topic", "string", "Only messages of this topic (default: of all)"),
+            parameter(
+                "after",
+                "string",
+                "Begin right after this message, BOOT:USEQ, as far as it is kept; Last-Event-ID \
+                 goes before it (default: with what comes from now on)",
+            ),
+            FOLLOW,
+        ],
+        body: None,
+        success: text(EVENT_STREAM, "One message each, with BOOT:USEQ as id"),
+        problems: &[Kind::BadRequest, Kind::Gone, Kind::Busy],
+        run: |asked| Box::pin(messages::messages(asked)),
+    },
+    Route {
+        verb: Verb::Get,
+        path: "/v1/webhooks",
+        id: "listWebhooks",
+        about: "How the webhooks are: every stream of every target",
+        access: Access::Guarded,
+        query: &[],
+        body: None,
+        success: success(200, "WebhookList", "The targets; none where none is configured"),
+        problems: &[],
+        run: |asked| Box::pin(webhooks::list(asked)),
     },
     Route {
         verb: Verb::Get,
@@ -245,6 +433,30 @@ pub(crate) static ROUTES: &[Route] = &[
         success: success(200, "Done", "They can"),
         problems: &[Kind::NotReady],
         run: |asked| Box::pin(node::readiness(asked)),
+    },
+    Route {
+        verb: Verb::Get,
+        path: "/",
+        id: "dashboard",
+        about: "The dashboard, for browsers",
+        access: Access::Page,
+        query: &[],
+        body: None,
+        success: text("text/html; charset=utf-8", "The page"),
+        problems: &[],
+        run: |asked| Box::pin(dashboard::page(asked)),
+    },
+    Route {
+        verb: Verb::Get,
+        path: "/dashboard/{file}",
+        id: "dashboardFile",
+        about: "What the dashboard is made of",
+        access: Access::Page,
+        query: &[],
+        body: None,
+        success: text("text/javascript; charset=utf-8", "The file"),
+        problems: &[Kind::NoSuchPath],
+        run: |asked| Box::pin(dashboard::file(asked)),
     },
     Route {
         verb: Verb::Get,

@@ -77,7 +77,7 @@ fn a_page_of_sessions_leaves_out_whom_the_filter_does() {
     ] {
         let (mut seen, mut from) = (Vec::new(), Some(0));
         while let Some(from_slot) = from {
-            let filter = Filter { prefix: prefix.into(), class };
+            let filter = Filter { prefix: prefix.into(), class, group: None };
             let reply = ask(&mut stage, Command::Sessions { from_slot, limit: 3, filter });
             let Reply::Sessions { sessions, next_slot } = reply else { panic!("{reply:?}") };
             seen.extend(sessions.iter().map(|view| view.presence.client.to_string()));

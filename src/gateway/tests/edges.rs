@@ -8,12 +8,12 @@ use crate::base::io::{Completion, Found, IoFault, Op, ReceiveEnd, TcpFacts};
 use crate::base::limits;
 use crate::base::time::{Moment, Span};
 use crate::gateway::tests::{Stage, config};
-use crate::gateway::{Command, Kick};
+use crate::gateway::{Command, Drain, Kick};
 use crate::wire::message::{Before, EndedBy, Message};
 use crate::wire::native::kind;
 
 fn drain(stage: &mut Stage, within: Span) {
-    stage.gateway.on_command(Command::Drain { within }, stage.now);
+    stage.gateway.on_command(Command::Drain(Drain::at_once(within)), stage.now);
     stage.settle();
 }
 

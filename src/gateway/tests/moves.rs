@@ -7,7 +7,7 @@ use crate::base::io::{Completion, Found, IoFault, Move, Op, ReceiveEnd, SocketHa
 use crate::base::limits;
 use crate::base::time::Span;
 use crate::gateway::tests::{Stage, config};
-use crate::gateway::{Command, owner};
+use crate::gateway::{Command, Drain, owner};
 use crate::wire::message::{Message, Reply};
 use crate::wire::native;
 
@@ -296,7 +296,7 @@ fn a_drain_waits_for_who_is_being_moved_and_moves_nobody_more() {
     let departure = taken(&mut stage);
     let greeting_conn = stage.connect();
     assert!(!stage.gateway.moves_no_more());
-    let drain = Command::Drain { within: Span::from_secs(1) };
+    let drain = Command::Drain(Drain::at_once(Span::from_secs(1)));
     stage.gateway.on_command(drain, stage.now);
     stage.receive(greeting_conn, &greeting(&client_of(1, 1)));
     assert!(stage.hear(greeting_conn)[0].contains("code: 101"), "told to leave, and not moved");
@@ -315,7 +315,7 @@ fn a_drain_waits_for_who_is_being_moved_and_moves_nobody_more() {
 
     // Who arrives after the end of the ledger is told to leave, and is not in it.
     let mut to = Stage::new(sharded(1));
-    to.gateway.on_command(Command::Drain { within: Span::ZERO }, to.now);
+    to.gateway.on_command(Command::Drain(Drain::at_once(Span::ZERO)), to.now);
     for _ in 0..to.accepts {
         to.complete(Completion::AcceptFailed { fault: IoFault::Cancelled });
     }

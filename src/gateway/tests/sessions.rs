@@ -7,7 +7,7 @@ use crate::base::io::{CloseHow, Completion, IoFault, ReceiveEnd};
 use crate::base::limits;
 use crate::base::time::Span;
 use crate::gateway::tests::{Stage, config};
-use crate::gateway::{Command, Kick, Reply, resume};
+use crate::gateway::{Command, Drain, Kick, Reply, resume};
 use crate::wire::message::{Before, EndedBy, Message};
 
 fn config_with_grace() -> GatewayConfig {
@@ -106,7 +106,7 @@ fn the_held_end_with_a_drain_and_with_a_kick() {
     let client = ClientId::new("anna").expect("a client id");
     assert_eq!(stage.gateway.on_command(Command::Kick(Kick::of(client)), stage.now), Reply::Done);
     stage.settle();
-    stage.gateway.on_command(Command::Drain { within: Span::from_secs(5) }, stage.now);
+    stage.gateway.on_command(Command::Drain(Drain::at_once(Span::from_secs(5))), stage.now);
     stage.settle();
     for _ in 0..stage.accepts {
         stage.complete(Completion::AcceptFailed { fault: IoFault::Cancelled });

@@ -8,7 +8,7 @@ use crate::base::time::{Moment, Span};
 use crate::load::client::{Client, Due, Ending, Heard, Presence, Script, Sign, Written};
 use crate::load::dialect::Dialect;
 use crate::load::plan::{LoadOptions, Pace, Part, Parts, Plan};
-use crate::wire::message::{Message, Reply};
+use crate::wire::message::{AckWanted, Message, Reply};
 use crate::wire::native::{self, Deframer, Inbound};
 
 const INTERVAL: Span = Span::from_secs(2);
@@ -221,6 +221,24 @@ fn pings_of_the_server_are_answered_with_their_bytes() {
         }
         assert_eq!(stage.said, expected, "{name}");
     }
+}
+
+#[test]
+fn messages_that_want_it_are_acknowledged_up_to_the_latest() {
+    let data = |seq, ack| Message::Data { seq, ack, topic: "t", body: b"x" };
+    let mut stage = Stage::live(Part::Steady);
+    stage.hear(&[data(1, AckWanted::No)], at(50));
+    stage.say(at(50));
+    assert_eq!(stage.said, [0; 0], "nobody asked");
+    stage.hear(&[data(2, AckWanted::Yes), data(3, AckWanted::Yes)], at(60));
+    assert!(stage.client.has_something_to_say());
+    stage.say(at(60));
+    let mut expected = Vec::new();
+    native::encode(&Message::Ack { seq: 3 }, &mut expected);
+    assert_eq!(stage.said, expected);
+    assert!(!stage.client.has_something_to_say());
+    assert!(stage.client.silence());
+    assert_eq!(stage.hear(&[data(4, AckWanted::Yes)], at(70)), [], "the dead do not answer");
 }
 
 #[test]

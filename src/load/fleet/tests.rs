@@ -197,6 +197,7 @@ impl World {
             Op::Accept { .. }
             | Op::StopAccepting
             | Op::Look { .. }
+            | Op::Pause { .. }
             | Op::SetUserTimeout { .. }
             | Op::Move(_) => {
                 panic!("the fleet has no use for {op:?}")

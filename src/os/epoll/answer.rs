@@ -90,6 +90,12 @@ impl Driver {
                     each(Completion::Sent { conn, chunk, result });
                 }
                 Due::Look { conn } => self.answer_look(conn, each),
+                Due::Paused { conn } => {
+                    if self.table.end_pause(conn) {
+                        let end = ReceiveEnd::Paused;
+                        each(Completion::ReceiveEnded { conn, end });
+                    }
+                }
                 Due::Closed { conn } => {
                     self.table.release(conn);
                     each(Completion::Closed { conn });

@@ -13,6 +13,7 @@ pub(super) enum Due {
     ConnectFailed { ticket: u32, fault: IoFault },
     Sent { conn: ConnId, chunk: Chunk, result: Result<usize, IoFault> },
     Look { conn: ConnId },
+    Paused { conn: ConnId },
     Closed { conn: ConnId },
     Moved { conn: ConnId },
     Arrived { socket: SocketHandle, peer: SocketAddr, bytes: Vec<u8> },
@@ -29,6 +30,7 @@ impl Due {
             | Self::Connected { .. }
             | Self::ConnectFailed { .. }
             | Self::Look { .. }
+            | Self::Paused { .. }
             | Self::Closed { .. }
             | Self::Moved { .. }
             | Self::Arrived { .. }

@@ -242,6 +242,11 @@ impl Driver {
             }
             Op::Discard { socket } => self.sockets.close(socket),
             Op::Receive { conn } => self.begin_receive(conn),
+            Op::Pause { conn } => {
+                if self.table.begin_pause(conn) {
+                    self.due.push(Due::Paused { conn });
+                }
+            }
             Op::Send { conn, chunk } => self.begin_send(conn, chunk),
             Op::Look { conn } => {
                 self.table.begin(conn, Operation::Look);

@@ -42,6 +42,8 @@ const CLOSING: u16 = 1 << 4;
 const QUEUED: u16 = 1 << 5;
 /// It is read until nothing comes.
 const UNTIL_DRY: u16 = 1 << 6;
+/// Its receive was asked to end.
+const PAUSING: u16 = 1 << 7;
 const UNDER_WAY: u16 = RECEIVING | SENDING | LOOKING;
 
 const VACANT: Entry = Entry { socket: SocketHandle(0), generation: 0, chunk: NO_CHUNK, state: 0 };
@@ -91,8 +93,27 @@ impl Table {
             return false;
         };
         entry.state &= !bit;
+        if operation == Operation::Receive {
+            entry.state &= !PAUSING;
+        }
         self.under_way -= 1;
         true
+    }
+
+    /// Notes that the receive shall end. Whether one is under way, and was not asked to before.
+    pub(super) fn begin_pause(&mut self, conn: ConnId) -> bool {
+        let entry = self.open_entry(conn);
+        let begins = entry.state & (RECEIVING | PAUSING) == RECEIVING;
+        if begins {
+            entry.state |= PAUSING;
+        }
+        begins
+    }
+
+    /// Ends the receive that was asked to end, unless it ended by itself or with its connection.
+    pub(super) fn end_pause(&mut self, conn: ConnId) -> bool {
+        self.entry(conn).is_some_and(|entry| entry.state & PAUSING != 0)
+            && self.end(conn, Operation::Receive)
     }
 
     /// Keeps a chunk for which there is no room in its socket.

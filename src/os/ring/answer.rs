@@ -169,6 +169,7 @@ impl Driver {
         if cqe.has_more() {
             return;
         }
+        let is_pausing = self.flight.is_pausing(conn);
         self.flight.end(conn, Operation::Receive);
         match audience {
             Audience::Closing => {
@@ -176,7 +177,10 @@ impl Driver {
                 self.close_when_ready(conn);
             }
             Audience::Open => {
-                let end = self.end_of_receive(cqe.result);
+                let end = match is_pausing && cqe.result == -libc::ECANCELED {
+                    true => ReceiveEnd::Paused,
+                    false => self.end_of_receive(cqe.result),
+                };
                 each(Completion::ReceiveEnded { conn, end });
             }
         }
@@ -259,8 +263,10 @@ impl Driver {
     /// An operation could not be taken back. It ended by itself, and then its completion came
     /// first; or it was between two states, and then it is tried again.
     fn on_cancel(&mut self, token: Token, operation: Operation) {
-        let Some((conn, Audience::Closing)) = self.flight.find(token) else { return };
-        if self.flight.is_under_way(conn, operation) {
+        let Some((conn, audience)) = self.flight.find(token) else { return };
+        let is_to_end = audience == Audience::Closing
+            || (operation == Operation::Receive && self.flight.is_pausing(conn));
+        if is_to_end && self.flight.is_under_way(conn, operation) {
             self.cancel_again(conn, operation);
         }
     }

@@ -43,6 +43,8 @@ const LOOKING: u16 = 1 << 3;
 const CLOSING: u16 = 1 << 4;
 const ABORTING: u16 = 1 << 5;
 const CLOSE_SENT: u16 = 1 << 6;
+/// Its receive was asked to end.
+const PAUSING: u16 = 1 << 7;
 const UNDER_WAY: u16 = RECEIVING | SENDING | LOOKING;
 
 const VACANT: Entry = Entry { generation: 0, file: 0, chunk: NO_CHUNK, ring: 0, state: 0 };
@@ -174,7 +176,25 @@ impl Flight {
         let entry = &mut self.entries[index(conn.slot)];
         assert!(entry.state & bit != 0, "{operation:?} of {conn} ended without having begun");
         entry.state &= !bit;
+        if operation == Operation::Receive {
+            entry.state &= !PAUSING;
+        }
         self.under_way -= 1;
+    }
+
+    /// Notes that the receive shall end. Whether one is under way, and was not asked to before.
+    pub(super) fn begin_pause(&mut self, conn: ConnId) -> bool {
+        let entry = self.open_entry(conn);
+        let begins = entry.state & (RECEIVING | PAUSING) == RECEIVING;
+        if begins {
+            entry.state |= PAUSING;
+        }
+        begins
+    }
+
+    /// Whether the receive under way was asked to end.
+    pub(super) fn is_pausing(&self, conn: ConnId) -> bool {
+        self.entries[index(conn.slot)].state & PAUSING != 0
     }
 
     /// Whether an operation is under way.

@@ -381,6 +381,7 @@ impl Driver {
             Op::Adopt { socket, conn } => self.flight.adopt(conn, socket_of(socket)),
             Op::Discard { socket } => self.discard(socket_of(socket)),
             Op::Receive { conn } => self.begin_receive(conn),
+            Op::Pause { conn } => self.begin_pause(conn),
             Op::Send { conn, chunk } => self.begin_send(conn, chunk),
             Op::Look { conn } => self.begin_look(conn),
             Op::SetUserTimeout { conn, timeout } => self.set_user_timeout(conn, timeout),
@@ -397,6 +398,13 @@ impl Driver {
         };
         self.stats.receives_armed += 1;
         self.push_patiently(socket.ring, entry, Token::of(Kind::Receive, conn));
+    }
+
+    fn begin_pause(&mut self, conn: ConnId) {
+        let socket = self.flight.socket(conn);
+        if self.flight.begin_pause(conn) {
+            self.cancel(socket.ring, Kind::CancelReceive, conn);
+        }
     }
 
     fn begin_look(&mut self, conn: ConnId) {

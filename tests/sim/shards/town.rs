@@ -11,7 +11,7 @@ use heartwheel::base::io::{
 };
 use heartwheel::base::limits;
 use heartwheel::base::time::{Moment, Span};
-use heartwheel::gateway::{Command, Gateway, Reply, owner};
+use heartwheel::gateway::{Command, Drain, Gateway, Reply, owner};
 
 use crate::faults::{happens, span_upto};
 use crate::shards::wire::{Habit, Place, Wire, client_id};
@@ -409,6 +409,7 @@ impl Town {
                 assert!(!wire.is_armed, "{conn}: a second receive");
                 wire.is_armed = true;
             }
+            Op::Pause { conn } => panic!("{conn}: nobody sends DATA"),
             Op::Send { conn, chunk } => {
                 let wire = self.open(shard, conn);
                 assert!(wire.sending.is_none(), "{conn}: a second send");
@@ -556,7 +557,7 @@ impl Town {
         self.is_open = false;
         for shard in 0..self.gateways.len() {
             let within = span_upto(&mut self.rng, Span::from_secs(2));
-            let drain = Command::Drain { within };
+            let drain = Command::Drain(Drain::at_once(within));
             assert_eq!(self.gateways[shard].on_command(drain, self.now), Reply::Done);
             self.after(shard);
         }

@@ -1,0 +1,117 @@
+//! Who vouches for a target that is reached by TLS.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+use crate::base::limits;
+use crate::control::webhook::target::{Scheme, Target};
+
+/// What a target's certificate is checked with.
+#[derive(Clone)]
+pub(crate) struct Tls {
+    config: Arc<ClientConfig>,
+    /// What was in the file; empty: the machine's authorities count.
+    authorities: Vec<u8>,
+}
+
+/// Why there is nobody who could vouch.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// The machine does not let us read it.
+    #[error("cannot read {}: {cause}", path.display())]
+    Unreadable {
+        /// Which file.
+        path: PathBuf,
+        /// What the machine said.
+        cause: io::Error,
+    },
+    /// It is not what it should be.
+    #[error(
+        "{} has no certificate of an authority; expected PEM text of at most {} bytes that begins \
+         with -----BEGIN CERTIFICATE-----",
+        path.display(),
+        limits::WEBHOOK_CA_BYTES_MAX
+    )]
+    NoAuthority {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// The machine has none.
+    #[error("this machine has no certificates of authorities; install them, or name a ca-file")]
+    NoMachineAuthority,
+}
+
+impl PartialEq for Tls {
+    fn eq(&self, other: &Self) -> bool {
+        self.authorities == other.authorities
+    }
+}
+
+impl fmt::Debug for Tls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tls").field("authorities_bytes", &self.authorities.len()).finish()
+    }
+}
+
+impl Tls {
+    /// What the target needs; `None` where nothing is encrypted.
+    pub(crate) fn for_target(target: &Target) -> Result<Option<Self>, TlsError> {
+        if target.url.scheme == Scheme::Http {
+            return Ok(None);
+        }
+        let (roots, authorities) = match &target.ca_file {
+            Some(path) => {
+                let authorities = read(path)?;
+                (roots_of(path, &authorities)?, authorities)
+            }
+            None => (roots_of_machine()?, Vec::new()),
+        };
+        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("the provider has what its protocols need")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Ok(Some(Self { config: Arc::new(config), authorities }))
+    }
+
+    pub(crate) fn connector(&self) -> TlsConnector {
+        TlsConnector::from(Arc::clone(&self.config))
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+    let unreadable = |cause| TlsError::Unreadable { path: path.to_owned(), cause };
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(unreadable)?;
+    file.take(limits::WEBHOOK_CA_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > limits::WEBHOOK_CA_BYTES_MAX {
+        return Err(TlsError::NoAuthority { path: path.to_owned() });
+    }
+    Ok(bytes)
+}
+
+fn roots_of(path: &Path, pem: &[u8]) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    let none = || TlsError::NoAuthority { path: path.to_owned() };
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let certificate = certificate.map_err(|_| none())?;
+        roots.add(certificate).map_err(|_| none())?;
+    }
+    if roots.is_empty() { Err(none()) } else { Ok(roots) }
+}
+
+fn roots_of_machine() -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    let found = rustls_native_certs::load_native_certs();
+    roots.add_parsable_certificates(found.certs);
+    if roots.is_empty() { Err(TlsError::NoMachineAuthority) } else { Ok(roots) }
+}
