@@ -274,3 +274,102 @@ fn a_full_standard_output_is_a_failure() {
     let output = command("completions bash").stdout(full).output().expect("the program is built");
     assert_contains(&refusal(&output, EXIT_FAILURE), &["cannot write to standard output"]);
 }
+
+/// What `check-config` says on standard error, a line for each mistake.
+fn mistakes(output: &Output) -> Vec<String> {
+    assert_eq!(output.status.code(), Some(EXIT_USAGE), "{output:?}");
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    let lines = text.lines().map(|line| {
+        line.strip_prefix("heartwheel: ").unwrap_or_else(|| panic!("nobody speaks: {line}"))
+    });
+    lines.map(str::to_owned).collect()
+}
+
+#[test]
+fn a_check_says_what_is_in_effect_and_where_that_was_said() {
+    let folder = tempfile::tempdir().expect("room for a file");
+    let file = folder.path().join("h.toml");
+    fs::write(&file, "preset = \"mobile\"\n\n[class.lock]\ngrace = \"9s\"\n").expect("room");
+    let path = file.display().to_string();
+    let output = command(&format!("check-config --config {path} --coalesce 1ms"))
+        .env("HEARTWHEEL_DRAIN_TIMEOUT", "7s")
+        .output()
+        .expect("the program is built");
+    assert!(output.status.success(), "{output:?}");
+    let page = String::from_utf8(output.stdout).expect("text");
+    for (key, value, from) in [
+        ("interval", "240s", format!("preset, {path}:1")),
+        ("drain-timeout", "7s", "HEARTWHEEL_DRAIN_TIMEOUT".to_owned()),
+        ("coalesce", "1ms", "--coalesce".to_owned()),
+        ("class.lock.grace", "9s", format!("{path}:4")),
+        ("listen", "127.0.0.1:7070", "default".to_owned()),
+    ] {
+        let line = page.lines().find(|line| line.split_whitespace().next() == Some(key));
+        let line = line.unwrap_or_else(|| panic!("no {key} in {page}"));
+        let words: Vec<&str> = line.split_whitespace().collect();
+        assert_eq!((words[1], words[2..].join(" ")), (value, from), "{key}");
+    }
+    let json: serde_json::Value =
+        serde_json::from_str(&self::page(&format!("check-config --config {path} --json")))
+            .expect("JSON");
+    assert_eq!(json["ok"], true);
+    let grace = json["values"].as_array().expect("values").iter();
+    let grace =
+        grace.clone().find(|value| value["key"] == "class.lock.grace").expect("it is there");
+    assert_eq!(grace["from"], format!("{path}:4"));
+    assert_eq!(grace["on_change"], "reload");
+}
+
+#[test]
+fn a_check_finds_every_mistake_at_once_and_touches_nothing() {
+    let folder = tempfile::tempdir().expect("room for a file");
+    let at = |name: &str| folder.path().join(name);
+    fs::write(at("token"), "short\n").expect("room");
+    let text = format!(
+        "tick = \"2s\"\ngraze = \"1s\"\nadmin-token-file = {:?}\nevents = {:?}\njournal = {:?}\n",
+        at("token"),
+        at("nowhere/events.jsonl"),
+        at("token"),
+    );
+    fs::write(at("h.toml"), text).expect("room");
+    let path = at("h.toml").display().to_string();
+    let words = format!("check-config --config {path} --shards 0 --node=");
+    let lines = mistakes(&heartwheel(&words));
+    for part in [
+        "--shards",
+        "h.toml:2: unknown key 'graze'",
+        "h.toml:1: tick 2s is out of bounds",
+        "admin-token-file: ",
+        "events: cannot write ",
+        "journal: cannot keep it in ",
+        "node '' is not a name",
+    ] {
+        assert!(lines.iter().any(|line| line.contains(part)), "{part}: {lines:#?}");
+    }
+    assert_eq!(lines.len(), 7, "{lines:#?}");
+    let json = heartwheel(&format!("{words} --json"));
+    let json: serde_json::Value = serde_json::from_slice(&json.stdout).expect("JSON");
+    assert_eq!(
+        (json["ok"].as_bool(), json["errors"].as_array().map(Vec::len)),
+        (Some(false), Some(7))
+    );
+    let serve = heartwheel(&format!("serve --config {path} --node="));
+    let lines = mistakes(&serve);
+    assert!(lines.iter().any(|line| line.contains("graze")), "serve reads alike: {lines:#?}");
+
+    let fine = at("fine.toml");
+    let text = format!("events = {:?}\njournal = {:?}\n", at("e.jsonl"), at("j/k"));
+    fs::write(&fine, text).expect("room");
+    page(&format!("check-config --config {}", fine.display()));
+    assert!(!at("e.jsonl").exists() && !at("j").exists(), "it was only looked at");
+}
+
+#[test]
+fn the_example_file_is_printed_and_can_be_checked() {
+    let folder = tempfile::tempdir().expect("room for a file");
+    let file = folder.path().join("h.toml");
+    fs::write(&file, page("check-config --example")).expect("room");
+    page(&format!("check-config --config {}", file.display()));
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/heartwheel.toml");
+    page(&format!("check-config --config {}", shipped.display()));
+}

@@ -39,7 +39,7 @@ const NOT_TEXTS: [&str; 7] =
     [".git", "target", "artifacts", "coverage", "corpus", "mutants.out", "__pycache__"];
 
 /// Where a page can point to.
-const OUR_FOLDERS: [&str; 5] = ["src/", "tests/", "benches/", "fuzz/", "examples/"];
+const OUR_FOLDERS: [&str; 6] = ["src/", "tests/", "benches/", "fuzz/", "examples/", "deploy/"];
 
 /// Something a rule does not like.
 #[derive(Debug)]

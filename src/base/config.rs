@@ -250,7 +250,7 @@ pub struct ClassId(u8);
 
 impl ClassId {
     /// Its place: 0 for whoever names none, then the classes of
-    /// [`GatewayConfig::class_names`] in their order.
+    /// [`GatewayConfig::class_places`] in their order.
     pub fn index(self) -> usize {
         usize::from(self.0)
     }
@@ -315,8 +315,11 @@ pub struct GatewayConfig {
     /// What a second login of the same client id does.
     pub duplicate: Duplicate,
     /// Classes with policies of their own, by name. A class that is not here and not a preset gets
-    /// the policies above.
+    /// the policies above. Their places are their ids: a place is never given to another name.
     pub classes: Vec<(String, Class)>,
+    /// Those of them that are not configured any more. Their sessions go on, and whoever names one
+    /// from now on names none.
+    pub classes_retired: Vec<String>,
     /// Resolution of the wheel.
     pub tick: Span,
     /// Connections held; further ones are refused politely.
@@ -376,6 +379,7 @@ impl Default for GatewayConfig {
             grace: Span::ZERO,
             duplicate: Duplicate::TakeOver,
             classes: Vec::new(),
+            classes_retired: Vec::new(),
             tick: limits::TICK_DEFAULT,
             connections_max: 1_000,
             shard: Shard::ONLY,
@@ -411,28 +415,45 @@ impl GatewayConfig {
 
     /// The class of this name. Those that are not configured and no presets are all the same one.
     pub fn class_id(&self, name: &str) -> ClassId {
-        let place = self.class_names().position(|own| own == name).map(|place| place + 1);
-        ClassId(place.and_then(|place| u8::try_from(place).ok()).unwrap_or(0))
+        // A preset of that name is there in any case.
+        let is_gone = Preset::from_word(name).is_none()
+            && self.classes_retired.iter().any(|retired| retired == name);
+        let known = self.class_known(name).filter(|_| !is_gone);
+        known.unwrap_or_default()
+    }
+
+    /// The class that sessions of this name have, though it may not be configured any more; the
+    /// empty name is that of those without. `None`: no session has it.
+    pub fn class_known(&self, name: &str) -> Option<ClassId> {
+        if name.is_empty() {
+            return Some(ClassId::default());
+        }
+        let place = self.class_places().position(|own| own == name)?;
+        u8::try_from(place + 1).ok().map(ClassId)
     }
 
     /// The name of a class; empty where it has none.
     pub fn class_name(&self, id: ClassId) -> &str {
         let place = usize::from(id.0).checked_sub(1);
-        place.and_then(|place| self.class_names().nth(place)).unwrap_or_default()
+        place.and_then(|place| self.class_places().nth(place)).unwrap_or_default()
     }
 
-    /// Every class that has a name.
+    /// Every class that has a name and can be named.
     pub fn class_names(&self) -> impl Iterator<Item = &str> {
-        let own = self.classes.iter().map(|(name, _)| name.as_str());
+        let own = self.classes_in_force().map(|(name, _)| name.as_str());
         own.chain(Preset::ALL.iter().map(|preset| preset.word()))
     }
 
     /// The policies of the class with this id.
     pub fn class_named(&self, id: ClassId) -> Class {
-        let place = usize::from(id.0).checked_sub(1);
-        let own = place.and_then(|place| self.classes.get(place));
+        let name = self.class_name(id);
+        let preset = Preset::from_word(name);
+        let is_there = |own: &str| {
+            own == name && (preset.is_none() || !self.classes_retired.iter().any(|it| it == own))
+        };
+        let own = self.classes.iter().find(|(own, _)| is_there(own));
         own.map(|(_, class)| *class).unwrap_or_else(|| Class {
-            rhythm: Preset::from_word(self.class_name(id)).map_or(self.rhythm, Preset::rhythm),
+            rhythm: preset.map_or(self.rhythm, Preset::rhythm),
             probe: self.probe,
             grace: self.grace,
             duplicate: self.duplicate,

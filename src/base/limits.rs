@@ -146,6 +146,9 @@ pub const GROUPS_MAX: usize = 64 * 1_024;
 pub const GROUPS_PAGE_MAX: usize = LIST_CLIENTS_MAX + 1;
 /// Most classes that can be configured.
 pub const CLASSES_MAX: usize = 64;
+/// Most classes that can have had a name since the start: a session knows its own by a number of
+/// one byte, of which the presets have three and no class at all has one.
+pub const CLASS_NAMES_MAX: usize = 252;
 
 // --- queues --------------------------------------------------------------------------------------
 
@@ -489,6 +492,8 @@ pub const KEEPALIVE_COUNT_DEFAULT: u32 = 3;
 pub const NODE_BYTES_MAX: usize = 64;
 /// Largest file of keys that is read.
 pub const CONFIG_BYTES_MAX: u64 = 1_024 * 1_024;
+/// Most mistakes of a configuration that are told one by one.
+pub const CONFIG_MISTAKES_MAX: usize = 64;
 
 // --- the load bench ------------------------------------------------------------------------------
 

@@ -10,4 +10,5 @@ pub mod ids;
 pub mod io;
 pub mod limits;
 pub mod pulse;
+pub mod reconfiguration;
 pub mod time;

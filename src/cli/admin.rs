@@ -1,16 +1,20 @@
 //! The admin API of `serve`: where it listens, and who may use it.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use crate::base::config::GatewayConfig;
 use crate::base::limits;
 use crate::cli::args::ServeArgs;
+use crate::cli::config::ServeOptions;
 use crate::cli::error::CliError;
-use crate::control::api::{Api, JournalView};
+use crate::cli::reload::{Prepared, Reloader, Taker};
+use crate::control::api::{Api, JournalView, Told};
 use crate::control::auth::{self, Token};
 use crate::control::http::{self, Bound, HttpThread};
 use crate::control::ledger::Ledger;
+use crate::control::live::Live;
+use crate::control::reload::Change;
 use crate::control::webhook::{Sources, Webhooks};
 use crate::os::random;
 
@@ -39,6 +43,11 @@ pub struct AdminOptions {
 }
 
 impl AdminOptions {
+    /// No admin API.
+    pub const fn nowhere() -> Self {
+        Self { address: None, asked: false, token_file: None }
+    }
+
     /// Checks what was typed.
     pub fn new(args: &ServeArgs) -> Result<Self, CliError> {
         let token_file = args.admin_token_file.clone();
@@ -68,7 +77,7 @@ impl AdminOptions {
 /// The admin API before there is a loop.
 pub struct Admin {
     bound: Bound,
-    token: Option<Token>,
+    token: Live<Option<Token>>,
 }
 
 /// Binds the socket and reads the token. `None`: there is no admin API.
@@ -86,12 +95,11 @@ pub fn bind(
             )),
         };
     };
-    let secret = options.token_file.as_deref().map(auth::read_token).transpose();
-    let secret = secret.map_err(|error| CliError::machine(error.to_string()))?;
-    let token = secret.map(|secret| Token::new(&secret, random::hash_key()));
+    let token = token_in(options.token_file.as_deref())?;
     if let Some(socket) = inherited {
         return inherit(socket, token).map(Some);
     }
+    let token = Live::new(token);
     match Bound::new(address) {
         Ok(bound) => Ok(Some(Admin { bound, token })),
         Err(cause) if options.asked => Err(CliError::machine(format!(
@@ -102,6 +110,57 @@ pub fn bind(
             tracing::warn!(%address, %cause, "no admin API; give it another place with --admin");
             Ok(None)
         }
+    }
+}
+
+fn token_in(file: Option<&Path>) -> Result<Option<Token>, CliError> {
+    let secret = file.map(auth::read_token).transpose();
+    let secret = secret.map_err(|error| CliError::machine(error.to_string()))?;
+    Ok(secret.map(|secret| Token::new(&secret, random::hash_key())))
+}
+
+/// Takes up another token: the file is read again, whether or not it is another file.
+pub struct TokenTaker {
+    token: Live<Option<Token>>,
+    /// Where the API listens, which may be a socket that was passed.
+    address: SocketAddr,
+}
+
+impl Taker for TokenTaker {
+    fn prepare(&mut self, wanted: &ServeOptions) -> Result<Prepared, CliError> {
+        let file = wanted.admin.token_file.as_deref();
+        let secret = file.map(auth::read_token).transpose();
+        let secret =
+            secret.map_err(|error| CliError::machine(format!("admin-token-file: {error}")))?;
+        let address = self.address;
+        if secret.is_none() && !address.ip().is_loopback() {
+            return Err(CliError::usage(format!(
+                "admin-token-file: the admin API on {address} can be reached from elsewhere and \
+                 needs one; expected a file with a token"
+            )));
+        }
+        let before = self.token.get();
+        let is_same = match (before.as_ref(), &secret) {
+            (Some(before), Some(secret)) => before.is(secret.as_bytes()),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        let text = |token: bool| token.then(|| "a token".to_owned());
+        let changes = match is_same {
+            true => Vec::new(),
+            false => vec![Change {
+                key: "admin-token-file (content)".to_owned(),
+                old: text(before.is_some()),
+                new: secret.as_ref().map(|_| "another token".to_owned()),
+            }],
+        };
+        let live = self.token.clone();
+        let commit = move || {
+            if !is_same {
+                live.set(secret.map(|secret| Token::new(&secret, random::hash_key())));
+            }
+        };
+        Ok(Prepared { changes, commit: Box::new(commit) })
     }
 }
 
@@ -118,10 +177,15 @@ fn inherit(socket: TcpListener, token: Option<Token>) -> Result<Admin, CliError>
              {ADMIN_DEFAULT}"
         )));
     }
-    Ok(Admin { bound, token })
+    Ok(Admin { bound, token: Live::new(token) })
 }
 
 impl Admin {
+    /// Takes up another token at run time.
+    pub fn taker(&self) -> TokenTaker {
+        TokenTaker { token: self.token.clone(), address: self.address() }
+    }
+
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.bound.address()
@@ -131,12 +195,15 @@ impl Admin {
     pub fn serve(
         self,
         webhooks: Webhooks,
-        gateway: GatewayConfig,
+        reloader: &Arc<Reloader>,
         journal: Option<JournalView>,
     ) -> Result<HttpThread, CliError> {
-        let Self { bound, token } = self;
+        let Self { bound, token, .. } = self;
+        let (gateway, reloads) = (reloader.gateway(), reloader.counts());
+        let reloader = Arc::clone(reloader);
+        let told = Told { gateway, token, reload: Arc::new(move || reloader.reload()), reloads };
         let Sources { ledger: Ledger { door, identity, .. }, hub } = webhooks.sources().clone();
-        let api = Api::new(door, hub, identity, gateway, token, journal).with_webhooks(webhooks);
+        let api = Api::new(door, hub, identity, told, journal).with_webhooks(webhooks);
         http::spawn(bound, api)
             .map_err(|cause| CliError::machine(format!("cannot serve the admin API: {cause}")))
     }

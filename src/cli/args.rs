@@ -4,6 +4,7 @@
 //! `cli::config`, where the file and the environment have joined them; that is why nothing in
 //! [`ServeArgs`] has a default here.
 
+mod check;
 mod leave;
 mod talk;
 mod top;
@@ -33,6 +34,7 @@ use crate::control::journal::Position;
 use crate::control::log::{LogFormat, LogLevel};
 use crate::load::dialect::Dialect;
 
+pub use crate::cli::args::check::CheckConfigArgs;
 pub use crate::cli::args::leave::{CtlDrainArgs, CtlRebalanceArgs, StoppingArgs};
 pub use crate::cli::args::talk::TalkArgs;
 pub use crate::cli::args::top::TopArgs;
@@ -69,6 +71,8 @@ pub struct Cli {
 pub enum Command {
     /// Run the gateway: accept clients, watch their heartbeats, report who comes and goes
     Serve(Box<ServeArgs>),
+    /// Say what serve would make of flags, environment and file, without serving
+    CheckConfig(Box<CheckConfigArgs>),
     /// Show it in one process: a gateway and pretend clients that you can silence
     Demo(DemoArgs),
     /// Put a gateway under load: pretend clients that beat, fall silent, reset, leave and flap
@@ -113,7 +117,8 @@ A webhook likewise:
   url = \"https://backend.example/hook\"
   secret-file = \"/etc/audit.key\"
 
-SIGUSR1 makes it log how its verdicts go.
+SIGUSR1 makes it log how its verdicts go. SIGHUP makes it read all of this again and take up what
+can be changed at run time; the log says what was, and what takes a restart.
 
 Examples:
   heartwheel serve --preset mobile --listen 0.0.0.0:7070
@@ -499,6 +504,8 @@ pub enum CtlCommand {
     Events(CtlEventsArgs),
     /// Ask everybody to leave, and end the gateway
     Drain(CtlDrainArgs),
+    /// Have the gateway read its configuration again, and print what changed
+    Reload,
     /// Ask a part of the clients to go elsewhere
     Rebalance(CtlRebalanceArgs),
     /// Print who is online, exactly true at one position of the ledger
@@ -625,7 +632,7 @@ const DEMO_CLIENTS_MAX: i64 = 10_000;
 /// Most clients of one load process, as many as a shard can hold.
 const LOAD_CLIENTS_MAX: i64 = limits::CONNECTIONS_LIMIT as i64;
 
-static MODES: [(&str, Mode); 3] =
+pub(crate) static MODES: [(&str, Mode); 3] =
     [("client", Mode::Client), ("server", Mode::Server), ("either", Mode::Either)];
 static SWITCH: [(&str, Switch); 2] = [("on", Switch::On), ("off", Switch::Off)];
 /// The drivers, as words.
@@ -634,16 +641,16 @@ pub(crate) static DRIVERS: [(&str, DriverChoice); 3] = [
     ("io_uring", DriverChoice::IoUring),
     ("epoll", DriverChoice::Epoll),
 ];
-static DESCRIPTORS: [(&str, Descriptors); 3] = [
+pub(crate) static DESCRIPTORS: [(&str, Descriptors); 3] = [
     ("auto", Descriptors::Auto),
     ("direct", Descriptors::Direct),
     ("ordinary", Descriptors::Ordinary),
 ];
 static PROTOCOLS: [(&str, Dialect); 2] =
     [(Dialect::Native.word(), Dialect::Native), (Dialect::Mqtt.word(), Dialect::Mqtt)];
-static LOG_FORMATS: [(&str, LogFormat); 2] =
+pub(crate) static LOG_FORMATS: [(&str, LogFormat); 2] =
     [("human", LogFormat::Human), ("json", LogFormat::Json)];
-static LOG_LEVELS: [(&str, LogLevel); 6] = [
+pub(crate) static LOG_LEVELS: [(&str, LogLevel); 6] = [
     ("off", LogLevel::Off),
     ("error", LogLevel::Error),
     ("warn", LogLevel::Warn),

@@ -7,6 +7,7 @@ use crate::base::config::{Class, Duplicate, GatewayConfig, ProbePolicy, Rhythm};
 use crate::base::limits;
 use crate::base::time::Span;
 use crate::cli::error::CliError;
+use crate::cli::mistakes::Mistakes;
 use crate::cli::tables::nearest_key;
 use crate::cli::values::{ValueError, parse_duplicate, parse_probe, parse_span};
 
@@ -64,6 +65,18 @@ impl ClassArg {
         if is_first { Ok(()) } else { Err(ValueError::ClassKeyTwice { key: key.to_owned() }) }
     }
 
+    /// The keys that it says something about.
+    pub fn keys(&self) -> impl Iterator<Item = &'static str> {
+        let said = [
+            self.interval.is_some(),
+            self.timeout.is_some(),
+            self.probe.is_some(),
+            self.grace.is_some(),
+            self.duplicate.is_some(),
+        ];
+        CLASS_KEYS.into_iter().zip(said).filter_map(|(key, said)| said.then_some(key))
+    }
+
     /// What this one says goes before what the other says.
     fn over(&self, lower: &Self) -> Self {
         Self {
@@ -79,7 +92,8 @@ impl ClassArg {
     /// What a client of this class gets, checked.
     fn meant(&self, everybody: &GatewayConfig) -> Result<Class, CliError> {
         let name = self.name.escape_debug();
-        let refuse = |text: String| Err(CliError::usage(format!("class {name}: {text}")));
+        let wrong = |text: String| CliError::usage(format!("class {name}: {text}"));
+        let refuse = |text: String| Err(wrong(text));
         let base = everybody.class(&self.name);
         let interval = self.interval.unwrap_or(base.rhythm.interval);
         let timeout = self.timeout.unwrap_or(base.rhythm.timeout);
@@ -91,10 +105,11 @@ impl ClassArg {
             return refuse(format!("tick {} is longer than interval {interval}", everybody.tick));
         }
         let policies = (self.probe, self.grace);
-        if let Err(text) = check_policies(policies, rhythm, everybody.tick) {
-            return refuse(text);
+        let mut mistakes = Mistakes::default();
+        for text in check_policies(policies, rhythm, everybody.tick) {
+            mistakes.add(wrong(text));
         }
-        Ok(Class {
+        mistakes.or(Class {
             rhythm,
             probe: self.probe.unwrap_or(base.probe),
             grace: self.grace.unwrap_or(base.grace),
@@ -130,33 +145,39 @@ pub fn meant(
             limits::CLASSES_MAX
         )));
     }
-    typed.iter().map(|class| Ok((class.name.clone(), class.meant(everybody)?))).collect()
+    let mut wrong = Mistakes::default();
+    let mut classes = Vec::new();
+    for class in typed {
+        match class.meant(everybody) {
+            Ok(meant) => classes.push((class.name, meant)),
+            Err(error) => wrong.add(error),
+        }
+    }
+    wrong.or(classes)
 }
 
-/// Whether a probe and a grace that were typed are within bounds; the line that says what is not.
+/// A line for each of a probe and a grace that were typed and are not within bounds.
 pub fn check_policies(
     (probe, grace): (Option<ProbePolicy>, Option<Span>),
     rhythm: Rhythm,
     tick: Span,
-) -> Result<(), String> {
+) -> Vec<String> {
+    let mut lines = Vec::new();
     if let Some(ProbePolicy::Fixed(span)) = probe {
         let longest = rhythm.timeout.minus(rhythm.interval).divided_by(2);
         if span < tick || span > longest {
-            return Err(format!(
+            lines.push(format!(
                 "probe {span} is out of bounds; expected {tick} to {longest}, half of what lies \
                  between interval {} and timeout {}",
                 rhythm.interval, rhythm.timeout
             ));
         }
     }
-    match grace {
-        Some(grace) if grace > limits::GRACE_MAX => Err(format!(
-            "grace {grace} is out of bounds; expected {} to {}",
-            Span::ZERO,
-            limits::GRACE_MAX
-        )),
-        Some(_) | None => Ok(()),
+    if let Some(grace) = grace.filter(|grace| *grace > limits::GRACE_MAX) {
+        let (min, max) = (Span::ZERO, limits::GRACE_MAX);
+        lines.push(format!("grace {grace} is out of bounds; expected {min} to {max}"));
     }
+    lines
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use crate::cli::admin::AdminOptions;
 use crate::cli::args::{DemoArgs, Descriptors, DriverChoice, ServeArgs, Switch};
 use crate::cli::classes;
 use crate::cli::error::CliError;
+use crate::cli::mistakes::Mistakes;
 use crate::cli::values::ShardsArg;
 use crate::cli::webhooks::{self, Told};
 use crate::control::events::EventsTarget;
@@ -117,18 +118,36 @@ impl Keepalive {
 
 impl ServeOptions {
     /// Checks what was typed, each value for itself and then all together.
+    ///
+    /// # Errors
+    /// All that is wrong.
     pub fn new(args: &ServeArgs) -> Result<Self, CliError> {
-        let rhythm = serve_rhythm(args)?;
-        let mut gateway = gateway_config(args, rhythm)?;
-        gateway.classes = classes::meant(&args.class, &gateway)?;
-        Ok(Self {
+        let (options, wrong) = Self::meant(args);
+        wrong.or(options)
+    }
+
+    /// The same, with all that is wrong beside it. What is wrong has its default.
+    pub fn meant(args: &ServeArgs) -> (Self, Mistakes) {
+        let mut wrong = Mistakes::default();
+        let rhythm = serve_rhythm(args);
+        // Against a rhythm that is not meant nothing can be checked.
+        let is_rhythm = rhythm.is_ok();
+        let rhythm = wrong.keep(rhythm, Preset::Typical.rhythm());
+        let mut gateway = gateway_config(args, rhythm, &mut wrong);
+        if is_rhythm {
+            for line in classes::check_policies((args.probe, args.grace), rhythm, gateway.tick) {
+                wrong.add(CliError::usage(line));
+            }
+            gateway.classes = wrong.keep(classes::meant(&args.class, &gateway), Vec::new());
+        }
+        let options = Self {
             connections_from: match args.max_connections {
                 Some(_) => ConnectionsFrom::Asked,
                 None => ConnectionsFrom::Default,
             },
             listener: ListenerOptions {
                 address: args.listen.unwrap_or(LISTEN_DEFAULT),
-                keepalive: keepalive(args, rhythm)?,
+                keepalive: wrong.keep(keepalive(args, rhythm), None),
                 user_timeout: match gateway.user_timeout {
                     UserTimeout::FollowTimeout => Some(rhythm.timeout),
                     UserTimeout::Fixed(span) => Some(span),
@@ -136,22 +155,26 @@ impl ServeOptions {
                 },
             },
             coalesce: match args.coalesce {
-                Some(window) => within("coalesce", window, Span::ZERO, limits::COALESCE_MAX)?,
+                Some(window) => {
+                    let window = within("coalesce", window, Span::ZERO, limits::COALESCE_MAX);
+                    wrong.keep(window, limits::COALESCE_DEFAULT)
+                }
                 None => limits::COALESCE_DEFAULT,
             },
             gateway,
             driver: args.driver.unwrap_or_default(),
-            descriptors: descriptors(args)?,
-            node: args.node.as_deref().map(node_name).transpose()?,
+            descriptors: wrong.keep(descriptors(args), Descriptors::Auto),
+            node: wrong.keep(args.node.as_deref().map(node_name).transpose(), None),
             shards: shards(args.shards),
             events: args.events.clone().unwrap_or_default(),
-            journal: journal(args)?,
-            admin: AdminOptions::new(args)?,
-            transport_events: transport_events(args)?,
-            webhooks: webhooks::meant(&args.webhooks.webhook, told(args))?,
+            journal: wrong.keep(journal(args), None),
+            admin: wrong.keep(AdminOptions::new(args), AdminOptions::nowhere()),
+            transport_events: wrong.keep(transport_events(args), EventsTarget::Nowhere),
+            webhooks: wrong.keep(webhooks::meant(&args.webhooks.webhook, told(args)), Vec::new()),
             log_format: args.log_format.unwrap_or_default(),
             log_level: args.log_level.unwrap_or_default(),
-        })
+        };
+        (options, wrong)
     }
 }
 
@@ -201,18 +224,26 @@ fn own_rhythm(interval: Option<Span>, timeout: Option<Span>) -> Result<Rhythm, C
     }
 }
 
-fn gateway_config(args: &ServeArgs, rhythm: Rhythm) -> Result<GatewayConfig, CliError> {
+fn gateway_config(args: &ServeArgs, rhythm: Rhythm, wrong: &mut Mistakes) -> GatewayConfig {
     let defaults = GatewayConfig::default();
-    let deadline = |key, typed: Option<Span>, min, default| match typed {
-        Some(span) => within(key, span, min, limits::DEADLINE_MAX),
-        None => Ok(default),
+    let mut deadline = |key, typed: Option<Span>, min, default| match typed {
+        Some(span) => wrong.keep(within(key, span, min, limits::DEADLINE_MAX), default),
+        None => default,
     };
-    let payload_bytes_max = payload(args.max_payload)?;
-    let tick = tick(args.tick, rhythm)?;
-    classes::check_policies((args.probe, args.grace), rhythm, tick).map_err(CliError::usage)?;
+    let min = limits::DEADLINE_MIN;
+    let handshake_timeout =
+        deadline("handshake-timeout", args.handshake_timeout, min, defaults.handshake_timeout);
+    let frame_timeout = deadline("frame-timeout", args.frame_timeout, min, defaults.frame_timeout);
+    let stopping = &args.stopping;
+    let drain_timeout =
+        deadline("drain-timeout", stopping.drain_timeout, Span::ZERO, defaults.drain_timeout);
+    let drain_notice =
+        deadline("drain-notice", stopping.drain_notice, Span::ZERO, defaults.drain_notice);
+    let payload_bytes_max = wrong.keep(payload(args.max_payload), defaults.payload_bytes_max);
+    let interval_wish_min = interval_wish_min(args.min_interval, rhythm);
     let gateway = GatewayConfig {
         rhythm,
-        interval_wish_min: interval_wish_min(args.min_interval, rhythm)?,
+        interval_wish_min: wrong.keep(interval_wish_min, defaults.interval_wish_min),
         mode: args.mode.unwrap_or(Mode::Client),
         probe: args.probe.unwrap_or_default(),
         grace: args.grace.unwrap_or_default(),
@@ -221,49 +252,32 @@ fn gateway_config(args: &ServeArgs, rhythm: Rhythm) -> Result<GatewayConfig, Cli
             Some(_) => TransportEvents::Told,
             None => TransportEvents::Untold,
         },
-        tick,
-        connections_max: match args.max_connections {
-            Some(count) => within("max-connections", count, 1, limits::CONNECTIONS_LIMIT)?,
-            None => limits::CONNECTIONS_DEFAULT,
-        },
-        handshake_timeout: deadline(
-            "handshake-timeout",
-            args.handshake_timeout,
-            limits::DEADLINE_MIN,
-            defaults.handshake_timeout,
-        )?,
-        frame_timeout: deadline(
-            "frame-timeout",
-            args.frame_timeout,
-            limits::DEADLINE_MIN,
-            defaults.frame_timeout,
-        )?,
-        drain_timeout: deadline(
-            "drain-timeout",
-            args.stopping.drain_timeout,
-            Span::ZERO,
-            defaults.drain_timeout,
-        )?,
-        drain_notice: deadline(
-            "drain-notice",
-            args.stopping.drain_notice,
-            Span::ZERO,
-            defaults.drain_notice,
-        )?,
-        reconnect_window: match args.stopping.reconnect_window {
+        tick: wrong.keep(tick(args.tick, rhythm), limits::TICK_DEFAULT),
+        connections_max: wrong.keep(connections(args.max_connections), limits::CONNECTIONS_DEFAULT),
+        handshake_timeout,
+        frame_timeout,
+        drain_timeout,
+        drain_notice,
+        reconnect_window: match stopping.reconnect_window {
             Some((from, to)) => {
-                within("reconnect-window", to, Span::ZERO, limits::DEADLINE_MAX)?;
-                (from, to)
+                let until = within("reconnect-window", to, Span::ZERO, limits::DEADLINE_MAX);
+                (from, wrong.keep(until, to))
             }
             None => defaults.reconnect_window,
         },
         payload_bytes_max,
-        outbox_bytes_max: outbox(args.outbox_bytes, payload_bytes_max)?,
-        up_bytes_max: args.up.bytes()?,
-        user_timeout: user_timeout(args.user_timeout)?,
+        outbox_bytes_max: wrong
+            .keep(outbox(args.outbox_bytes, payload_bytes_max), defaults.outbox_bytes_max),
+        up_bytes_max: wrong.keep(args.up.bytes(), defaults.up_bytes_max),
+        user_timeout: wrong.keep(user_timeout(args.user_timeout), UserTimeout::FollowTimeout),
         ..defaults
     };
-    args.messages.apply(gateway, payload_bytes_max)
+    args.messages.apply(gateway, payload_bytes_max, wrong)
+}
+
+fn connections(typed: Option<u32>) -> Result<u32, CliError> {
+    let count = typed.unwrap_or(limits::CONNECTIONS_DEFAULT);
+    within("max-connections", count, 1, limits::CONNECTIONS_LIMIT)
 }
 
 fn interval_wish_min(typed: Option<Span>, rhythm: Rhythm) -> Result<Span, CliError> {

@@ -51,6 +51,7 @@ pub fn run(args: &CtlArgs) -> Result<(), CliError> {
         CtlCommand::Group(command) => desk.group(command)?,
         CtlCommand::Events(args) => desk.events(args)?,
         CtlCommand::Drain(args) => desk.drain(args)?,
+        CtlCommand::Reload => return desk.reload(),
         CtlCommand::Rebalance(args) => desk.rebalance(args)?,
         CtlCommand::Snapshot => desk.snapshot()?,
         CtlCommand::Stats => desk.show("/v1/stats")?,
@@ -381,6 +382,44 @@ impl Desk<'_> {
             "{target:<24}  {stream:<10} {state:<8} {lag:>10} {took:>12} {failed:>8}  {why}"
         );
         self.line(line.trim_end())
+    }
+
+    /// Fails when nothing was reloaded, after every mistake was told.
+    fn reload(&mut self) -> Result<(), CliError> {
+        let answer = understood(&self.caller.post("/v1/reload", String::new())?)?;
+        let entries = |name: &str| answer[name].as_array().cloned().unwrap_or_default();
+        let errors = entries("errors");
+        match self.form {
+            Form::Json => self.line(&answer.to_string())?,
+            Form::Human => {
+                for (name, mark) in [("changed", "changed"), ("needs_restart", "needs a restart")] {
+                    for change in entries(name) {
+                        self.change(mark, &change)?;
+                    }
+                }
+                for error in &errors {
+                    self.line(&format!("wrong: {}", shown_value(error)))?;
+                }
+                if errors.is_empty() && entries("changed").is_empty() {
+                    self.line("nothing changed")?;
+                }
+            }
+        }
+        self.flush()?;
+        match errors.len() {
+            0 => Ok(()),
+            count => Err(CliError::machine(format!(
+                "the gateway goes on as before: {count} to mend in its configuration"
+            ))),
+        }
+    }
+
+    fn change(&mut self, mark: &str, change: &Value) -> Result<(), CliError> {
+        let text = |name: &str| match change[name].is_null() {
+            true => "(none)".to_owned(),
+            false => shown_value(&change[name]),
+        };
+        self.line(&format!("{mark}: {}: {} -> {}", text("key"), text("old"), text("new")))
     }
 
     fn snapshot(&mut self) -> Result<(), CliError> {

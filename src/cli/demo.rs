@@ -80,7 +80,7 @@ pub fn show(options: &DemoOptions) -> Result<(), CliError> {
             // Where the queue is full, the next signal is heard.
             let _ = on_signal.try_send(Cue::Signal);
         }
-        Wish::Report => {}
+        Wish::Report | Wish::Reload => {}
     });
     let signals =
         signals.map_err(|error| CliError::machine(format!("cannot watch for signals: {error}")))?;

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::cli::mistakes::Mistakes;
+
 /// Exit code of whatever did not understand what was typed, in flags, file or environment.
 pub const EXIT_USAGE: u8 = 2;
 /// Exit code of everything else that failed.
@@ -59,6 +61,12 @@ pub enum CliError {
         /// The line: what failed, why, and the remedy.
         text: String,
     },
+    /// Several things are wrong with a configuration, and each has a line. Exit code 2.
+    #[error("{}", mistakes.lines().join("; "))]
+    Several {
+        /// What they are.
+        mistakes: Mistakes,
+    },
 }
 
 impl CliError {
@@ -75,13 +83,18 @@ impl CliError {
     /// What the program returns to the shell.
     pub const fn exit_code(&self) -> u8 {
         match self {
-            Self::Usage { .. } => EXIT_USAGE,
+            Self::Usage { .. } | Self::Several { .. } => EXIT_USAGE,
             Self::ConfigUnreadable { .. }
             | Self::FileUnwritable { .. }
             | Self::Stdout { .. }
             | Self::EventsLost { .. }
             | Self::Machine { .. } => EXIT_FAILURE,
         }
+    }
+
+    /// A line for each thing that is wrong.
+    pub fn lines(&self) -> Vec<String> {
+        if let Self::Several { mistakes } = self { mistakes.lines() } else { vec![self.line()] }
     }
 
     /// The error as exactly one line: whatever a file name or a resolver smuggled in is escaped.

@@ -5,54 +5,125 @@
 //! flag of the same name and are read by the same parser, so they mean the same and are refused
 //! with the same words, plus where they stand.
 
-use std::any::TypeId;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use clap::builder::PossibleValue;
 use clap::error::Error;
 use clap::{Arg, ArgMatches, Args, FromArgMatches};
-use toml::de::{DeTable, DeValue};
+use toml::de::DeTable;
 
 use crate::base::limits;
-use crate::cli::args::{ServeArgs, Switch};
+use crate::cli::args::ServeArgs;
 use crate::cli::classes;
 use crate::cli::error::CliError;
+use crate::cli::kinds::{Kind, text_of};
+use crate::cli::mistakes::Mistakes;
+use crate::cli::origins::{self, Origins};
 use crate::cli::tables;
 use crate::cli::usage;
-use crate::cli::values::ShardsArg;
 use crate::cli::webhooks;
 
 /// What the variables of the environment begin with.
 const VARIABLE_PREFIX: &str = "HEARTWHEEL_";
 /// The key that only flags and environment can give: a file does not name another file.
-const KEY_CONFIG: &str = "config";
+pub(crate) const KEY_CONFIG: &str = "config";
+/// Keys that are tables of tables in the file.
+pub(crate) const KEY_CLASS: &str = "class";
+pub(crate) const KEY_WEBHOOK: &str = "webhook";
 
 /// Joins what was typed as `flags` with the environment and with the file that either names.
 ///
-/// `variable` looks up a variable of the environment; an empty one counts as not set. Fails when
-/// the file cannot be read, or when a key, a variable or a value is not understood.
+/// # Errors
+/// All that is wrong: the file cannot be read, or a key, a variable or a value is not understood.
 pub fn join(
     flags: &ArgMatches,
     variable: impl Fn(&str) -> Option<OsString>,
 ) -> Result<ServeArgs, CliError> {
-    let keys = Keys::new();
-    let environment = keys.read(&environment_words(&keys, variable)?)?;
-    let mut joined = ServeArgs::default();
-    for layer in [&environment, flags] {
-        update(&mut joined, layer)?;
-    }
-    let Some(path) = joined.config.clone() else { return Ok(joined) };
+    let (gathered, wrong) = gather(flags, variable);
+    wrong.or(gathered.args)
+}
 
-    let text = read_file(&path)?;
-    let file = keys.read(&file_words(&keys, &path, &text)?)?;
-    let mut joined = ServeArgs::default();
-    for layer in [&file, &environment, flags] {
-        update(&mut joined, layer)?;
+/// What flags, environment and file say together.
+#[derive(Debug, Default)]
+pub struct Gathered {
+    /// As far as it was understood.
+    pub args: ServeArgs,
+    /// Where each of it was said.
+    pub origins: Origins,
+}
+
+/// Joins what was typed as `flags` with the environment and with the file that either names, and
+/// notes all that is wrong on the way.
+///
+/// `variable` looks up a variable of the environment; an empty one counts as not set.
+pub fn gather(
+    flags: &ArgMatches,
+    variable: impl Fn(&str) -> Option<OsString>,
+) -> (Gathered, Mistakes) {
+    let keys = Keys::new();
+    let mut wrong = Mistakes::default();
+    let environment = keys.read(environment_words(&keys, variable), &mut wrong);
+    let mut named = Gathered::default();
+    for layer in [&environment.matches, flags] {
+        // What is wrong is noted below.
+        let _ = update(&mut named.args, layer);
     }
-    Ok(joined)
+    let file = named.args.config.as_deref().map(|path| {
+        let text = read_file(path);
+        let text = wrong.keep(text, String::new());
+        let words = file_words(&keys, path, &text, &mut wrong);
+        keys.read(words, &mut wrong)
+    });
+    let typed =
+        Layer { origins: origins::of_flags(flags, keys.arguments()), matches: flags.clone() };
+    let mut gathered = Gathered::default();
+    for layer in file.into_iter().chain([environment, typed]) {
+        wrong.keep(update(&mut gathered.args, &layer.matches), ());
+        gathered.origins.speak_over(layer.origins);
+    }
+    (gathered, wrong)
+}
+
+/// The file that flags or environment name, if one of them does.
+pub(crate) fn file_named(
+    flags: &ArgMatches,
+    variable: &impl Fn(&str) -> Option<OsString>,
+) -> Option<PathBuf> {
+    let typed = flags.get_one::<PathBuf>(KEY_CONFIG).cloned();
+    let name = format!("{VARIABLE_PREFIX}{}", KEY_CONFIG.to_uppercase());
+    typed.or_else(|| variable(&name).filter(|text| !text.is_empty()).map(PathBuf::from))
+}
+
+/// The names of all keys, `config` among them, in the order of `--help`.
+#[cfg(test)]
+pub(crate) fn key_names() -> Vec<String> {
+    Keys::new().names().map(str::to_owned).collect()
+}
+
+/// What `--help` says of each key, and under which heading, in its order.
+pub(crate) fn helps() -> Vec<(String, String, String)> {
+    let keys = Keys::new();
+    let help = |arg: &Arg| {
+        let name = arg.get_long()?.to_owned();
+        let heading = arg.get_help_heading().unwrap_or_default().to_owned();
+        Some((name, arg.get_help().map(ToString::to_string).unwrap_or_default(), heading))
+    };
+    keys.arguments().filter_map(help).collect()
+}
+
+/// Whether a key's value stands without quotes in the file.
+pub(crate) fn is_bare(name: &str) -> bool {
+    let keys = Keys::new();
+    let kind = keys.find(name).map(Kind::of);
+    matches!(kind, Some(Kind::Number | Kind::Shards | Kind::Switch))
+}
+
+/// What one of the three says.
+struct Layer {
+    matches: ArgMatches,
+    origins: Origins,
 }
 
 /// A value as text, and where it stands.
@@ -92,16 +163,43 @@ impl Keys {
         candidates.min_by_key(distance).expect("serve has flags")
     }
 
+    fn arguments(&self) -> impl Iterator<Item = &Arg> {
+        self.command.get_arguments()
+    }
+
     /// Reads a layer: each word alone, so that an error can say where it stands, then all.
-    fn read(&self, words: &[Word]) -> Result<ArgMatches, CliError> {
-        for word in words {
-            self.parse(std::slice::from_ref(word)).map_err(|error| self.refusal(word, &error))?;
+    fn read(&self, words: Vec<Word>, wrong: &mut Mistakes) -> Layer {
+        let is_understood = |word: &Word| {
+            let parsed = self.parse(std::slice::from_ref(word));
+            parsed.map(|_| true).map_err(|error| self.refusal(word, &error))
+        };
+        let mut words: Vec<Word> =
+            words.into_iter().filter(|word| wrong.keep(is_understood(word), false)).collect();
+        let matches = loop {
+            match self.parse(&words) {
+                Ok(matches) => break matches,
+                Err(error) => {
+                    // Alone each word is fine, so two of them contradict each other.
+                    let text = usage::one_line(&error).replace("--", "");
+                    let last = words.pop().expect("nothing is no contradiction");
+                    if self.parse(&words).is_ok() {
+                        wrong.add(CliError::usage(format!("{}: {text}", last.origin)));
+                    }
+                }
+            }
+        };
+        let mut origins = Origins::default();
+        for word in &words {
+            let table = match tables::find(&word.key) {
+                Some(_) => self.parse(std::slice::from_ref(word)).ok(),
+                None => None,
+            };
+            match table {
+                Some(table) => origins.note_tables(&word.key, &table, &word.origin),
+                None => origins.note(&word.key, &word.origin),
+            }
         }
-        self.parse(words).map_err(|error| {
-            // Alone each word is fine, so two of them contradict each other.
-            let origin = words.last().map_or("", |word| word.origin.as_str());
-            CliError::usage(format!("{origin}: {}", usage::one_line(&error).replace("--", "")))
-        })
+        Layer { matches, origins }
     }
 
     fn parse(&self, words: &[Word]) -> Result<ArgMatches, Error> {
@@ -144,17 +242,14 @@ fn update(joined: &mut ServeArgs, layer: &ArgMatches) -> Result<(), CliError> {
     updated.map_err(|error| CliError::usage(usage::one_line(&error)))
 }
 
-fn environment_words(
-    keys: &Keys,
-    variable: impl Fn(&str) -> Option<OsString>,
-) -> Result<Vec<Word>, CliError> {
+fn environment_words(keys: &Keys, variable: impl Fn(&str) -> Option<OsString>) -> Vec<Word> {
     let mut words = Vec::new();
     for key in keys.names() {
         let name = format!("{VARIABLE_PREFIX}{}", key.replace('-', "_").to_uppercase());
         let Some(text) = variable(&name).filter(|text| !text.is_empty()) else { continue };
         words.push(Word { key: key.to_owned(), text, origin: name });
     }
-    Ok(words)
+    words
 }
 
 fn read_file(path: &Path) -> Result<String, CliError> {
@@ -175,12 +270,22 @@ fn read_file(path: &Path) -> Result<String, CliError> {
 }
 
 /// The keys of the file, in the order in which they stand there.
-fn file_words(keys: &Keys, path: &Path, text: &str) -> Result<Vec<Word>, CliError> {
+fn file_words(keys: &Keys, path: &Path, text: &str, wrong: &mut Mistakes) -> Vec<Word> {
     let origin_of = |position: usize| format!("{}:{}", path.display(), line_of(text, position));
-    let table = DeTable::parse(text).map_err(|error| {
-        let position = error.span().map_or(0, |span| span.start);
-        CliError::usage(format!("{}: {}", origin_of(position), error.message()))
-    })?;
+    let (table, errors) = DeTable::parse_recoverable(text);
+    if !errors.is_empty() {
+        let mut told = None;
+        for error in errors {
+            let origin = origin_of(error.span().map_or(0, |span| span.start));
+            // The first of a line is the mistake, and others on it follow from that.
+            if told.as_ref() != Some(&origin) {
+                wrong.add(CliError::usage(format!("{origin}: {}", error.message())));
+                told = Some(origin);
+            }
+        }
+        // What the rest means is not known.
+        return Vec::new();
+    }
     let mut entries: Vec<_> = table.get_ref().iter().collect();
     entries.sort_by_key(|(key, _)| key.span().start);
 
@@ -191,102 +296,33 @@ fn file_words(keys: &Keys, path: &Path, text: &str) -> Result<Vec<Word>, CliErro
         let key = key.get_ref().as_ref();
         let refuse = |text: String| CliError::usage(format!("{origin}: {text}"));
         if key == KEY_CONFIG {
-            return Err(refuse("a file cannot name another one with config".to_owned()));
+            wrong.add(refuse("a file cannot name another one with config".to_owned()));
+            continue;
         }
         let Some(arg) = keys.find(key) else {
             let nearest = keys.nearest(key);
-            return Err(refuse(format!("unknown key '{key}'; did you mean '{nearest}'?")));
+            wrong.add(refuse(format!("unknown key '{key}'; did you mean '{nearest}'?")));
+            continue;
         };
         if let Some(tables) = tables::find(key) {
-            let said = tables.read(value.get_ref(), span.start).map_err(|refusal| {
-                CliError::usage(format!("{}: {}", origin_of(refusal.at), refusal.text))
-            })?;
+            let (said, refused) = tables.read(value.get_ref(), span.start);
             words.extend(said.into_iter().map(|said| Word {
                 key: key.to_owned(),
                 text: said.text.into(),
                 origin: origin_of(said.at),
             }));
+            for refusal in refused {
+                let origin = origin_of(refusal.at);
+                wrong.add(CliError::usage(format!("{origin}: {}", refusal.text)));
+            }
             continue;
         }
-        let text = text_of(arg, value.get_ref()).map_err(refuse)?;
-        words.push(Word { key: key.to_owned(), text: text.into(), origin });
-    }
-    Ok(words)
-}
-
-/// The value as it would be typed behind the flag.
-fn text_of(arg: &Arg, value: &DeValue<'_>) -> Result<String, String> {
-    let kind = Kind::of(arg);
-    let found = match (kind, value) {
-        (Kind::Number | Kind::Shards, DeValue::Integer(number)) => {
-            return Ok(decimal(number.as_str(), number.radix()));
-        }
-        (Kind::Text | Kind::Switch | Kind::Shards, DeValue::String(text)) => {
-            return Ok(text.as_ref().to_owned());
-        }
-        (Kind::Switch, DeValue::Boolean(true)) => return Ok("on".to_owned()),
-        (Kind::Switch, DeValue::Boolean(false)) => return Ok("off".to_owned()),
-        (_, DeValue::String(_)) => "a text",
-        (_, DeValue::Integer(_)) => "a whole number",
-        (_, DeValue::Float(_)) => "a fraction",
-        (_, DeValue::Boolean(_)) => "true or false",
-        (_, DeValue::Datetime(_)) => "a date",
-        (_, DeValue::Array(_)) => "a list",
-        (_, DeValue::Table(_)) => "a table",
-    };
-    let key = arg.get_long().unwrap_or_default();
-    Err(format!("{key} is {found}; expected {}", kind.expected(arg)))
-}
-
-/// What a key takes in the file.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Kind {
-    Number,
-    Switch,
-    Text,
-    /// A number, or a word in its place.
-    Shards,
-}
-
-impl Kind {
-    fn of(arg: &Arg) -> Self {
-        let typed = arg.get_value_parser().type_id();
-        if typed == TypeId::of::<u32>() || typed == TypeId::of::<u64>() {
-            Self::Number
-        } else if typed == TypeId::of::<Switch>() {
-            Self::Switch
-        } else if typed == TypeId::of::<ShardsArg>() {
-            Self::Shards
-        } else {
-            Self::Text
+        match text_of(arg, value.get_ref()) {
+            Ok(text) => words.push(Word { key: key.to_owned(), text: text.into(), origin }),
+            Err(text) => wrong.add(refuse(text)),
         }
     }
-
-    fn expected(self, arg: &Arg) -> String {
-        match self {
-            Self::Number => "a whole number without quotes".to_owned(),
-            Self::Switch => "true or false".to_owned(),
-            Self::Shards => "a whole number without quotes, or \"auto\"".to_owned(),
-            Self::Text => {
-                let words = arg.get_possible_values();
-                let words: Vec<_> = words.iter().map(PossibleValue::get_name).collect();
-                let example = match arg.get_value_names().unwrap_or_default() {
-                    [name] if words.is_empty() => name.as_str().to_owned(),
-                    _ => words.join("|"),
-                };
-                format!("a text in quotes: \"{example}\"")
-            }
-        }
-    }
-}
-
-/// The number as a flag takes it. One that is too large for any flag stays as it was written, and
-/// is refused like one that was typed.
-fn decimal(digits: &str, radix: u32) -> String {
-    match i64::from_str_radix(digits, radix) {
-        Ok(number) => number.to_string(),
-        Err(_) => digits.to_owned(),
-    }
+    words
 }
 
 fn line_of(text: &str, position: usize) -> usize {
@@ -294,12 +330,28 @@ fn line_of(text: &str, position: usize) -> usize {
     1 + before.iter().filter(|byte| **byte == b'\n').count()
 }
 
+/// Flags as they would be typed behind `serve`.
+#[cfg(test)]
+pub(crate) fn flags_of<T: AsRef<str>>(words: &[T]) -> ArgMatches {
+    let words = words.iter().map(|word| OsString::from(word.as_ref()));
+    Keys::new().command.try_get_matches_from(words).expect("flags are fine")
+}
+
+/// What these flags mean.
+#[cfg(test)]
+pub(crate) fn options_of<T: AsRef<str>>(words: &[T]) -> crate::cli::config::ServeOptions {
+    let args = join(&flags_of(words), |_| None).expect("all is well");
+    crate::cli::config::ServeOptions::new(&args).expect("in bounds")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::base::config::Preset;
     use crate::base::time::Span;
+    use crate::cli::args::Switch;
     use crate::cli::classes::parse_class;
+    use crate::cli::values::ShardsArg;
     use crate::cli::webhooks::parse_webhook;
 
     /// Joins `flags`, variables and a file's text.

@@ -6,19 +6,27 @@
 pub mod admin;
 pub mod args;
 pub mod board;
+pub mod check_config;
 pub mod classes;
 pub mod completions;
 pub mod config;
+pub mod configuration;
 pub mod ctl;
 pub mod demo;
 pub mod doctor;
 pub mod error;
 pub mod events;
+pub mod example;
 mod explain;
 mod gauge;
+pub mod keys;
+mod kinds;
 pub mod layers;
 pub mod load;
 mod machine;
+pub mod mistakes;
+pub mod origins;
+pub mod reload;
 pub mod serve;
 pub mod signals;
 pub mod tables;
@@ -36,7 +44,7 @@ use crate::cli::error::CliError;
 use crate::cli::usage::Typed;
 
 /// Runs the program: parses `words`, the program's own name first, does what they say, and tells
-/// on standard error in one line what went wrong.
+/// on standard error what went wrong, a line for each thing that did.
 ///
 /// The code is 0 when all went well, 2 when the words were not understood, 1 otherwise. A reader
 /// of standard output who has gone away has read all it wanted: that is no failure.
@@ -48,8 +56,10 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            // Without standard error there is nobody left to tell.
-            let _ = writeln!(io::stderr(), "heartwheel: {}", error.line());
+            for line in error.lines() {
+                // Without standard error there is nobody left to tell.
+                let _ = writeln!(io::stderr(), "heartwheel: {line}");
+            }
             ExitCode::from(error.exit_code())
         }
     }
@@ -58,7 +68,10 @@ pub fn main(words: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn run(typed: Typed) -> Result<(), CliError> {
     match typed {
         Typed::Page(page) => write_stdout(page.as_bytes()),
-        Typed::Command { command: Command::Serve(_), flags } => serve::run(&flags),
+        Typed::Command { command: Command::Serve(_), flags, .. } => serve::run(&flags),
+        Typed::Command { command: Command::CheckConfig(args), flags, wrong } => {
+            check_config::run(&args, &flags, wrong)
+        }
         Typed::Command { command: Command::Demo(args), .. } => demo::run(&args),
         Typed::Command { command: Command::Load(args), .. } => load::run(&args),
         Typed::Command { command: Command::Events(args), .. } => events::run(&args),

@@ -14,11 +14,12 @@ use crate::base::time::Span;
 use crate::cli::admin::{self, Admin};
 use crate::cli::args::Descriptors;
 use crate::cli::config::{ConnectionsFrom, ListenerOptions, ServeOptions};
+use crate::cli::configuration;
 use crate::cli::error::CliError;
-use crate::cli::layers;
 use crate::cli::machine;
+use crate::cli::reload::{Prepared, ReloadBell, Reloader, Taker};
 use crate::cli::signals::{self, SignalWatch, Wish};
-use crate::cli::webhooks;
+use crate::cli::webhooks::{self, WebhooksTaker};
 use crate::control::api::JournalView;
 use crate::control::door::{self, LoopHandle};
 use crate::control::events::{EventWriter, EventsTarget, Identity};
@@ -28,7 +29,8 @@ use crate::control::journal::{
     self, Cut, Door, JournalOptions, JournalOutcome, JournalThread, Recovered, Writer,
 };
 use crate::control::ledger::Ledger;
-use crate::control::log;
+use crate::control::live::Live;
+use crate::control::log::{self, Log};
 use crate::control::side::{self, Outcome};
 use crate::control::summary;
 use crate::control::transport::{self, TransportFeed, TransportThread};
@@ -54,17 +56,18 @@ const NODE_UNKNOWN: &str = "heartwheel";
 
 /// Runs `serve` with what was typed as `flags`, until it is told to stop.
 pub fn run(flags: &ArgMatches) -> Result<(), CliError> {
-    let args = layers::join(flags, |name| std::env::var_os(name))?;
-    let options = ServeOptions::new(&args)?;
+    let (configuration, wrong) = configuration::read(flags, |name| std::env::var_os(name));
+    let options = wrong.or(configuration.options)?;
     let log = log::start(options.log_format, options.log_level)
         .map_err(|error| CliError::machine(error.to_string()))?;
-    let outcome = serve(&options);
+    let outcome = serve(&options, flags, &log);
     log.flush(LOG_PATIENCE);
     outcome
 }
 
-/// Runs a gateway as `options` say, until a signal ends it.
-pub fn serve(options: &ServeOptions) -> Result<(), CliError> {
+/// Runs a gateway as `options` say, until a signal ends it. They came out of `flags`, which are
+/// read again when somebody asks for a reload.
+fn serve(options: &ServeOptions, flags: &ArgMatches, log: &Log) -> Result<(), CliError> {
     // Before anything else is opened: these have numbers and no names.
     let var = |name: &str| std::env::var_os(name);
     let inherited = inherited::take(var, std::process::id())
@@ -84,15 +87,7 @@ pub fn serve(options: &ServeOptions) -> Result<(), CliError> {
     let writer = open_events(&options.events, identity.clone())?;
     let transport = open_transport(&options.transport_events, identity.clone())?;
     let (transport_feed, transport) = transport.unzip();
-    let gateway = GatewayConfig {
-        connections_max: plan.connections_max,
-        epoch_first: epoch_first(boot),
-        hash_key: random::hash_key(),
-        resume_key: random::hash_key(),
-        wall,
-        former,
-        ..options.gateway.clone()
-    };
+    let gateway = GatewayConfig { wall, former, ..gateway_of(options, &plan, boot) };
     let admin_address = admin.as_ref().map(Admin::address);
     let ready = ready_line(&gateway, &options.events, address, admin_address);
     let plans = plans_of_shards(&plan, &gateway, listener)?;
@@ -105,20 +100,25 @@ pub fn serve(options: &ServeOptions) -> Result<(), CliError> {
         .map(|options| start_journal(options, identity.clone(), clock, Arc::clone(&asker)))
         .transpose()?;
     let (door, journal) = journal.unzip();
-    let is_heard = admin.is_some() || !options.webhooks.is_empty();
-    let (heard, teller) = is_heard.then(|| door::open(Arc::clone(&asker), clock)).unzip();
+    // Webhooks may come later, when there is no admin API either.
+    let (heard, teller) = door::open(Arc::clone(&asker), clock);
     let view = journal_view(options, door.as_ref());
     let watchdog = watchdog(&supervisor, var);
     let source = FromLoop::new(readers, clock)
         .with_transport(transport_feed)
-        .with_door(teller)
+        .with_door(Some(teller))
         .with_watchdog(watchdog);
     let (source, hub) = source.with_hub();
     let side = side::spawn(source, writer, door).map_err(no_thread)?;
-    let webhooks = heard.map(|door| start_webhooks(options, door, hub, &identity)).transpose()?;
-    let api = admin.zip(webhooks.clone());
-    let http = api.map(|(admin, webhooks)| admin.serve(webhooks, gateway, view)).transpose()?;
-    let signals = watch_signals(asker, options.gateway.drain_timeout)?;
+    let webhooks = start_webhooks(options, heard, hub, &identity)?;
+    let takers = takers(log, admin.as_ref(), &webhooks);
+    let reloader = reloader(flags, options, gateway, &asker, takers, clock);
+    let http = admin.map(|admin| admin.serve(webhooks.clone(), &reloader, view)).transpose()?;
+    let status = {
+        let events = options.events.clone();
+        move |gateway: &GatewayConfig| ready_line(gateway, &events, address, admin_address)
+    };
+    let signals = watch_signals(asker, reloader, &supervisor, status)?;
     tracing::info!("{ready}");
     supervisor.ready(&ready);
     let outcome = run_to_the_end(shards);
@@ -129,11 +129,58 @@ pub fn serve(options: &ServeOptions) -> Result<(), CliError> {
     if let Some(transport) = transport {
         transport.finish(TRANSPORT_PATIENCE);
     }
-    webhooks.inspect(|webhooks| webhooks.finish(limits::WEBHOOK_END_PATIENCE));
+    webhooks.finish(limits::WEBHOOK_END_PATIENCE);
     admin::finish(http);
     let untold = outcome?;
     events_outcome(&options.events, side, untold)?;
     journal.map_or(Ok(()), journal_outcome)
+}
+
+/// What was said, and what only the machine can say.
+fn gateway_of(options: &ServeOptions, plan: &Plan, boot: u64) -> GatewayConfig {
+    GatewayConfig {
+        connections_max: plan.connections_max,
+        epoch_first: epoch_first(boot),
+        hash_key: random::hash_key(),
+        resume_key: random::hash_key(),
+        ..options.gateway.clone()
+    }
+}
+
+/// Reads what `flags` said again, while `gateway` is what the loops were told.
+fn reloader(
+    flags: &ArgMatches,
+    options: &ServeOptions,
+    gateway: GatewayConfig,
+    asker: &Arc<Mutex<Switchboard>>,
+    takers: Vec<Box<dyn Taker>>,
+    clock: Clock,
+) -> Arc<Reloader> {
+    let mut running = options.clone();
+    running.gateway.connections_max = gateway.connections_max;
+    let (flags, asker) = (flags.clone(), Arc::clone(asker));
+    Arc::new(Reloader::new(flags, running, Live::new(gateway), asker, takers, clock))
+}
+
+/// Those beside the loops who take up another configuration.
+fn takers(log: &Log, admin: Option<&Admin>, webhooks: &Webhooks) -> Vec<Box<dyn Taker>> {
+    let mut takers: Vec<Box<dyn Taker>> =
+        vec![Box::new(LogTaker(log.clone())), Box::new(WebhooksTaker(webhooks.clone()))];
+    if let Some(admin) = admin {
+        takers.push(Box::new(admin.taker()));
+    }
+    takers
+}
+
+/// Takes up another level of the log.
+struct LogTaker(Log);
+
+impl Taker for LogTaker {
+    fn prepare(&mut self, wanted: &ServeOptions) -> Result<Prepared, CliError> {
+        let (log, level) = (self.0.clone(), wanted.log_level);
+        let commit = Box::new(move || log.set_level(level));
+        Ok(Prepared { changes: Vec::new(), commit })
+    }
 }
 
 /// The journal as the admin API sees it.
@@ -339,16 +386,21 @@ fn epoch_first(boot_unix_ms: u64) -> u64 {
 }
 
 /// The first signal asks everybody to leave, the second does not wait for them; SIGUSR1 asks how
-/// verdicts go.
+/// verdicts go, and SIGHUP for a reload.
 fn watch_signals(
     asker: Arc<Mutex<Switchboard>>,
-    drain_timeout: Span,
+    reloader: Arc<Reloader>,
+    supervisor: &Supervisor,
+    status: impl Fn(&GatewayConfig) -> String + Send + 'static,
 ) -> Result<SignalWatch, CliError> {
-    let watch = signals::watch(move |wish| {
+    let gateway = reloader.gateway();
+    let bell = ReloadBell::new(reloader, supervisor.clone(), status).map_err(no_thread)?;
+    let watch = signals::watch_reloads(move |wish| {
         let within = match wish {
-            Wish::Drain => Some(drain_timeout),
+            Wish::Drain => Some(gateway.get().drain_timeout),
             Wish::Stop => Some(Span::ZERO),
             Wish::Report => None,
+            Wish::Reload => return bell.ring(),
         };
         let command = match within {
             Some(within) => {

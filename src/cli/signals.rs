@@ -1,5 +1,5 @@
 //! SIGTERM and SIGINT: the first asks to stop in order, the second to stop at once. SIGUSR1 asks
-//! for a report.
+//! for a report, and SIGHUP, where somebody has a use for it, for a reload.
 //!
 //! SIGPIPE is ignored by the runtime before `main`: a pipe whose reader has gone is an error of the
 //! write, and no reason to die.
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread;
 
-use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR1, SIGXFSZ};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGXFSZ};
 use signal_hook::iterator::{Handle, Signals};
 
 /// What a signal asks for.
@@ -21,6 +21,8 @@ pub enum Wish {
     Stop,
     /// Say how things are.
     Report,
+    /// Read the configuration again.
+    Reload,
 }
 
 /// The watch for signals. It goes on until [`end`](Self::end), or with the process.
@@ -32,14 +34,28 @@ pub struct SignalWatch {
 
 /// Calls `on_wish` on a thread of its own for every SIGTERM, SIGINT and SIGUSR1. From here on these
 /// signals do not end the process by themselves.
-pub fn watch(mut on_wish: impl FnMut(Wish) + Send + 'static) -> io::Result<SignalWatch> {
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGUSR1])?;
+pub fn watch(on_wish: impl FnMut(Wish) + Send + 'static) -> io::Result<SignalWatch> {
+    watch_these(&[SIGTERM, SIGINT, SIGUSR1], on_wish)
+}
+
+/// The same, and SIGHUP is a wish as well.
+pub fn watch_reloads(on_wish: impl FnMut(Wish) + Send + 'static) -> io::Result<SignalWatch> {
+    watch_these(&[SIGTERM, SIGINT, SIGUSR1, SIGHUP], on_wish)
+}
+
+fn watch_these(
+    these: &[i32],
+    mut on_wish: impl FnMut(Wish) + Send + 'static,
+) -> io::Result<SignalWatch> {
+    let mut signals = Signals::new(these)?;
     let handle = signals.handle();
     let thread = thread::Builder::new().name("signals".to_owned()).spawn(move || {
         let mut stop = Wish::Drain;
         for signal in signals.forever() {
             if signal == SIGUSR1 {
                 on_wish(Wish::Report);
+            } else if signal == SIGHUP {
+                on_wish(Wish::Reload);
             } else {
                 on_wish(stop);
                 stop = Wish::Stop;
@@ -75,11 +91,13 @@ mod tests {
     #[test]
     fn the_first_signal_drains_and_every_further_one_stops() {
         let (heard, stops) = channel();
-        let watch = watch(move |wish| heard.send(wish).expect("the test listens"))
+        let watch = watch_reloads(move |wish| heard.send(wish).expect("the test listens"))
             .expect("signals can be watched");
         for (signal, expected) in [
             (SIGUSR1, Wish::Report),
+            (SIGHUP, Wish::Reload),
             (SIGTERM, Wish::Drain),
+            (SIGHUP, Wish::Reload),
             (SIGUSR1, Wish::Report),
             (SIGINT, Wish::Stop),
             (SIGTERM, Wish::Stop),

@@ -81,26 +81,34 @@ pub fn nearest_key(keys: &'static [&'static str], name: &str) -> &'static str {
 }
 
 impl Tables {
-    /// What the tables say, in the order in which they stand there; `at` is where their key stands.
-    pub fn read(&self, tables: &DeValue<'_>, at: usize) -> Result<Vec<Said>, Refusal> {
-        let DeValue::Table(tables) = tables else { return Err(self.no_table(at)) };
-        let mut said = Vec::new();
+    /// What the tables say, in the order in which they stand there, and what of it is no such
+    /// thing; `at` is where their key stands.
+    pub fn read(&self, tables: &DeValue<'_>, at: usize) -> (Vec<Said>, Vec<Refusal>) {
+        let (mut said, mut refused) = (Vec::new(), Vec::new());
+        let DeValue::Table(tables) = tables else { return (said, vec![self.no_table(at)]) };
         for (name, table) in tables {
             let at = name.span().start;
-            let DeValue::Table(table) = table.get_ref() else { return Err(self.no_table(at)) };
+            let DeValue::Table(table) = table.get_ref() else {
+                refused.push(self.no_table(at));
+                continue;
+            };
             let name = name.get_ref().as_ref();
-            (self.check_name)(name).map_err(|error| Refusal { text: error.to_string(), at })?;
+            if let Err(error) = (self.check_name)(name) {
+                refused.push(Refusal { text: error.to_string(), at });
+                continue;
+            }
             // One without any key is one, too.
             said.push(Said { text: format!("{name}:"), at });
             for (key, value) in table {
                 let at = key.span().start;
                 let key = key.get_ref().as_ref();
-                let text = self.value(name, key, value.get_ref());
-                let text = text.map_err(|text| Refusal { text, at })?;
-                said.push(Said { text: format!("{name}:{key}={text}"), at });
+                match self.value(name, key, value.get_ref()) {
+                    Ok(text) => said.push(Said { text: format!("{name}:{key}={text}"), at }),
+                    Err(text) => refused.push(Refusal { text, at }),
+                }
             }
         }
-        Ok(said)
+        (said, refused)
     }
 
     fn no_table(&self, at: usize) -> Refusal {
@@ -152,6 +160,6 @@ impl Tables {
     }
 }
 
-fn in_a_list(text: &str) -> String {
+pub(crate) fn in_a_list(text: &str) -> String {
     utf8_percent_encode(text, IN_A_LIST).to_string()
 }

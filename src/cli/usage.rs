@@ -1,12 +1,14 @@
 //! From words to a command, or to a page of help, or to one line that says what is wrong.
 
 use std::ffi::OsString;
+use std::ops::Range;
 
-use clap::error::{Error, ErrorKind};
+use clap::error::{ContextKind, ContextValue, Error, ErrorKind};
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
 
 use crate::cli::args::{Cli, Command};
 use crate::cli::error::CliError;
+use crate::cli::mistakes::Mistakes;
 
 /// What was typed.
 #[derive(Debug)]
@@ -19,18 +21,58 @@ pub enum Typed {
         command: Command,
         /// Which of its flags were typed, as opposed to assumed.
         flags: ArgMatches,
+        /// What else was typed and not understood. Only `check-config` reads on behind a mistake.
+        wrong: Mistakes,
     },
 }
 
+/// The command that reads on behind a mistake.
+const CHECKS: &str = "check-config";
+
 /// Reads `words`, the program's own name first.
 pub fn read(words: impl IntoIterator<Item = OsString>) -> Result<Typed, CliError> {
-    let matches = match Cli::command().try_get_matches_from(words) {
-        Ok(matches) => matches,
-        Err(error) => return page_or_error(&error),
+    let mut words: Vec<OsString> = words.into_iter().collect();
+    let mut wrong = Mistakes::default();
+    let matches = loop {
+        let error = match Cli::command().try_get_matches_from(&words) {
+            Ok(matches) => break matches,
+            Err(error) => error,
+        };
+        match culprit(&error, &words) {
+            Some(place) => {
+                wrong.add(CliError::usage(one_line(&error)));
+                words.drain(place);
+            }
+            None if wrong.is_empty() => return page_or_error(&error),
+            None => {
+                wrong.add(CliError::usage(one_line(&error)));
+                return Err(CliError::Several { mistakes: wrong });
+            }
+        }
     };
     let cli = Cli::from_arg_matches(&matches).map_err(|error| CliError::usage(one_line(&error)))?;
     let (_, flags) = matches.subcommand().expect("clap insists on a command");
-    Ok(Typed::Command { command: cli.command, flags: flags.clone() })
+    Ok(Typed::Command { command: cli.command, flags: flags.clone(), wrong })
+}
+
+/// Which of the words behind [`CHECKS`] are not understood, with their value.
+fn culprit(error: &Error, words: &[OsString]) -> Option<Range<usize>> {
+    let is_page = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    if is_page || words.get(1)? != CHECKS {
+        return None;
+    }
+    let Some(ContextValue::String(said)) = error.get(ContextKind::InvalidArg) else { return None };
+    let flag = said.split([' ', '=']).next()?;
+    let is_it = |word: &OsString| {
+        let word = word.to_string_lossy();
+        word == flag || word.strip_prefix(flag).is_some_and(|rest| rest.starts_with('='))
+    };
+    let at = 2 + words.iter().skip(2).position(is_it)?;
+    let is_flag = |word: &OsString| word.to_string_lossy().starts_with("--");
+    let has_value = is_flag(&words[at])
+        && words[at] == flag
+        && words.get(at + 1).is_some_and(|next| !is_flag(next));
+    Some(at..at + 1 + usize::from(has_value))
 }
 
 /// The text of a parse error as one line: what is wrong, the tip, and where to read more.
@@ -100,6 +142,20 @@ mod tests {
                 assert!(line.contains(part), "{words}: {part:?} is not in: {line}");
             }
         }
+    }
+
+    #[test]
+    fn a_check_reads_on_behind_what_it_does_not_understand() {
+        let words =
+            "heartwheel check-config --intervall 5s --tick=soon extra --shards 0 --grace 1s";
+        let read = read(words.split(' ').map(OsString::from)).expect("the rest is fine");
+        let Typed::Command { flags, wrong, .. } = read else { panic!("a page") };
+        let lines = wrong.lines();
+        for part in ["--intervall", "'soon'", "'extra'", "'0'"] {
+            assert_eq!(lines.iter().filter(|line| line.contains(part)).count(), 1, "{lines:#?}");
+        }
+        assert_eq!(lines.len(), 4, "{lines:#?}");
+        assert!(flags.contains_id("grace"));
     }
 
     #[test]

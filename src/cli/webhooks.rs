@@ -9,8 +9,12 @@ use percent_encoding::percent_decode_str;
 
 use crate::base::limits;
 use crate::base::time::Span;
+use crate::cli::config::ServeOptions;
 use crate::cli::error::CliError;
-use crate::cli::tables::nearest_key;
+use crate::cli::keys::exact;
+use crate::cli::mistakes::Mistakes;
+use crate::cli::reload::{Prepared, Taker};
+use crate::cli::tables::{in_a_list, nearest_key};
 use crate::cli::values::{ValueError, parse_span};
 use crate::control::webhook::target::{self, Beginning, Scheme, Stream, Target, TargetUrl};
 use crate::control::webhook::{Sources, Webhooks};
@@ -95,6 +99,23 @@ impl WebhookArg {
             }
         };
         if is_first { Ok(()) } else { Err(ValueError::ClassKeyTwice { key: key.to_owned() }) }
+    }
+
+    /// The keys that it says something about.
+    pub fn keys(&self) -> impl Iterator<Item = &'static str> {
+        let said = [
+            self.url.is_some(),
+            self.secret_file.is_some(),
+            self.ca_file.is_some(),
+            self.streams.is_some(),
+            self.topics.is_some(),
+            self.batch_max.is_some(),
+            self.batch_wait.is_some(),
+            self.timeout.is_some(),
+            self.retry_max.is_some(),
+            self.from.is_some(),
+        ];
+        WEBHOOK_KEYS.into_iter().zip(said).filter_map(|(key, said)| said.then_some(key))
     }
 
     /// What this one says goes before what the other says.
@@ -277,12 +298,75 @@ pub fn meant(typed: &[WebhookArg], told: Told) -> Result<Vec<Target>, CliError> 
             limits::WEBHOOKS_MAX
         )));
     }
-    typed.iter().map(|webhook| webhook.meant(told)).collect()
+    let mut wrong = Mistakes::default();
+    let mut targets = Vec::new();
+    for webhook in typed {
+        match webhook.meant(told) {
+            Ok(target) => targets.push(target),
+            Err(error) => wrong.add(error),
+        }
+    }
+    wrong.or(targets)
 }
 
 /// Whether the files of all targets can be used.
+///
+/// # Errors
+/// Those that cannot, all of them.
 pub fn check(targets: &[Target]) -> Result<(), CliError> {
-    Webhooks::check(targets).map_err(|error| CliError::machine(error.to_string()))
+    let mut wrong = Mistakes::default();
+    for target in targets {
+        let checked = Webhooks::check(std::slice::from_ref(target));
+        wrong.keep(checked.map_err(|error| CliError::machine(error.to_string())), ());
+    }
+    wrong.or(())
+}
+
+/// What a target is, key by key, as behind `--webhook NAME:`; the URL without what may be secret.
+pub fn settings(target: &Target) -> [(&'static str, Option<String>); 10] {
+    let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+    let streams: Vec<_> = target.streams.iter().map(|stream| stream.word()).collect();
+    let topics: Vec<_> = target.topics.iter().map(|topic| in_a_list(topic)).collect();
+    let from = match target.from {
+        Beginning::Now => "now",
+        Beginning::Start => "start",
+    };
+    [
+        ("url", Some(target.url.to_string())),
+        ("secret-file", path(&target.secret_file)),
+        ("ca-file", path(&target.ca_file)),
+        ("streams", Some(streams.join(LIST_DELIMITER))),
+        ("topics", (!topics.is_empty()).then(|| topics.join(LIST_DELIMITER))),
+        ("batch-max", Some(target.batch_max.to_string())),
+        ("batch-wait", Some(exact(target.batch_wait))),
+        ("timeout", Some(exact(target.timeout))),
+        ("retry-max", Some(exact(target.retry_max))),
+        ("from", Some(from.to_owned())),
+    ]
+}
+
+/// The same as one text.
+pub fn target_text(target: &Target) -> String {
+    let said = settings(target).into_iter();
+    let said = said.filter_map(|(key, value)| Some(format!("{key}={}", value?)));
+    said.collect::<Vec<_>>().join(",")
+}
+
+/// Takes up other targets at run time.
+pub struct WebhooksTaker(pub Webhooks);
+
+impl Taker for WebhooksTaker {
+    fn prepare(&mut self, wanted: &ServeOptions) -> Result<Prepared, CliError> {
+        let targets = wanted.webhooks.clone();
+        check(&targets)?;
+        let webhooks = self.0.clone();
+        let commit = move || {
+            if let Err(error) = webhooks.reload(targets) {
+                tracing::error!("the webhooks go on as before: {error}");
+            }
+        };
+        Ok(Prepared { changes: Vec::new(), commit: Box::new(commit) })
+    }
 }
 
 /// Starts the webhooks; targets can be added, changed and removed later.

@@ -79,7 +79,8 @@ impl Token {
         Self { key, digest: digest(key, secret.as_bytes()) }
     }
 
-    fn is(&self, said: &[u8]) -> bool {
+    /// Whether this is it.
+    pub fn is(&self, said: &[u8]) -> bool {
         digest(self.key, said) == self.digest
     }
 }

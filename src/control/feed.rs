@@ -45,7 +45,7 @@ pub(crate) async fn events(asked: Asked) -> Answer {
 
 /// `GET /v1/transport`
 pub(crate) async fn transport(asked: Asked) -> Answer {
-    if asked.api.gateway.transport_events == TransportEvents::Untold {
+    if asked.api.gateway.get().transport_events == TransportEvents::Untold {
         let detail = "start the gateway with --transport-events FILE";
         return Err(Problem::new(Kind::Untold, detail));
     }

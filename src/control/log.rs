@@ -11,7 +11,11 @@ use std::thread;
 use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::Registry;
+use tracing_subscriber::fmt::{self, MakeWriter};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::reload;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::base::limits;
 use crate::base::time::Span;
@@ -62,6 +66,8 @@ impl From<LogLevel> for LevelFilter {
 pub struct Log {
     queue: SyncSender<Message>,
     lost: Arc<AtomicU64>,
+    /// `None`: nothing is left out.
+    level: Option<reload::Handle<LevelFilter, Registry>>,
 }
 
 /// Why the log did not start.
@@ -81,16 +87,14 @@ pub enum LogError {
 /// Starts the log of this process on standard error. Once only: the log belongs to the process.
 pub fn start(format: LogFormat, level: LogLevel) -> Result<Log, LogError> {
     let ansi = io::stderr().is_terminal();
-    let log = Log::to_output(Box::new(io::stderr()), format)?;
-    let level = LevelFilter::from(level);
-    let lines = tracing_subscriber::fmt()
-        .with_writer(log.clone())
-        .with_max_level(level)
-        .with_target(false)
-        .with_ansi(ansi);
+    let mut log = Log::to_output(Box::new(io::stderr()), format)?;
+    let (filter, handle) = reload::Layer::new(LevelFilter::from(level));
+    log.level = Some(handle);
+    let lines = fmt::layer().with_writer(log.clone()).with_target(false).with_ansi(ansi);
+    let registry = tracing_subscriber::registry().with(filter);
     let started = match format {
-        LogFormat::Human => lines.try_init(),
-        LogFormat::Json => lines.json().flatten_event(true).try_init(),
+        LogFormat::Human => registry.with(lines).try_init(),
+        LogFormat::Json => registry.with(lines.json().flatten_event(true)).try_init(),
     };
     started.map_err(|_| LogError::Already)?;
     Ok(log)
@@ -111,10 +115,18 @@ impl Log {
         }
     }
 
+    /// Leaves out what `level` says from now on.
+    pub fn set_level(&self, level: LogLevel) {
+        if let Some(handle) = &self.level {
+            // It fails when the log is gone, and then nobody reads it.
+            let _ = handle.reload(LevelFilter::from(level));
+        }
+    }
+
     fn to_output(output: Box<dyn Write + Send>, format: LogFormat) -> Result<Self, LogError> {
         let (queue, messages) = sync_channel(limits::LOG_LINES_WAITING_MAX);
         let lost = Arc::new(AtomicU64::new(0));
-        let log = Self { queue, lost: Arc::clone(&lost) };
+        let log = Self { queue, lost: Arc::clone(&lost), level: None };
         thread::Builder::new()
             .name("log".to_owned())
             .spawn(move || write_messages(&messages, &lost, output, format))

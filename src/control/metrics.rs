@@ -48,6 +48,9 @@ struct Scrape {
     report_age_s: Option<f64>,
     journal: Option<JournalScrape>,
     followers: usize,
+    /// Reloads that went well, and those that did not.
+    reloads: [u64; 2],
+    reloaded_at_s: f64,
     resident_bytes: Option<u64>,
     virtual_bytes: Option<u64>,
     open_files: Option<u64>,
@@ -89,11 +92,13 @@ impl Scrape {
             stats,
             turns,
             driver,
-            classes: no_class.chain(api.gateway.class_names()).map(str::to_owned).collect(),
+            classes: no_class.chain(api.gateway.get().class_places()).map(str::to_owned).collect(),
             shards,
             report_age_s,
             journal,
             followers: limits::FEED_FOLLOWERS_MAX - api.followers.available_permits(),
+            reloads: [api.reloads.succeeded(), api.reloads.failed()],
+            reloaded_at_s: api.reloads.succeeded_last_unix_ms() as f64 / 1_000.0,
             resident_bytes: process::own_rss_bytes(),
             virtual_bytes: process::own_virtual_bytes(),
             open_files: process::own_open_files(),
@@ -462,6 +467,15 @@ pub(crate) static METRICS: &[Metric] = &[
     metric("heartwheel_feed_followers", "Those who follow a feed of the API", |s| {
         gauge(s.followers)
     }),
+    metric("heartwheel_config_reloads", "Times the configuration was read again", |s| {
+        let [ok, failed] = s.reloads;
+        Some(Reading::Counters("outcome", vec![("ok", ok), ("failed", failed)]))
+    }),
+    metric(
+        "heartwheel_config_last_reload_success_timestamp_seconds",
+        "When it was last read without a mistake, the start included, since 1970",
+        |s| Some(Reading::Level(s.reloaded_at_s)),
+    ),
     metric("process_resident_memory_bytes", "Memory in use", |s| {
         s.resident_bytes.map(Reading::Gauge)
     }),

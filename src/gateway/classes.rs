@@ -16,9 +16,15 @@ pub struct ClassCounts {
 pub(crate) struct Classes(Vec<ClassCounts>);
 
 impl Classes {
-    /// Nobody, of any of the classes there are. Whoever names none has a class as well.
+    /// Nobody, of any of the classes there are or were. Whoever names none has a class as well.
     pub(crate) fn new(config: &GatewayConfig) -> Self {
-        Self(vec![ClassCounts::default(); 1 + config.class_names().count()])
+        Self(vec![ClassCounts::default(); 1 + config.class_places().count()])
+    }
+
+    /// Makes room for the classes that came, behind those that were there.
+    pub(crate) fn grow(&mut self, config: &GatewayConfig) {
+        let count = 1 + config.class_places().count();
+        self.0.resize(count.max(self.0.len()), ClassCounts::default());
     }
 
     pub(crate) fn counts(&self) -> Vec<ClassCounts> {

@@ -7,6 +7,7 @@ use crate::base::event::CloseReason;
 use crate::base::ids::{ClientId, ConnId, GroupName};
 use crate::base::io::TcpFacts;
 use crate::base::pulse::Pulse;
+use crate::base::reconfiguration::Reconfiguration;
 use crate::base::time::{Moment, Span};
 use crate::gateway::lateness::Lateness;
 use crate::gateway::post::{Broadcast, BroadcastReply, MailStats, Outcome, Push, Pushed, Taken};
@@ -19,6 +20,8 @@ pub enum Command {
     /// Accept nobody any more, ask everybody to leave, and close whoever is still there in the end.
     /// Said again, the shorter time and the faster pace hold.
     Drain(Drain),
+    /// Other limits and policies hold from now on. Sessions keep what they began with.
+    Reconfigure(Box<Reconfiguration>),
     /// Ask a part of the clients to go elsewhere, and go on.
     Rebalance(Rebalance),
     /// End one client's session.
@@ -185,6 +188,7 @@ impl Command {
             Self::Push(push) => push.clients.len().max(1),
             Self::Outcomes { of } => of.len().max(1),
             Self::Drain(_)
+            | Self::Reconfigure(_)
             | Self::Rebalance(_)
             | Self::Kick(_)
             | Self::SetRhythm { .. }

@@ -10,6 +10,7 @@ use crate::base::pulse::{AnswerTime, Pulse};
 use crate::base::time::{Millis, Moment, Span};
 use crate::gateway::extra::Extra;
 use crate::gateway::peer::Peer;
+use crate::gateway::terms::Terms;
 use crate::wire::native::Deframer;
 
 /// One connection, from accept to the completion of its close.
@@ -98,19 +99,17 @@ pub(crate) struct Session {
     pub(crate) epoch: u64,
     /// Which class it named.
     pub(crate) class: ClassId,
-    /// When it began, to the second: a small field, and people ask for no more.
-    pub(crate) since_s: u32,
     /// When the last complete frame was received.
     pub(crate) last_beat: Moment,
     pub(crate) watch: Watch,
     /// How it beat so far.
     pub(crate) pulse: Pulse,
-    interval: Millis,
     timeout: Millis,
     /// The timeout before the rhythm was moved; it counts until the client is heard again.
     former_timeout: Millis,
     /// Zero: never.
     ping_after: Millis,
+    terms: Terms,
     /// What becomes of somebody who wants its name.
     pub(crate) duplicate: Duplicate,
     /// What only some sessions need.
@@ -300,14 +299,13 @@ impl Session {
         Self {
             epoch,
             class: id,
-            since_s: u32::try_from(now.as_millis() / 1_000).unwrap_or(u32::MAX),
             last_beat: now,
             watch: Watch::Calm,
             pulse: Pulse::default(),
-            interval: Millis::at_least(terms.rhythm.interval),
             timeout: Millis::at_least(terms.rhythm.timeout),
             former_timeout: Millis::default(),
             ping_after: Millis::at_least(ping_after.unwrap_or_default()),
+            terms: Terms::new(terms.rhythm.interval, terms.grace, now),
             duplicate: terms.duplicate,
             extra: None,
             answered_in: AnswerTime::default(),
@@ -315,7 +313,7 @@ impl Session {
     }
 
     pub(crate) fn rhythm(&self) -> Rhythm {
-        Rhythm { interval: self.interval.span(), timeout: self.timeout.span() }
+        Rhythm { interval: self.terms.interval(), timeout: self.timeout.span() }
     }
 
     /// After how much silence it is sent a PING, if at all.
@@ -323,15 +321,25 @@ impl Session {
         (self.ping_after > Millis::default()).then(|| self.ping_after.span())
     }
 
+    /// When it began, to the second before.
+    pub(crate) fn began(&self) -> Moment {
+        self.terms.began()
+    }
+
+    /// It goes on with one that began earlier.
+    pub(crate) fn set_began(&mut self, began: Moment) {
+        self.terms = Terms::new(self.terms.interval(), self.terms.grace(), began);
+    }
+
     /// For how long it is held when its connection is lost.
-    pub(crate) fn grace(&self, config: &GatewayConfig) -> Span {
-        config.class_named(self.class).grace
+    pub(crate) fn grace(&self) -> Span {
+        self.terms.grace()
     }
 
     /// Moves it to another rhythm. Until the client is heard again it may not know of it.
     pub(crate) fn change_rhythm(&mut self, rhythm: Rhythm, ping_after: Option<Span>) {
         self.former_timeout = self.former_timeout.max(self.timeout);
-        self.interval = Millis::at_least(rhythm.interval);
+        self.terms = self.terms.with_interval(rhythm.interval);
         self.timeout = Millis::at_least(rhythm.timeout);
         self.ping_after = Millis::at_least(ping_after.unwrap_or_default());
     }

@@ -39,10 +39,12 @@ mod peer;
 mod post;
 mod push;
 mod recent;
+mod reconfigure;
 mod requests;
 mod resume;
 mod sessions;
 mod tally;
+mod terms;
 #[cfg(test)]
 mod tests;
 mod transport;
@@ -52,7 +54,7 @@ mod verdict;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use crate::base::config::{GatewayConfig, TransportEvents};
+use crate::base::config::{GatewayConfig, Rhythm, Shard, TransportEvents};
 use crate::base::event::{CloseReason, Event, Record};
 use crate::base::ids::ConnId;
 use crate::base::io::{
@@ -96,6 +98,11 @@ pub use crate::gateway::up::UpStats;
 /// Inside, every moment is a lived one; the doors turn the clock's into those.
 pub struct Gateway {
     config: GatewayConfig,
+    planned: Planned,
+    /// The most bytes that could wait for a client at any time so far.
+    outbox_bytes_ever: usize,
+    /// The most bytes that messages for a client could cost at any time so far.
+    queue_bytes_ever: usize,
     time: LivedTime,
     tracker: Tracker<Connection>,
     ledger: Ledger,
@@ -134,6 +141,15 @@ pub struct Gateway {
     stats: Stats,
 }
 
+/// What was made to fit the configuration of the start, and does not change with it.
+struct Planned {
+    slots: u32,
+    connections_max: u32,
+    shard: Shard,
+    /// What sockets inherit from the listener is made for it.
+    rhythm: Rhythm,
+}
+
 /// How new connections come in.
 struct Accepting {
     /// Accepts that the kernel has and has not answered.
@@ -152,6 +168,14 @@ impl Gateway {
             start: now,
         });
         let mut gateway = Self {
+            planned: Planned {
+                slots: capacity(&config),
+                connections_max: config.connections_max,
+                shard: config.shard,
+                rhythm: config.rhythm,
+            },
+            outbox_bytes_ever: config.outbox_bytes_max,
+            queue_bytes_ever: config.queue.bytes_max,
             time: LivedTime::new(now),
             tracker,
             ledger: Ledger::new(),
@@ -237,6 +261,10 @@ impl Gateway {
         match command {
             Command::Drain(drain) => {
                 self.begin_drain(drain, now);
+                Reply::Done
+            }
+            Command::Reconfigure(new) => {
+                self.reconfigure(&new);
                 Reply::Done
             }
             Command::Rebalance(rebalance) => self.begin_rebalance(&rebalance, now),
@@ -390,7 +418,7 @@ impl Gateway {
             }
             let is_named = self.tracker.client(conn).is_some();
             assert_eq!(is_live || is_held, is_named, "sessions have names");
-            assert!(connection.outbox.bytes() <= self.config.outbox_bytes_max);
+            assert!(connection.outbox.bytes() <= self.outbox_bytes_ever);
             let partial_max = usize::from(self.config.payload_bytes_max)
                 .max(limits::HANDSHAKE_BYTES_MAX)
                 + limits::FRAME_HEADER_BYTES;
@@ -445,7 +473,7 @@ impl Gateway {
     // --- connections come and go -----------------------------------------------------------------
 
     fn capacity(&self) -> usize {
-        capacity(&self.config) as usize
+        self.planned.slots as usize
     }
 
     /// Slots that are free for whoever is accepted.

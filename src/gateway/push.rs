@@ -375,7 +375,7 @@ impl Gateway {
             let Some(extra) = extra else { continue };
             extra.mail.check();
             bytes += extra.mail.bytes();
-            assert!(extra.mail.bytes() <= self.config.queue.bytes_max, "{conn}: it is bounded");
+            assert!(extra.mail.bytes() <= self.queue_bytes_ever, "{conn}: it is bounded");
             assert!(extra.mail.is_listed || extra.mail.is_empty(), "{conn}: it is swept");
             let is_idle =
                 matches!(connection.state, State::Live(_)) && connection.outbox.is_empty();

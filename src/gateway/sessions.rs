@@ -39,7 +39,7 @@ enum Entry {
     Resumed {
         from: ConnId,
         epoch: u64,
-        since_s: u32,
+        began: Moment,
         away: Span,
         past: Past,
         extra: Option<Box<Extra>>,
@@ -119,8 +119,8 @@ impl Gateway {
             self.epoch_next += u64::from(self.config.shard.count);
         }
         let mut session = Session::new(epoch, class_id, class, self.ping_after(class), now);
-        if let Entry::Resumed { since_s, past, extra, .. } = &mut entry {
-            session.since_s = *since_s;
+        if let Entry::Resumed { began, past, extra, .. } = &mut entry {
+            session.set_began(*began);
             session.pulse = past.pulse;
             session.pulse.note(now.since(past.last_beat));
             session.extra = extra.take();
@@ -185,10 +185,10 @@ impl Gateway {
         class.probe.span(rhythm).map(|span| rhythm.timeout.minus(span))
     }
 
-    /// The listener's sockets inherit the timeout of the configured rhythm; another one is set.
+    /// The listener's sockets inherit the timeout of the rhythm at the start; another one is set.
     fn follow_timeout(&mut self, conn: ConnId, rhythm: Rhythm) {
         match self.config.user_timeout {
-            UserTimeout::FollowTimeout if rhythm.timeout != self.config.rhythm.timeout => {
+            UserTimeout::FollowTimeout if rhythm.timeout != self.planned.rhythm.timeout => {
                 self.ops.push(Op::SetUserTimeout { conn, timeout: rhythm.timeout });
             }
             UserTimeout::FollowTimeout | UserTimeout::Fixed(_) | UserTimeout::Off => {}
@@ -226,7 +226,7 @@ impl Gateway {
     fn is_own(&self, owner: ConnId, client: &ClientId, token: &[u8]) -> bool {
         let Some(connection) = self.tracker.get(owner) else { return false };
         let epoch = match &connection.state {
-            State::Live(session) if session.grace(&self.config) > Span::ZERO => session.epoch,
+            State::Live(session) if session.grace() > Span::ZERO => session.epoch,
             State::Held(held) => held.session.epoch,
             State::Live(_) | State::Greeting { .. } | State::Leaving { .. } | State::Closing => {
                 return false;
@@ -247,7 +247,7 @@ impl Gateway {
         let peer = connection.peer();
         match &mut connection.state {
             State::Live(session) => {
-                let (epoch, since_s) = (session.epoch, session.since_s);
+                let (epoch, began) = (session.epoch, session.began());
                 let (past, extra) = (Past::of(session), session.extra.take());
                 self.up.on_lost(epoch);
                 self.classes.on_lost(session.class);
@@ -261,14 +261,14 @@ impl Gateway {
                     text: replaced.word(),
                 };
                 self.leave(owner, &goaway, WaitsFor::Peer, now);
-                Entry::Resumed { from: owner, epoch, since_s, away: Span::ZERO, past, extra }
+                Entry::Resumed { from: owner, epoch, began, away: Span::ZERO, past, extra }
             }
             State::Held(held) => {
-                let (epoch, since_s) = (held.session.epoch, held.session.since_s);
+                let (epoch, began) = (held.session.epoch, held.session.began());
                 let away = now.since(held.lost_at);
                 let (past, extra) = (Past::of(&held.session), held.session.extra.take());
                 self.release_held(owner);
-                Entry::Resumed { from: owner, epoch, since_s, away, past, extra }
+                Entry::Resumed { from: owner, epoch, began, away, past, extra }
             }
             State::Greeting { .. } | State::Leaving { .. } | State::Closing => Entry::New,
         }
@@ -363,7 +363,7 @@ impl Gateway {
             tcp: self.tcp_seen.take(),
             held: Span::ZERO,
         };
-        let (grace, class) = (session.grace(&self.config), session.class);
+        let (grace, class) = (session.grace(), session.class);
         self.classes.on_lost(class);
         if grace > Span::ZERO && reason.is_loss() && !is_emptying {
             let until = now + grace;

@@ -25,6 +25,7 @@ mod groups;
 mod measure;
 mod moves;
 mod push;
+mod reconfigure;
 mod sessions;
 mod strangers;
 mod transport;

@@ -1,6 +1,8 @@
 //! What the machine says about processes: time used, memory held, who listens where.
 
 use std::fs;
+use std::io;
+use std::path::Path;
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -143,6 +145,18 @@ fn holds_any(pid: u32, wanted: &[String]) -> bool {
         let Ok(target) = fs::read_link(file.path()) else { return false };
         wanted.iter().any(|name| target.as_os_str() == name.as_str())
     })
+}
+
+/// Whether this process may write a file that is there, or make files in a folder.
+///
+/// # Errors
+/// When it may not, or nothing is there.
+pub fn may_write(path: &Path) -> io::Result<()> {
+    let mut access = rustix::fs::Access::WRITE_OK;
+    if path.is_dir() {
+        access |= rustix::fs::Access::EXEC_OK;
+    }
+    Ok(rustix::fs::access(path, access)?)
 }
 
 #[cfg(test)]

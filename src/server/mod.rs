@@ -248,6 +248,9 @@ impl Server {
             if matches!(command, Command::Drain(_)) {
                 self.report_due = Moment::ZERO;
             }
+            if let Command::Reconfigure(new) = &command {
+                self.coalesce(new.coalesce);
+            }
             weight += command.weight();
             let reply = self.gateway.on_command(command, now);
             self.turns.stats.questions += 1;

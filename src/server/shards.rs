@@ -232,6 +232,7 @@ impl Switchboard {
         let (index, command) = match command {
             Command::Drain(_)
             | Command::Rebalance(_)
+            | Command::Reconfigure(_)
             | Command::Stats
             | Command::Groups { .. }
             | Command::Broadcast(_)

@@ -119,6 +119,27 @@ fn a_rhythm_is_moved_and_counts_for_the_verdict() {
     assert_eq!(late.hear_within(Duration::from_millis(100)), Word::Nothing);
 }
 
+/// What the document says is a number or a text is not null, and what it says is an object is not
+/// its values in a row.
+#[test]
+fn null_is_no_value_and_a_list_no_object() {
+    let (gate, admin) = start(&[]);
+    let _caller = Caller::login(gate.address, "anna");
+    for (path, body) in [
+        ("/v1/clients/anna/kick", r#"{"epoch":null}"#),
+        ("/v1/clients/anna/kick", r#"{"code":null}"#),
+        ("/v1/clients/anna/kick", r#"{"text":null}"#),
+        ("/v1/clients/anna/rhythm", r#"{"interval_ms":null,"timeout_ms":600}"#),
+        ("/v1/drain", r#"{"within_ms":null}"#),
+        ("/v1/drain", "[]"),
+        ("/v1/drain", "[4000]"),
+        ("/v1/clients/anna/rhythm", "[200, 600]"),
+    ] {
+        assert_eq!(post(admin, path, body).problem(), "bad-request", "{body}");
+    }
+    assert_eq!(get(admin, "/v1/clients/anna").status, 200, "nothing was done");
+}
+
 #[test]
 fn a_drain_is_seen_by_whoever_looks_and_ends_the_program() {
     let (mut gate, admin) = start(&["--drain-timeout", "60s"]);

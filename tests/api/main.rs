@@ -14,6 +14,7 @@ mod pages;
 mod panels;
 mod past;
 mod push;
+mod reload;
 mod shards;
 mod strain;
 mod top;

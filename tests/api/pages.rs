@@ -72,11 +72,16 @@ fn assert_same_form(shown: &Value, heard: &Value, place: &str) {
 
 #[test]
 fn the_examples_of_the_page_are_answered_as_shown() {
-    let (gate, admin) = start(&[]);
+    let folder = tempfile::tempdir().expect("room for a file");
+    let file = folder.path().join("heartwheel.toml");
+    std::fs::write(&file, "").expect("room for a file");
+    let (gate, admin) = start(&["--config", file.to_str().expect("plain text")]);
+    // What the example of a reload finds.
+    std::fs::write(&file, "grace = \"30s\"\ntick = \"20ms\"\n").expect("room for a file");
     let _till = Caller::login(gate.address, "till-12");
     let _other = Caller::login(gate.address, "till-13");
     let examples = examples(&page("api"));
-    assert_eq!(examples.len(), 14);
+    assert_eq!(examples.len(), 15);
     for example in examples {
         let heard = ask(admin, &example.method, &example.path, &[], &example.body);
         let text = String::from_utf8_lossy(&heard.body);

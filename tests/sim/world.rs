@@ -25,8 +25,10 @@ use crate::oracle::Oracle;
 use crate::script::{Label, Step, client_id};
 use crate::tally::Tally;
 use crate::trial::{Bounds, tell_begin, tell_turn};
+use crate::world::agenda::Happening;
 use crate::world::mail::Pushes;
 
+mod agenda;
 mod mail;
 
 /// More turns than this without the clock moving on: the gateway is busy with nothing.
@@ -50,29 +52,6 @@ const STROKES: [Fault; 5] =
 const WORLD: u64 = 1 << 40;
 const KERNEL: u64 = 2 << 40;
 const TURNS: u64 = 3 << 40;
-
-/// What happens by itself at some moment.
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
-enum Happening {
-    /// A device connects.
-    Connect { device: usize },
-    /// The client at this link does the next thing of its script.
-    Act { link: usize },
-    /// It answers a ping.
-    Answer { link: usize },
-    /// It does as it was told and leaves.
-    Leave { link: usize },
-    /// TCP gives the link up.
-    GiveUp { link: usize },
-    /// It acknowledges what it heard.
-    Ack { link: usize, seq: u32 },
-    /// An operator ends somebody's session.
-    Kick,
-    /// A backend pushes.
-    Push,
-    /// Something befalls many at once.
-    Disaster { fault: Fault },
-}
 
 /// What a world came to, for the summary.
 #[derive(Clone, Debug)]

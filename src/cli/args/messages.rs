@@ -6,7 +6,7 @@ use crate::base::config::{GatewayConfig, QueuePolicy, SlowPolicy};
 use crate::base::limits;
 use crate::base::time::Span;
 use crate::cli::config::within;
-use crate::cli::error::CliError;
+use crate::cli::mistakes::Mistakes;
 use crate::cli::values::{choice, parse_span};
 
 /// How messages wait for clients, as typed.
@@ -29,54 +29,69 @@ pub struct MessageArgs {
     pub broadcast_rate: Option<u32>,
 }
 
-static POLICIES: [(&str, SlowPolicy); 3] =
+pub(crate) static POLICIES: [(&str, SlowPolicy); 3] =
     [("oldest", SlowPolicy::Oldest), ("newest", SlowPolicy::Newest), ("close", SlowPolicy::Close)];
 
 impl MessageArgs {
-    /// What was typed, as meant. `payload_bytes_max` is the largest payload of a frame.
+    /// What was typed, as meant; what is `wrong` with it has its default. `payload_bytes_max` is
+    /// the largest payload of a frame.
     pub fn apply(
         &self,
         gateway: GatewayConfig,
         payload_bytes_max: u16,
-    ) -> Result<GatewayConfig, CliError> {
+        wrong: &mut Mistakes,
+    ) -> GatewayConfig {
         let defaults = QueuePolicy::default();
         // The largest message must fit into an empty queue.
         let bytes_min = usize::from(payload_bytes_max) + limits::LETTER_BYTES;
         let queue = QueuePolicy {
             bytes_max: match self.queue_bytes {
                 Some(bytes) => {
-                    within("queue-bytes", bytes as usize, bytes_min, limits::QUEUE_BYTES_LIMIT)?
+                    let most = limits::QUEUE_BYTES_LIMIT;
+                    let bytes = within("queue-bytes", bytes as usize, bytes_min, most);
+                    wrong.keep(bytes, defaults.bytes_max)
                 }
                 None => defaults.bytes_max,
             },
             ttl: match self.queue_ttl {
                 Some(ttl) => {
-                    within("queue-ttl", ttl, limits::QUEUE_TTL_MIN, limits::QUEUE_TTL_MAX)?
+                    let ttl =
+                        within("queue-ttl", ttl, limits::QUEUE_TTL_MIN, limits::QUEUE_TTL_MAX);
+                    wrong.keep(ttl, defaults.ttl)
                 }
                 None => defaults.ttl,
             },
             slow: self.slow_policy.unwrap_or_default(),
         };
         let broadcast_per_second = match self.broadcast_rate {
-            Some(rate) => within("broadcast-rate", rate, 1, limits::BROADCAST_PER_SECOND_LIMIT)?,
+            Some(rate) => {
+                let rate = within("broadcast-rate", rate, 1, limits::BROADCAST_PER_SECOND_LIMIT);
+                wrong.keep(rate, limits::BROADCAST_PER_SECOND_DEFAULT)
+            }
             None => limits::BROADCAST_PER_SECOND_DEFAULT,
         };
-        Ok(GatewayConfig { queue, broadcast_per_second, ..gateway })
+        GatewayConfig { queue, broadcast_per_second, ..gateway }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::error::CliError;
+
+    fn applied(args: &MessageArgs, payload_bytes_max: u16) -> Result<GatewayConfig, CliError> {
+        let mut wrong = Mistakes::default();
+        let gateway = args.apply(GatewayConfig::default(), payload_bytes_max, &mut wrong);
+        wrong.or(gateway)
+    }
 
     fn refusal(args: &MessageArgs) -> String {
-        let refused = args.apply(GatewayConfig::default(), 512);
-        refused.expect_err("it is out of bounds").line()
+        applied(args, 512).expect_err("it is out of bounds").line()
     }
 
     #[test]
     fn what_is_typed_is_meant_and_nothing_typed_are_the_defaults() {
-        let nothing = MessageArgs::default().apply(GatewayConfig::default(), u16::MAX);
+        let nothing = applied(&MessageArgs::default(), u16::MAX);
         assert_eq!(nothing.expect("the defaults are fine").queue, QueuePolicy::default());
         let args = MessageArgs {
             queue_bytes: Some(1_000),
@@ -84,7 +99,7 @@ mod tests {
             slow_policy: Some(SlowPolicy::Close),
             broadcast_rate: Some(7),
         };
-        let gateway = args.apply(GatewayConfig::default(), 512).expect("within bounds");
+        let gateway = applied(&args, 512).expect("within bounds");
         let queue =
             QueuePolicy { bytes_max: 1_000, ttl: Span::from_secs(2), slow: SlowPolicy::Close };
         assert_eq!((gateway.queue, gateway.broadcast_per_second), (queue, 7));
@@ -101,5 +116,13 @@ mod tests {
             let line = refusal(&args);
             assert!(line.contains(text), "{line}");
         }
+        let all = MessageArgs {
+            queue_bytes: Some(575),
+            queue_ttl: Some(Span::ZERO),
+            broadcast_rate: Some(0),
+            ..base()
+        };
+        let lines = applied(&all, 512).expect_err("nothing of it is fine").lines();
+        assert_eq!(lines.len(), 3, "all at once: {lines:?}");
     }
 }

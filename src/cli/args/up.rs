@@ -20,6 +20,8 @@ impl UpArgs {
         let Some(bytes) = self.up_bytes else { return Ok(limits::UP_BYTES_DEFAULT) };
         let (min, max) = (limits::UP_BYTES_MIN, limits::UP_BYTES_LIMIT);
         let fits = usize::try_from(bytes).ok().filter(|bytes| (min..=max).contains(bytes));
-        fits.ok_or_else(|| CliError::usage(format!("up-bytes is {bytes}; expected {min} to {max}")))
+        fits.ok_or_else(|| {
+            CliError::usage(format!("up-bytes {bytes} is out of bounds; expected {min} to {max}"))
+        })
     }
 }

@@ -10,7 +10,7 @@ use crate::base::limits;
 use crate::base::pulse::Pulse;
 use crate::base::time::{Moment, Span, WallAnchor};
 use crate::control::api::problem::{Kind, Problem};
-use crate::control::api::{Answer, Asked, json};
+use crate::control::api::{Answer, Asked, json, present};
 use crate::control::events::as_millis;
 use crate::gateway::{Command, Filter, Kick, Mood, Reply, SessionView};
 
@@ -100,7 +100,10 @@ pub(crate) async fn list(asked: Asked) -> Answer {
     let limit = limit(asked.parameter("limit"))?;
     let filter = Filter {
         prefix: asked.parameter("prefix").unwrap_or_default().into(),
-        class: asked.parameter("class").map(|name| class(&asked.api.gateway, name)).transpose()?,
+        class: asked
+            .parameter("class")
+            .map(|name| class(&asked.api.gateway.get(), name))
+            .transpose()?,
         group: asked.parameter("group").map(group).transpose()?,
     };
     let boot = asked.api.identity.boot;
@@ -123,7 +126,7 @@ pub(crate) async fn list(asked: Asked) -> Answer {
         let (now, wall) = (clock.now(), clock.wall());
         let mut sessions = sessions.iter();
         for view in sessions.by_ref().take(limit - clients.len()) {
-            clients.push(Client::new(view, &asked.api.gateway, now, wall));
+            clients.push(Client::new(view, &asked.api.gateway.get(), now, wall));
         }
         // Whoever found no place on the page comes first on the next one.
         next = sessions.next().map(|view| view.presence.conn.slot).or(next_slot);
@@ -144,8 +147,7 @@ pub(crate) fn limit(text: Option<&str>) -> Result<usize, Problem> {
 }
 
 fn class(gateway: &GatewayConfig, name: &str) -> Result<ClassId, Problem> {
-    let id = gateway.class_id(name);
-    if gateway.class_name(id) == name {
+    if let Some(id) = gateway.class_known(name) {
         return Ok(id);
     }
     let names: Vec<_> = gateway.class_names().collect();
@@ -180,7 +182,7 @@ pub(crate) async fn show(asked: Asked) -> Answer {
     let reply = measured(&asked, &client).await?;
     let Reply::Session(view) = reply else { return answer(reply, &asked) };
     let clock = asked.api.door.clock();
-    let client = Client::new(&view, &asked.api.gateway, clock.now(), clock.wall());
+    let client = Client::new(&view, &asked.api.gateway.get(), clock.now(), clock.wall());
     json(StatusCode::OK, &client)
 }
 
@@ -203,8 +205,11 @@ async fn measured(asked: &Asked, client: &ClientId) -> Result<Reply, Problem> {
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct KickBody {
+    #[serde(default, deserialize_with = "present")]
     epoch: Option<u64>,
+    #[serde(default, deserialize_with = "present")]
     code: Option<u16>,
+    #[serde(default, deserialize_with = "present")]
     text: Option<String>,
 }
 
@@ -232,7 +237,9 @@ pub(crate) async fn kick(asked: Asked) -> Answer {
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RhythmBody {
+    #[serde(default, deserialize_with = "present")]
     interval_ms: Option<u64>,
+    #[serde(default, deserialize_with = "present")]
     timeout_ms: Option<u64>,
 }
 

@@ -7,7 +7,7 @@ use crate::base::limits;
 use crate::base::time::Span;
 use crate::control::api::clients::unexpected;
 use crate::control::api::problem::{Kind, Problem};
-use crate::control::api::{Answer, Asked, json};
+use crate::control::api::{Answer, Asked, json, present};
 use crate::gateway::{Command, Drain, Pace, Rebalance, Reply};
 
 /// A million parts are all.
@@ -16,8 +16,11 @@ const ALL_PARTS: f64 = 1_000_000.0;
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct DrainBody {
+    #[serde(default, deserialize_with = "present")]
     within_ms: Option<u64>,
+    #[serde(default, deserialize_with = "present")]
     per_second: Option<u32>,
+    #[serde(default, deserialize_with = "present")]
     notice_ms: Option<u64>,
 }
 
@@ -33,10 +36,15 @@ struct Draining {
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RebalanceBody {
+    #[serde(default, deserialize_with = "present")]
     fraction: Option<f64>,
+    #[serde(default, deserialize_with = "present")]
     within_ms: Option<u64>,
+    #[serde(default, deserialize_with = "present")]
     per_second: Option<u32>,
+    #[serde(default, deserialize_with = "present")]
     window_min_ms: Option<u64>,
+    #[serde(default, deserialize_with = "present")]
     window_max_ms: Option<u64>,
 }
 
@@ -49,7 +57,7 @@ struct Rebalancing {
 /// `POST /v1/drain`
 pub(crate) async fn drain(asked: Asked) -> Answer {
     let body: DrainBody = asked.json()?;
-    let gateway = &asked.api.gateway;
+    let gateway = asked.api.gateway.get();
     let typed = span("within_ms", body.within_ms)?;
     let within = match body.per_second {
         Some(_) => typed,

@@ -46,6 +46,8 @@ use crate::control::events::Identity;
 use crate::control::hub::Hub;
 use crate::control::journal::Health;
 use crate::control::ledger::Ledger;
+use crate::control::live::Live;
+use crate::control::reload::{Reload, ReloadCounts};
 use crate::control::webhook::Webhooks;
 
 /// All that the API needs to know.
@@ -58,10 +60,14 @@ pub struct Api {
     pub(crate) began: Moment,
     /// Who speaks.
     pub identity: Identity,
-    /// What the gateway was told at its start: its classes, its bounds.
-    pub gateway: GatewayConfig,
+    /// What the gateway was told last: its classes, its bounds.
+    pub gateway: Live<GatewayConfig>,
     /// What whoever asks must know, if anything.
-    pub token: Option<Token>,
+    pub token: Live<Option<Token>>,
+    /// Reads the configuration again.
+    pub reload: Reload,
+    /// How often that was done.
+    pub reloads: Arc<ReloadCounts>,
     /// The journal, if there is one.
     pub journal: Option<JournalView>,
     /// The webhooks, if there can be any.
@@ -85,16 +91,28 @@ pub struct JournalView {
     pub health: Health,
 }
 
+/// What an operator said, and how to hear it again.
+pub struct Told {
+    /// What the gateway was told last.
+    pub gateway: Live<GatewayConfig>,
+    /// What whoever asks must know, if anything.
+    pub token: Live<Option<Token>>,
+    /// Reads the configuration again.
+    pub reload: Reload,
+    /// How often that was done.
+    pub reloads: Arc<ReloadCounts>,
+}
+
 impl Api {
     /// An API to the loop behind `door`.
     pub fn new(
         door: LoopHandle,
         hub: Hub,
         identity: Identity,
-        gateway: GatewayConfig,
-        token: Option<Token>,
+        told: Told,
         journal: Option<JournalView>,
     ) -> Self {
+        let Told { gateway, token, reload, reloads } = told;
         Self {
             began: door.clock().now(),
             door,
@@ -102,6 +120,8 @@ impl Api {
             identity,
             gateway,
             token,
+            reload,
+            reloads,
             journal,
             webhooks: None,
             followers: Arc::new(Semaphore::new(limits::FEED_FOLLOWERS_MAX)),
@@ -155,9 +175,22 @@ impl Asked {
         if self.body.is_empty() {
             return Ok(T::default());
         }
+        // A list would be taken for the fields in their order.
+        if self.body.trim_ascii_start().first() != Some(&b'{') {
+            return Err(Problem::bad("the body is not as expected: it is no object"));
+        }
         serde_json::from_slice(&self.body)
             .map_err(|error| Problem::bad(format!("the body is not as expected: {error}")))
     }
+}
+
+/// Reads a field that may be left out and is never null: for `deserialize_with`, beside `default`.
+pub(crate) fn present<'de, T, D>(field: D) -> Result<Option<T>, D::Error>
+where
+    T: serde::Deserialize<'de>,
+    D: serde::Deserializer<'de>,
+{
+    T::deserialize(field).map(Some)
 }
 
 /// The router of all routes.
@@ -199,7 +232,7 @@ async fn answer(
 ) -> Answer {
     let (head, body) = request.into_parts();
     if route.access == Access::Guarded {
-        auth::check(api.token.as_ref(), &head.headers)?;
+        auth::check(api.token.get().as_ref().as_ref(), &head.headers)?;
     }
     let query: Vec<(String, String)> =
         form_urlencoded::parse(head.uri.query().unwrap_or_default().as_bytes())
@@ -236,7 +269,7 @@ async fn read(body: Body) -> Result<Bytes, Problem> {
 }
 
 async fn nothing_here(State(api): State<Arc<Api>>, request: Request, kind: Kind) -> Response {
-    let problem = match auth::check(api.token.as_ref(), request.headers()) {
+    let problem = match auth::check(api.token.get().as_ref().as_ref(), request.headers()) {
         Ok(()) => {
             let (method, path) = (request.method(), request.uri().path());
             Problem::new(kind, format!("{method} {path}; see /openapi.json"))

@@ -1,9 +1,12 @@
 //! The node as a whole: counts, health, the end.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode};
 use serde::Serialize;
 use serde_json::{Map, Value};
+use tokio::task::spawn_blocking;
 
 use crate::base::event::CloseReason;
 use crate::base::limits;
@@ -132,6 +135,22 @@ pub(crate) async fn stats(asked: Asked) -> Answer {
         return Err(unexpected());
     };
     json(StatusCode::OK, &StatsBody::new(&asked.api, &stats))
+}
+
+/// `POST /v1/reload`
+pub(crate) async fn reload(asked: Asked) -> Answer {
+    if !asked.body.is_empty() {
+        return Err(Problem::bad("expected no body: what is read is the configuration"));
+    }
+    let reload = Arc::clone(&asked.api.reload);
+    let reloaded = spawn_blocking(move || reload())
+        .await
+        .map_err(|_| Problem::new(Kind::Machine, "the reload did not come to an end"))?;
+    if reloaded.errors.is_empty() {
+        // All loops answer this one behind the command: what was told holds when it is answered.
+        asked.api.door.ask(Command::Stats).await?;
+    }
+    json(StatusCode::OK, &reloaded)
 }
 
 /// `GET /healthz`

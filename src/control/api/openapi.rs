@@ -114,7 +114,11 @@ pub(crate) fn reference(name: &str) -> Value {
 
 fn schemas() -> Value {
     let mut all = answer_schemas();
-    let schemas = body_schemas().into_iter().chain(webhook_schemas()).chain(push::schemas());
+    let schemas = body_schemas()
+        .into_iter()
+        .chain(reload_schemas())
+        .chain(webhook_schemas())
+        .chain(push::schemas());
     for (name, schema) in schemas {
         all[name] = schema;
     }
@@ -127,7 +131,7 @@ fn body_schemas() -> [(&'static str, Value); 4] {
         "type": "object",
         "additionalProperties": false,
         "properties": {
-            "epoch": { "type": "integer", "description": "Only this session" },
+            "epoch": { "type": "integer", "minimum": 0, "description": "Only this session" },
             "code": { "type": "integer", "description": "What it hears: 300, or from 1000 on" },
             "text": { "type": "string", "maxLength": limits::TEXT_BYTES_MAX },
         },
@@ -169,6 +173,22 @@ fn body_schemas() -> [(&'static str, Value); 4] {
 fn span(about: &str) -> Value {
     let longest = limits::DEADLINE_MAX.as_millis();
     json!({ "type": "integer", "minimum": 0, "maximum": longest, "description": about })
+}
+
+/// What a reload says.
+fn reload_schemas() -> [(&'static str, Value); 2] {
+    let list = |item: Value| json!({ "type": "array", "items": item });
+    let value = json!({ "type": ["string", "null"] });
+    let mut change = object([("key", "string"), ("old", "string"), ("new", "string")]);
+    change["properties"]["old"] = value.clone();
+    change["properties"]["new"] = value;
+    let mut reloaded = object([("changed", ""), ("needs_restart", ""), ("errors", "")]);
+    reloaded["properties"] = json!({
+        "changed": list(reference("Change")),
+        "needs_restart": list(reference("Change")),
+        "errors": list(json!({ "type": "string" })),
+    });
+    [("Reloaded", reloaded), ("Change", change)]
 }
 
 /// What every client that is online has.

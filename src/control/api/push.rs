@@ -16,7 +16,7 @@ use crate::base::time::Span;
 use crate::control::api::clients::{self, answer_about, unexpected};
 use crate::control::api::openapi::{object, reference};
 use crate::control::api::problem::{Kind, Problem};
-use crate::control::api::{Answer, Api, Asked, json};
+use crate::control::api::{Answer, Api, Asked, json, present};
 use crate::gateway::{
     Body, Broadcast, BroadcastReply, BroadcastView, Command, Outcome, Post, Push, Pushed, Reply,
     Taken,
@@ -26,14 +26,23 @@ use crate::gateway::{
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PushBody {
+    #[serde(default, deserialize_with = "present")]
     topic: Option<String>,
+    #[serde(default, deserialize_with = "present")]
     text: Option<String>,
+    #[serde(default, deserialize_with = "present")]
     base64: Option<String>,
+    #[serde(default, deserialize_with = "present")]
     ack: Option<bool>,
+    #[serde(default, deserialize_with = "present")]
     ttl_ms: Option<u64>,
+    #[serde(default, deserialize_with = "present")]
     wait_ms: Option<u64>,
+    #[serde(default, deserialize_with = "present")]
     epoch: Option<u64>,
+    #[serde(default, deserialize_with = "present")]
     clients: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "present")]
     per_second: Option<u32>,
 }
 

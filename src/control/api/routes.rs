@@ -281,6 +281,18 @@ pub(crate) static ROUTES: &[Route] = &[
         run: |asked| Box::pin(leave::rebalance(asked)),
     },
     Route {
+        verb: Verb::Post,
+        path: "/v1/reload",
+        id: "reload",
+        about: "Read the configuration again, as SIGHUP does, and take up what can change",
+        access: Access::Guarded,
+        query: &[],
+        body: None,
+        success: success(200, "Reloaded", "What changed; with any error, nothing did"),
+        problems: &[Kind::BadRequest],
+        run: |asked| Box::pin(node::reload(asked)),
+    },
+    Route {
         verb: Verb::Get,
         path: "/v1/snapshot",
         id: "takeSnapshot",

@@ -1,0 +1,26 @@
+//! What a world has before it.
+
+use crate::faults::Fault;
+
+/// What happens by itself at some moment.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) enum Happening {
+    /// A device connects.
+    Connect { device: usize },
+    /// The client at this link does the next thing of its script.
+    Act { link: usize },
+    /// It answers a ping.
+    Answer { link: usize },
+    /// It does as it was told and leaves.
+    Leave { link: usize },
+    /// TCP gives the link up.
+    GiveUp { link: usize },
+    /// It acknowledges what it heard.
+    Ack { link: usize, seq: u32 },
+    /// An operator ends somebody's session.
+    Kick,
+    /// A backend pushes.
+    Push,
+    /// Something befalls many at once.
+    Disaster { fault: Fault },
+}
