@@ -153,9 +153,9 @@ fn beats_allocate_nothing(driver: DriverKind) {
     let (before, began) = (dhat::HeapStats::get(), std::time::Instant::now());
     beat(BEATS);
     let blocks = dhat::HeapStats::get().total_blocks - before.total_blocks;
-    // Once a second the loop tells how things are, in a box.
+    // Once a second the loop tells how things are: its counts, the classes in them, its turns.
     let reports = began.elapsed().as_secs() + 1;
-    assert!(blocks <= 2 * reports, "{blocks} allocations in {BEATS} beats");
+    assert!(blocks <= 4 * reports, "{blocks} allocations in {BEATS} beats");
     stop();
 }
 
