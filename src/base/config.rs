@@ -248,6 +248,14 @@ impl Default for QueuePolicy {
 #[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub struct ClassId(u8);
 
+impl ClassId {
+    /// Its place: 0 for whoever names none, then the classes of
+    /// [`GatewayConfig::class_names`] in their order.
+    pub fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
 /// Whether transport events are told beside the ledger.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum TransportEvents {

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 
 use crate::base::ids::{ClientId, ConnId};
 use crate::base::io::TcpFacts;
-use crate::base::time::{Moment, Span};
+use crate::base::pulse::Pulse;
+use crate::base::time::{Millis, Moment, Span};
 
 /// Why a connection or a session ended: one number and one word for the wire, the event, the log,
 /// the metric's label and the API.
@@ -345,8 +346,14 @@ pub struct Evidence {
     pub partial_bytes: u32,
     /// How long the loop stood still between the last beat and the end.
     pub stalled: Span,
+    /// After how much silence it would have been judged dead.
+    pub timeout: Millis,
+    /// How it beat before.
+    pub pulse: Pulse,
     /// Whether it was asked before it was judged.
     pub probe: Probe,
+    /// How long before the end of its connection that was; zero where it was not asked.
+    pub probe_ago: Millis,
     /// What TCP knew at the last look.
     pub tcp: Option<TcpFacts>,
     /// For how long the session was held after its connection was lost, in case the client comes
@@ -375,6 +382,18 @@ impl Probe {
 }
 
 impl Event {
+    /// Whom it is about, if it is about one client.
+    pub const fn client(&self) -> Option<&ClientId> {
+        match self {
+            Self::Online { client, .. }
+            | Self::Resumed { client, .. }
+            | Self::Contested { client, .. }
+            | Self::Rhythm { client, .. }
+            | Self::Offline { client, .. } => Some(client),
+            Self::Started { .. } | Self::Stalled { .. } | Self::Stopped => None,
+        }
+    }
+
     /// The word for it in the feed.
     pub const fn word(&self) -> &'static str {
         match self {

@@ -201,6 +201,20 @@ pub const EVENTS_OUTLET_PATIENCE: Span = Span::from_millis(5);
 pub const LOG_LINES_WAITING_MAX: usize = 8 * 1_024;
 /// Causes that the log's limiter tells apart.
 pub const LOG_CAUSES_MAX: usize = 64;
+/// Events in one client's history, unless whoever asks says otherwise.
+pub const HISTORY_EVENTS_DEFAULT: usize = 20;
+/// The most that may be asked for.
+pub const HISTORY_EVENTS_MAX: usize = 1_000;
+/// Bytes of the journal that are read for one client's history, the newest first.
+pub const HISTORY_BYTES_MAX: u64 = 256 * 1_024 * 1_024;
+/// Connections whose round trip was measured lately, or is being measured.
+pub const MEASURES_MAX: usize = 64;
+/// For how long the round trip that was measured is that of now.
+pub const MEASURE_AGE_MAX: Span = Span::from_secs(2);
+/// How often whoever had a round trip measured asks for it at most.
+pub const MEASURE_ASKS_MAX: usize = 8;
+/// Between two such questions.
+pub const MEASURE_PAUSE: Span = Span::from_millis(2);
 /// Between two lines of the log with the same cause.
 pub const LOG_PAUSE: Span = Span::from_secs(1);
 /// Bytes of DATA that are handed up and not taken yet, of all clients together, unless configured

@@ -9,4 +9,5 @@ pub mod event;
 pub mod ids;
 pub mod io;
 pub mod limits;
+pub mod pulse;
 pub mod time;

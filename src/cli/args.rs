@@ -473,6 +473,14 @@ pub enum CtlCommand {
         /// Its client id
         client: String,
     },
+    /// Say in words how a client is, how it came and went, and why
+    Explain {
+        /// Its client id
+        client: String,
+        /// At most so many of its latest events
+        #[arg(long, value_name = "N", default_value_t = 10)]
+        limit: usize,
+    },
     /// End a client's session
     Kick(CtlKickArgs),
     /// Give a client another rhythm, from its next beat on

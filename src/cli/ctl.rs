@@ -14,6 +14,7 @@ use crate::cli::args::{
     CtlRebalanceArgs, CtlRhythmArgs,
 };
 use crate::cli::error::CliError;
+use crate::cli::explain;
 use crate::control::auth;
 use crate::control::caller::{CallError, Caller};
 use crate::os::pause;
@@ -42,6 +43,7 @@ pub fn run(args: &CtlArgs) -> Result<(), CliError> {
     match &args.command {
         CtlCommand::Clients(args) => desk.clients(args)?,
         CtlCommand::Show { client } => desk.show(&client_path(client, ""))?,
+        CtlCommand::Explain { client, limit } => desk.explain(client, *limit)?,
         CtlCommand::Kick(args) => desk.kick(args)?,
         CtlCommand::Rhythm(args) => desk.rhythm(args)?,
         CtlCommand::Push(args) => desk.push(args)?,
@@ -207,6 +209,41 @@ impl Desk<'_> {
             self.line(&format!("{name:<24} {}", shown_value(value)))?;
         }
         Ok(())
+    }
+
+    /// One client in words: as it is now, and what it did lately.
+    fn explain(&mut self, client: &str, limit: usize) -> Result<(), CliError> {
+        const NOT_FOUND: u16 = 404;
+        let here = match self.caller.get(&client_path(client, "")) {
+            Ok(answer) => Some(understood(&answer)?),
+            Err(CallError::Refused { status: NOT_FOUND, .. }) => None,
+            Err(error) => return Err(error.into()),
+        };
+        let history = client_path(client, &format!("/history?limit={limit}"));
+        let history = understood(&self.caller.get(&history)?)?;
+        let events = history["events"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let words: Vec<String> = match &here {
+            Some(here) => explain::client(here),
+            None if events.is_empty() => {
+                vec![format!("{} is not here, and nothing is known of it.", shown(client))]
+            }
+            None => vec![format!("{} is not here.", shown(client))],
+        };
+        let past: Vec<String> = events.iter().flat_map(explain::event).collect();
+        if self.form == Form::Json {
+            let all = json!({ "client": here, "history": history, "words": words, "past": past });
+            return self.line(&all.to_string());
+        }
+        words.iter().try_for_each(|line| self.line(line))?;
+        if !past.is_empty() {
+            let older = match history["complete"].as_bool() {
+                Some(true) => "",
+                Some(false) | None => ", the latest of more",
+            };
+            self.line("")?;
+            self.line(&format!("What it did (UTC{older}):"))?;
+        }
+        past.iter().try_for_each(|line| self.line(line))
     }
 
     fn tell(&mut self, path: &str, body: &Value) -> Result<(), CliError> {

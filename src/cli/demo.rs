@@ -298,7 +298,11 @@ impl<W: Write> Play<'_, W> {
             }
             Cue::News(News::Wall(wall)) => self.board.set_wall(wall),
             Cue::News(
-                News::Stats(_) | News::Driver(_) | News::Reply { .. } | News::Transport(_),
+                News::Stats(_)
+                | News::Loop(_)
+                | News::Driver(_)
+                | News::Reply { .. }
+                | News::Transport(_),
             ) => {}
             Cue::Line(line) => return self.on_line(&line),
             Cue::InputEnded if self.options.duration.is_none() => return Ok(Next::Ends),

@@ -14,6 +14,7 @@ pub mod demo;
 pub mod doctor;
 pub mod error;
 pub mod events;
+mod explain;
 mod gauge;
 pub mod layers;
 pub mod load;

@@ -20,6 +20,7 @@ use crate::os::clock::Clock;
 use crate::os::driver::DriverStats;
 use crate::server::mailbox::{Busy, Ticket};
 use crate::server::shards::Switchboard;
+use crate::server::turns::LoopStats;
 
 /// Asks the loop and hears of it, from any task or thread. Clones are the same handle.
 #[derive(Clone)]
@@ -62,6 +63,8 @@ pub struct Report {
     pub heard_at: Moment,
     /// What the gateway counts.
     pub stats: Stats,
+    /// What the loops count, all together.
+    pub turns: LoopStats,
     /// What the drivers count, all together.
     pub driver: DriverStats,
     /// How many loops there are.
@@ -185,6 +188,21 @@ impl LoopHandle {
     /// When some of them are no longer kept here.
     pub fn events_after(&self, seq: u64, limit: usize) -> Result<Vec<Dated<Record>>, Forgotten> {
         lock(&self.shared.events).after(seq, limit)
+    }
+
+    /// The latest events of one client that are kept here, at most `limit`, in order; and whether
+    /// there were no others on this boot. Looks through all that is kept: a millisecond or so.
+    pub fn events_of(&self, client: &str, limit: usize) -> (Vec<Dated<Record>>, bool) {
+        let events = lock(&self.shared.events);
+        let own = |dated: &&Dated<Record>| {
+            dated.record.event.client().is_some_and(|own| own.as_str() == client)
+        };
+        let latest = events.kept.iter().rev().map(|(_, dated)| dated).filter(own);
+        let mut latest: Vec<Dated<Record>> = latest.take(limit + 1).cloned().collect();
+        let are_all = events.before == 0 && latest.len() <= limit;
+        latest.truncate(limit);
+        latest.reverse();
+        (latest, are_all)
     }
 
     /// The number of the latest event that can be had here.
@@ -410,6 +428,7 @@ mod tests {
         teller.report(Report {
             heard_at: Moment::ZERO,
             stats: Stats::default(),
+            turns: LoopStats::default(),
             driver: DriverStats::default(),
             shards: 1,
         });

@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 
 use serde::{Serialize, Serializer};
 
-use crate::base::event::{Event, Record};
+use crate::base::event::{Event, Evidence, Probe, Record};
 use crate::base::io::TcpFacts;
 use crate::base::limits;
-use crate::base::time::WallAnchor;
+use crate::base::pulse::Pulse;
+use crate::base::time::{Span, WallAnchor};
 use crate::os::writable::{Outlet, PIPE_BYTES_AT_ONCE};
 
 /// Where events are written.
@@ -275,12 +276,8 @@ enum Detail<'a> {
         code: u16,
         last_beat_unix_ms: u64,
         silence_ms: u64,
-        beats_missed: u32,
-        partial_bytes: u32,
-        stalled_ms: u64,
-        probe: &'static str,
-        held_ms: u64,
-        tcp: Option<Tcp>,
+        #[serde(flatten)]
+        evidence: Known,
     },
     Rhythm {
         client: &'a str,
@@ -291,6 +288,45 @@ enum Detail<'a> {
     Stalled {
         gap_ms: u64,
     },
+}
+
+/// The evidence of an end.
+#[derive(Serialize)]
+struct Known {
+    beats_missed: u32,
+    partial_bytes: u32,
+    stalled_ms: u64,
+    probe: &'static str,
+    held_ms: u64,
+    tcp: Option<Tcp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    probe_ago_ms: Option<u64>,
+    timeout_ms: u64,
+    beats: u32,
+    longest_gap_ms: u64,
+    #[serde(serialize_with = "as_millis")]
+    gaps_ms: Pulse,
+}
+
+impl From<&Evidence> for Known {
+    fn from(evidence: &Evidence) -> Self {
+        Self {
+            beats_missed: evidence.beats_missed,
+            partial_bytes: evidence.partial_bytes,
+            stalled_ms: evidence.stalled.as_millis(),
+            probe: evidence.probe.word(),
+            held_ms: evidence.held.as_millis(),
+            tcp: evidence.tcp.map(Tcp::from),
+            probe_ago_ms: match evidence.probe {
+                Probe::NotSent => None,
+                Probe::Unanswered => Some(evidence.probe_ago.span().as_millis()),
+            },
+            timeout_ms: evidence.timeout.span().as_millis(),
+            beats: evidence.pulse.beats(),
+            longest_gap_ms: evidence.pulse.longest_gap().as_millis(),
+            gaps_ms: evidence.pulse,
+        }
+    }
 }
 
 /// What TCP knew at the last look.
@@ -368,12 +404,7 @@ impl<'a> Line<'a> {
                     code: reason.code(),
                     last_beat_unix_ms: wall.unix_millis(*last_beat),
                     silence_ms: record.at.since(*last_beat).as_millis(),
-                    beats_missed: evidence.beats_missed,
-                    partial_bytes: evidence.partial_bytes,
-                    stalled_ms: evidence.stalled.as_millis(),
-                    probe: evidence.probe.word(),
-                    held_ms: evidence.held.as_millis(),
-                    tcp: evidence.tcp.map(Tcp::from),
+                    evidence: evidence.into(),
                 }
             }
         };
@@ -396,12 +427,17 @@ pub(crate) fn as_text<S: Serializer>(
     serializer.collect_str(value)
 }
 
+/// The latest gaps between beats, oldest first.
+pub(crate) fn as_millis<S: Serializer>(pulse: &Pulse, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(pulse.gaps().map(Span::as_millis))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::event::{CloseReason, Evidence, FormerBoot, FormerEnd, Probe};
+    use crate::base::event::{CloseReason, FormerBoot, FormerEnd};
     use crate::base::ids::{ClientId, ConnId};
-    use crate::base::time::{Moment, Span};
+    use crate::base::time::{Millis, Moment};
     use std::sync::mpsc::{Receiver, Sender, channel};
 
     const WALL: WallAnchor = WallAnchor { unix_millis_at_zero: 1_700_000_000_000 };
@@ -463,6 +499,9 @@ mod tests {
                 r#""interval_ms":15000,"timeout_ms":35000,"flaps":1}"#
             )
         );
+        let mut pulse = Pulse::default();
+        pulse.note(Span::from_millis(15_001));
+        pulse.note(Span::from_millis(2));
         let event = Event::Offline {
             client: ClientId::new("device-1").expect("a client id"),
             epoch: 9,
@@ -474,7 +513,10 @@ mod tests {
                 beats_missed: 2,
                 partial_bytes: 3,
                 stalled: Span::from_millis(1_600),
+                timeout: Millis::at_least(Span::from_secs(35)),
+                pulse,
                 probe: Probe::Unanswered,
+                probe_ago: Millis::at_least(Span::from_secs(5)),
                 held: Span::ZERO,
                 tcp: Some(TcpFacts {
                     last_data_received_ms: 35_004,
@@ -494,7 +536,9 @@ mod tests {
                 r#""reason":"heartbeat_timeout","code":202,"last_beat_unix_ms":1700000001500,"#,
                 r#""silence_ms":35003,"beats_missed":2,"partial_bytes":3,"stalled_ms":1600,"#,
                 r#""probe":"unanswered","held_ms":0,"tcp":{"last_data_received_ms":35004,"#,
-                r#""last_ack_received_ms":12,"unacked":1,"rtt_us":250,"retransmits":0}}"#
+                r#""last_ack_received_ms":12,"unacked":1,"rtt_us":250,"retransmits":0},"#,
+                r#""probe_ago_ms":5000,"timeout_ms":35000,"beats":2,"longest_gap_ms":15000,"#,
+                r#""gaps_ms":[14487,1]}"#
             )
         );
         let version = env!("CARGO_PKG_VERSION");

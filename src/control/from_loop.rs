@@ -17,6 +17,7 @@ use crate::os::clock::Clock;
 use crate::os::driver::DriverStats;
 use crate::server::mailbox::{self, Heard, News, Reader, Ticket};
 use crate::server::shards::ticket_outside;
+use crate::server::turns::LoopStats;
 
 /// Hears from the loop, or from all of them when there are several shards: records are passed on as
 /// one ledger, and how things are goes to the log.
@@ -52,6 +53,7 @@ struct Ear {
     has_ended: bool,
     /// How things were by its last report, and when that was heard.
     stats: Stats,
+    turns: LoopStats,
     driver: DriverStats,
     reported_at: Option<Moment>,
     /// Whether it has reported since that was last logged.
@@ -76,6 +78,7 @@ impl FromLoop {
             events: VecDeque::new(),
             has_ended: false,
             stats: Stats::default(),
+            turns: LoopStats::default(),
             driver: DriverStats::default(),
             reported_at: None,
             has_reported: false,
@@ -141,6 +144,7 @@ impl FromLoop {
                 News::Event(_) | News::Transport(_) => self.ears[shard].events.push_back(news),
                 News::Wall(wall) => self.wall_next = Some(wall),
                 News::Stats(stats) => self.on_report(shard, *stats),
+                News::Loop(turns) => self.ears[shard].turns = *turns,
                 News::Driver(stats) => self.on_driver_report(shard, stats),
                 News::Reply { ticket, reply } => self.on_reply(shard, ticket, reply),
             }
@@ -267,12 +271,14 @@ impl FromLoop {
         let Some(heard_at) = oldest else { return };
         let mut driver = self.ears[0].driver;
         self.ears[1..].iter().for_each(|ear| driver.add(&ear.driver));
+        let mut turns = self.ears[0].turns.clone();
+        self.ears[1..].iter().for_each(|ear| turns.add(&ear.turns));
         let stats = self.merge.sum(self.ears.iter().map(|ear| &ear.stats));
         if let Some(watchdog) = &mut self.watchdog {
             watchdog.on_report(heard_at, &stats, self.clock.now());
         }
         if let Some(door) = &mut self.door {
-            door.report(Report { heard_at, stats, driver, shards: self.ears.len() });
+            door.report(Report { heard_at, stats, turns, driver, shards: self.ears.len() });
         }
     }
 

@@ -21,7 +21,7 @@ use crate::base::limits;
 use crate::control::api::problem::{Kind, Problem};
 use crate::control::api::{Answer, Api, Asked, pieces_of, with_type};
 use crate::control::events::Identity;
-use crate::control::feed::{EVENT_STREAM, HEARTBEAT, LAST_EVENT_ID, place};
+use crate::control::feed::{EVENT_STREAM, HEARTBEAT, LAST_EVENT_ID, follows, place};
 use crate::control::hub::{Message, Sink};
 use crate::control::journal::Position;
 
@@ -66,6 +66,7 @@ pub fn append_json(message: &Message, identity: &Identity, out: &mut Vec<u8>) {
 pub(crate) async fn messages(asked: Asked) -> Answer {
     let place = place(&asked.api)?;
     let after = after(&asked)?;
+    let follows = follows(&asked)?;
     let gone = |detail: String| Problem::new(Kind::Gone, detail);
     let Identity { boot, .. } = asked.api.identity;
     if let Some(after) = after.filter(|after| after.boot != boot) {
@@ -80,7 +81,8 @@ pub(crate) async fn messages(asked: Asked) -> Answer {
     let sink = sink.map_err(|_| gone("what follows is no longer in memory".to_owned()))?;
     let start = Position { boot, seq: useq.unwrap_or(last) };
     let (sender, body) = pieces_of(1);
-    tokio::spawn(follow(asked.api, place, sink, sender, start));
+    let follower = Follower { api: asked.api, place, sink, sender, follows };
+    tokio::spawn(follower.run(start));
     Ok(with_type(StatusCode::OK, EVENT_STREAM, body))
 }
 
@@ -97,36 +99,48 @@ fn after(asked: &Asked) -> Result<Option<Position>, Problem> {
     parsed.transpose()
 }
 
-async fn follow(
+/// One who follows.
+struct Follower {
     api: Arc<Api>,
+    /// Kept until it goes.
     place: OwnedSemaphorePermit,
-    mut sink: Sink,
+    sink: Sink,
     sender: Sender<Bytes>,
-    start: Position,
-) {
-    // With it, whoever is cut off before the first message goes on here.
-    if sender.send(format!("id: {start}\n\n").into()).await.is_err() {
-        return;
+    follows: bool,
+}
+
+impl Follower {
+    async fn run(self, start: Position) {
+        let Self { api, place, mut sink, sender, follows } = self;
+        // With it, whoever is cut off before the first message goes on here.
+        if sender.send(format!("id: {start}\n\n").into()).await.is_err() {
+            return;
+        }
+        let mut on_its_way = None;
+        // There is room for one piece: what was sent before was taken.
+        while let Ok(room) = sender.reserve().await {
+            if let Some(upto) = on_its_way.take() {
+                sink.done(upto);
+            }
+            let batch = sink.take(limits::DATA_BATCH_MAX, limits::DATA_BATCH_BYTES_MAX);
+            if let Some(last) = batch.last() {
+                on_its_way = Some(last.useq);
+                room.send(piece(&batch, &api.identity));
+                continue;
+            }
+            if !follows {
+                break;
+            }
+            tokio::select! {
+                changed = sink.changed() => if changed.is_err() { break },
+                () = sender.closed() => break,
+                () = sleep(limits::FEED_HEARTBEAT.into()) => {
+                    room.send(Bytes::from_static(HEARTBEAT));
+                }
+            }
+        }
+        drop(place);
     }
-    let mut on_its_way = None;
-    // There is room for one piece: what was sent before was taken.
-    while let Ok(room) = sender.reserve().await {
-        if let Some(upto) = on_its_way.take() {
-            sink.done(upto);
-        }
-        let batch = sink.take(limits::DATA_BATCH_MAX, limits::DATA_BATCH_BYTES_MAX);
-        if let Some(last) = batch.last() {
-            on_its_way = Some(last.useq);
-            room.send(piece(&batch, &api.identity));
-            continue;
-        }
-        tokio::select! {
-            changed = sink.changed() => if changed.is_err() { break },
-            () = sender.closed() => break,
-            () = sleep(limits::FEED_HEARTBEAT.into()) => room.send(Bytes::from_static(HEARTBEAT)),
-        }
-    }
-    drop(place);
 }
 
 fn piece(batch: &[Arc<Message>], identity: &Identity) -> Bytes {

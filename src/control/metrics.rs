@@ -11,11 +11,13 @@ use prometheus_client::registry::Registry;
 
 use crate::base::event::CloseReason;
 use crate::base::limits;
+use crate::base::time::Span;
 use crate::control::api::Api;
 use crate::control::webhook;
-use crate::gateway::{LATENESS_BOUNDS, Stats};
+use crate::gateway::{ClassCounts, LATENESS_BOUNDS, Stats, Tally};
 use crate::os::driver::DriverStats;
 use crate::os::process;
+use crate::server::turns::{BUSY_BOUNDS, LoopStats};
 
 /// What the exposition is.
 pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -37,14 +39,23 @@ pub(crate) fn exposition(api: &Api) -> Result<String, fmt::Error> {
 struct Scrape {
     node: String,
     stats: Stats,
+    turns: LoopStats,
     driver: DriverStats,
+    /// By class id.
+    classes: Vec<String>,
     shards: usize,
     /// `None`: the loop has said nothing yet.
     report_age_s: Option<f64>,
     journal: Option<JournalScrape>,
     followers: usize,
     resident_bytes: Option<u64>,
+    virtual_bytes: Option<u64>,
+    open_files: Option<u64>,
+    open_files_max: Option<u64>,
     cpu_s: f64,
+    /// Since 1970.
+    began_s: f64,
+    uptime_s: f64,
 }
 
 #[derive(Debug)]
@@ -66,17 +77,27 @@ impl Scrape {
             is_writable: journal.health.is_writable(),
         });
         let report_age_s = report.as_ref().map(|report| now.since(report.heard_at).as_secs_f64());
-        let (stats, driver, shards) =
-            report.map(|report| (report.stats, report.driver, report.shards)).unwrap_or_default();
+        let (stats, turns, driver, shards) = report
+            .map(|report| (report.stats, report.turns, report.driver, report.shards))
+            .unwrap_or_default();
+        let began_ms = api.door.clock().wall().unix_millis(api.began);
+        let no_class = std::iter::once("");
         Self {
             node: api.identity.node.clone(),
             stats,
+            turns,
             driver,
+            classes: no_class.chain(api.gateway.class_names()).map(str::to_owned).collect(),
             shards,
             report_age_s,
             journal,
             followers: limits::FEED_FOLLOWERS_MAX - api.followers.available_permits(),
             resident_bytes: process::own_rss_bytes(),
+            virtual_bytes: process::own_virtual_bytes(),
+            open_files: process::own_open_files(),
+            open_files_max: process::own_open_files_max(),
+            began_s: Span::from_millis(began_ms).as_secs_f64(),
+            uptime_s: now.since(api.began).as_secs_f64(),
             cpu_s: process::own_cpu().as_secs_f64(),
         }
     }
@@ -103,6 +124,8 @@ enum Reading {
     Counters(&'static str, Vec<(&'static str, u64)>),
     /// Gauges told apart by a label.
     Gauges(&'static str, Vec<(&'static str, u64)>),
+    /// Gauges told apart by several labels.
+    Table(Vec<(Vec<(&'static str, String)>, u64)>),
     /// Seconds all together, how many, and how many in each bucket up to its bound.
     Histogram(f64, u64, Vec<(f64, u64)>),
 }
@@ -111,7 +134,9 @@ impl Reading {
     const fn kind(&self) -> MetricType {
         match self {
             Self::Counter(_) | Self::Amount(_) | Self::Counters(..) => MetricType::Counter,
-            Self::Gauge(_) | Self::Level(_) | Self::Info(_) | Self::Gauges(..) => MetricType::Gauge,
+            Self::Gauge(_) | Self::Level(_) | Self::Info(_) | Self::Gauges(..) | Self::Table(_) => {
+                MetricType::Gauge
+            }
             Self::Histogram(..) => MetricType::Histogram,
         }
     }
@@ -130,6 +155,9 @@ impl Reading {
             Self::Gauges(label, values) => values.iter().try_for_each(|(name, value)| {
                 encoder.encode_family(&[(*label, *name)])?.encode_gauge(value)
             }),
+            Self::Table(values) => values
+                .iter()
+                .try_for_each(|(labels, value)| encoder.encode_family(labels)?.encode_gauge(value)),
             Self::Histogram(sum, count, buckets) => {
                 encoder.encode_histogram::<NoLabelSet>(*sum, *count, buckets, None)
             }
@@ -181,10 +209,36 @@ fn connections(scrape: &Scrape) -> Option<Reading> {
     Some(Reading::Gauges("state", states.into()))
 }
 
-fn ended(scrape: &Scrape) -> Option<Reading> {
-    let reasons = CloseReason::ALL.into_iter();
-    let counts = reasons.map(|reason| (reason.word(), scrape.stats.ended(reason)));
+#[expect(clippy::unnecessary_wraps, reason = "some metrics are not there at times")]
+fn by_reason(count: impl Fn(CloseReason) -> u64) -> Option<Reading> {
+    let counts = CloseReason::ALL.into_iter().map(|reason| (reason.word(), count(reason)));
     Some(Reading::Counters("reason", counts.collect()))
+}
+
+fn sessions(scrape: &Scrape) -> Option<Reading> {
+    let classes = scrape.classes.iter().zip(&scrape.stats.tally.classes);
+    let of_class = |(class, counts): (&String, &ClassCounts)| {
+        [("live", counts.live), ("held", counts.held)].map(|(state, count)| {
+            let labels = vec![("class", class.clone()), ("state", state.to_owned())];
+            (labels, count as u64)
+        })
+    };
+    Some(Reading::Table(classes.flat_map(of_class).collect()))
+}
+
+fn beats(scrape: &Scrape) -> Option<Reading> {
+    let frames_received = scrape.stats.frames_received;
+    let Tally { beats_answered, beats_unanswered, .. } = scrape.stats.tally;
+    let others = frames_received.saturating_sub(beats_answered + beats_unanswered);
+    let kinds = [("answered", beats_answered), ("no_reply", beats_unanswered), ("other", others)];
+    Some(Reading::Counters("kind", kinds.into()))
+}
+
+fn busy(scrape: &Scrape) -> Option<Reading> {
+    let turns = &scrape.turns;
+    let bounds = BUSY_BOUNDS.iter().map(|bound| bound.as_secs_f64()).chain([f64::INFINITY]);
+    let buckets = bounds.zip(turns.busy).collect();
+    Some(Reading::Histogram(turns.busy_sum.as_secs_f64(), turns.turns(), buckets))
 }
 
 /// Every metric, in the order of the exposition.
@@ -193,6 +247,15 @@ pub(crate) static METRICS: &[Metric] = &[
         let version = env!("CARGO_PKG_VERSION").to_owned();
         Some(Reading::Info(vec![("node", s.node.clone()), ("version", version)]))
     }),
+    metric("heartwheel_build_info", "How it was built; always 1", |_| {
+        let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
+        Some(Reading::Info(vec![
+            ("version", env!("CARGO_PKG_VERSION").to_owned()),
+            ("profile", profile.to_owned()),
+            ("arch", std::env::consts::ARCH.to_owned()),
+        ]))
+    }),
+    metric("heartwheel_uptime_seconds", "Since the start", |s| Some(Reading::Level(s.uptime_s))),
     metric("heartwheel_driver_info", "By what the kernel is asked; always 1", |s| {
         let driver = s.report_age_s.map(|_| s.driver.kind.word().to_owned());
         driver.map(|driver| Reading::Info(vec![("driver", driver)]))
@@ -214,7 +277,22 @@ pub(crate) static METRICS: &[Metric] = &[
         "Accepts that failed for want of descriptors or memory",
         |s| count(s.stats.accept_faults),
     ),
-    metric("heartwheel_connections_ended", "Connections ended, by reason", ended),
+    metric("heartwheel_connections_ended", "Connections ended, by reason", |s| {
+        by_reason(|reason| s.stats.ended(reason))
+    }),
+    metric(
+        "heartwheel_connections_refused",
+        "Those of them on which there never was a session, by reason",
+        |s| by_reason(|reason| s.stats.tally.refused[reason.index()]),
+    ),
+    metric("heartwheel_sessions", "Sessions, by class and state", sessions),
+    metric("heartwheel_sessions_began", "Sessions that began", |s| {
+        count(s.stats.tally.sessions_began)
+    }),
+    metric("heartwheel_sessions_ended", "Sessions that ended, by reason", |s| {
+        by_reason(|reason| s.stats.tally.sessions_ended[reason.index()])
+    }),
+    metric("heartwheel_beats", "Complete frames received, by kind", beats),
     metric("heartwheel_frames_received", "Complete frames received; each is a beat", |s| {
         count(s.stats.frames_received)
     }),
@@ -239,6 +317,9 @@ pub(crate) static METRICS: &[Metric] = &[
         count(s.stats.up.stops)
     }),
     metric("heartwheel_received_bytes", "Bytes received", |s| count(s.stats.bytes_received)),
+    metric("heartwheel_sent_bytes", "Bytes that the kernel took", |s| {
+        count(s.stats.tally.bytes_sent)
+    }),
     metric("heartwheel_sessions_resumed", "Sessions that went on by another connection", |s| {
         count(s.stats.resumed)
     }),
@@ -265,6 +346,26 @@ pub(crate) static METRICS: &[Metric] = &[
     metric("heartwheel_stalls", "Times that the loop stood still", |s| count(s.stats.stalls)),
     metric("heartwheel_stalled_seconds", "For how long, all together", |s| {
         Some(Reading::Amount(s.stats.stalled.as_secs_f64()))
+    }),
+    metric("heartwheel_loop_busy_seconds", "How long turns of the loops were busy", busy),
+    metric("heartwheel_loop_busy_longest_seconds", "How long the longest was", |s| {
+        Some(Reading::Level(s.turns.busy_max.as_secs_f64()))
+    }),
+    metric("heartwheel_questions_answered", "Questions of the API and others answered", |s| {
+        count(s.turns.questions)
+    }),
+    metric("heartwheel_queue_length", "What waits, by queue", |s| {
+        let queues = [
+            ("events", s.stats.events_waiting),
+            ("news", s.turns.news_waiting),
+            ("questions", s.turns.questions_waiting),
+            ("answers", s.turns.answers_waiting),
+            ("transport", s.stats.tally.transport_waiting),
+        ];
+        Some(Reading::Gauges("queue", queues.map(|(queue, count)| (queue, count as u64)).into()))
+    }),
+    metric("heartwheel_transport_dropped", "Transport events dropped for want of room", |s| {
+        count(s.stats.tally.transport_dropped)
     }),
     metric("heartwheel_stale_completions", "Completions for connections that are gone", |s| {
         count(s.stats.stale)
@@ -320,6 +421,14 @@ pub(crate) static METRICS: &[Metric] = &[
     }),
     metric("process_resident_memory_bytes", "Memory in use", |s| {
         s.resident_bytes.map(Reading::Gauge)
+    }),
+    metric("process_virtual_memory_bytes", "Address space", |s| {
+        s.virtual_bytes.map(Reading::Gauge)
+    }),
+    metric("process_open_fds", "Files open", |s| s.open_files.map(Reading::Gauge)),
+    metric("process_max_fds", "Files that may be open", |s| s.open_files_max.map(Reading::Gauge)),
+    metric("process_start_time_seconds", "When it was started, since 1970", |s| {
+        Some(Reading::Level(s.began_s))
     }),
     metric("process_cpu_seconds", "Processor time used", |s| Some(Reading::Amount(s.cpu_s))),
 ];

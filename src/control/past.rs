@@ -177,11 +177,17 @@ mod tests {
     use crate::base::ids::{ClientId, ConnId};
     use crate::base::time::Span;
     use crate::os::driver::DriverStats;
+    use crate::server::turns::LoopStats;
 
     fn report(at_ms: u64, frames_received: u64) -> Report {
         let stats = Stats { frames_received, online: 7, accepting: true, ..Stats::default() };
-        let driver = DriverStats::default();
-        Report { heard_at: Moment::from_millis(at_ms), stats, driver, shards: 1 }
+        Report {
+            heard_at: Moment::from_millis(at_ms),
+            stats,
+            turns: LoopStats::default(),
+            driver: DriverStats::default(),
+            shards: 1,
+        }
     }
 
     fn offline(reason: CloseReason) -> Event {

@@ -5,9 +5,12 @@ use std::net::SocketAddr;
 use crate::base::config::{ClassId, Rhythm};
 use crate::base::event::CloseReason;
 use crate::base::ids::{ClientId, ConnId, GroupName};
+use crate::base::io::TcpFacts;
+use crate::base::pulse::Pulse;
 use crate::base::time::{Moment, Span};
 use crate::gateway::lateness::Lateness;
 use crate::gateway::post::{Broadcast, BroadcastReply, MailStats, Outcome, Push, Pushed, Taken};
+use crate::gateway::tally::Tally;
 use crate::gateway::up::UpStats;
 
 /// What an outsider may ask.
@@ -67,6 +70,12 @@ pub enum Command {
     Stats,
     /// What is known of one client.
     Session {
+        /// Of whom.
+        client: ClientId,
+    },
+    /// What is known of one client; and TCP is asked for the way to it, if it is live and nothing
+    /// is under way: what it says is part of what is known a turn or two later.
+    Measure {
         /// Of whom.
         client: ClientId,
     },
@@ -186,6 +195,7 @@ impl Command {
             | Self::BroadcastStatus { .. }
             | Self::Stats
             | Self::Session { .. }
+            | Self::Measure { .. }
             | Self::Sessions { .. }
             | Self::Clients { .. } => 1,
         }
@@ -279,6 +289,14 @@ pub struct SessionView {
     pub since: Moment,
     /// When something complete was last heard from it.
     pub last_beat: Moment,
+    /// How it beat so far.
+    pub pulse: Pulse,
+    /// After how much silence it is sent a PING, if at all.
+    pub ping_after: Option<Span>,
+    /// How long its latest answer to a PING of ours took, if there was one.
+    pub answered_in: Option<Span>,
+    /// What TCP said of the connection when it was asked just now.
+    pub tcp: Option<TcpFacts>,
     /// For how long the session is held when its connection is lost.
     pub grace: Span,
     /// Bytes that wait to be sent to it, or are on their way.
@@ -378,6 +396,8 @@ pub struct Stats {
     pub stale: u64,
     /// Connections ended, by reason, in the order of [`CloseReason::ALL`].
     pub endings: [Endings; CloseReason::ALL.len()],
+    /// What else is counted.
+    pub tally: Tally,
 }
 
 /// What becomes of those who are asked to leave by a drain or a rebalance.
@@ -426,8 +446,8 @@ impl Stats {
     }
 
     /// Adds what another shard says of itself.
+    // Every field is named, so that a new one does not compile until it is added.
     pub fn add(&mut self, other: &Self) {
-        // Every field is named, so that a new one does not compile until it is added.
         let Self {
             connections,
             online,
@@ -459,15 +479,12 @@ impl Stats {
             stalled,
             stale,
             endings,
+            tally,
         } = other;
-        for (sum, count) in [
-            (&mut self.connections, connections),
-            (&mut self.online, online),
-            (&mut self.events_waiting, events_waiting),
-            (&mut self.held, held),
-        ] {
-            *sum += count;
-        }
+        self.connections += connections;
+        self.online += online;
+        self.events_waiting += events_waiting;
+        self.held += held;
         for (sum, count) in [
             (&mut self.seq_last, seq_last),
             (&mut self.accepted, accepted),
@@ -498,6 +515,7 @@ impl Stats {
         self.stalled = self.stalled + *stalled;
         self.lateness.add(lateness);
         self.endings.iter_mut().zip(endings).for_each(|(sum, more)| sum.add(more));
+        self.tally.add(tally);
     }
 
     pub(crate) fn count_ending(&mut self, reason: CloseReason, peer: SocketAddr) {

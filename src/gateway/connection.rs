@@ -6,6 +6,7 @@ use crate::base::config::{Class, ClassId, Duplicate, GatewayConfig, Rhythm};
 use crate::base::event::{CloseReason, Evidence};
 use crate::base::io::{Chunk, CloseHow};
 use crate::base::limits;
+use crate::base::pulse::{AnswerTime, Pulse};
 use crate::base::time::{Millis, Moment, Span};
 use crate::gateway::extra::Extra;
 use crate::gateway::peer::Peer;
@@ -20,6 +21,7 @@ pub(crate) struct Connection {
     pub(crate) begun: Option<Box<Begun>>,
     pub(crate) outbox: Outbox,
     pub(crate) look: Look,
+    pub(crate) measure: Measure,
     /// In which turn the kernel ended its receive and we armed it again, the latest time.
     pub(crate) rearmed_in: u32,
     pub(crate) receive: Receive,
@@ -101,6 +103,8 @@ pub(crate) struct Session {
     /// When the last complete frame was received.
     pub(crate) last_beat: Moment,
     pub(crate) watch: Watch,
+    /// How it beat so far.
+    pub(crate) pulse: Pulse,
     interval: Millis,
     timeout: Millis,
     /// The timeout before the rhythm was moved; it counts until the client is heard again.
@@ -111,6 +115,8 @@ pub(crate) struct Session {
     pub(crate) duplicate: Duplicate,
     /// What only some sessions need.
     pub(crate) extra: Option<Box<Extra>>,
+    /// How long its latest answer to a PING of ours took.
+    pub(crate) answered_in: AnswerTime,
 }
 
 /// What we undertook about a client that is silent.
@@ -120,9 +126,8 @@ pub(crate) enum Watch {
     Calm,
     /// It was sent a PING because nothing came for too long: it is suspect.
     Pinged {
-        /// When it is judged. Later than its deadline only when we pinged too late to be answered
-        /// by then.
-        until: Moment,
+        /// When that was.
+        at: Moment,
     },
 }
 
@@ -134,6 +139,13 @@ pub(crate) enum Look {
         /// When it was asked for.
         since: Moment,
     },
+}
+
+/// Whether the kernel looks at it for a measurement. Another look waits for the end of that.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Measure {
+    None,
+    UnderWay,
 }
 
 /// What a leaving connection waits for.
@@ -175,6 +187,7 @@ impl Connection {
             begun: None,
             outbox: Outbox::default(),
             look: Look::None,
+            measure: Measure::None,
             rearmed_in: 0,
             receive: Receive::Over,
             hearing: Hearing::Open,
@@ -285,12 +298,14 @@ impl Session {
             since_s: u32::try_from(now.as_millis() / 1_000).unwrap_or(u32::MAX),
             last_beat: now,
             watch: Watch::Calm,
+            pulse: Pulse::default(),
             interval: Millis::at_least(terms.rhythm.interval),
             timeout: Millis::at_least(terms.rhythm.timeout),
             former_timeout: Millis::default(),
             ping_after: Millis::at_least(ping_after.unwrap_or_default()),
             duplicate: terms.duplicate,
             extra: None,
+            answered_in: AnswerTime::default(),
         }
     }
 
@@ -317,7 +332,9 @@ impl Session {
     }
 
     /// Notes that the client said something complete.
+    #[inline(always)] // the call would be a third of it, and this is done for every beat
     pub(crate) fn on_heard(&mut self, now: Moment) {
+        self.pulse.note(now.since(self.last_beat));
         self.last_beat = now;
         self.former_timeout = Millis::default();
     }
@@ -332,8 +349,16 @@ impl Session {
         match (self.watch, self.ping_after()) {
             (Watch::Calm, Some(silence)) => self.last_beat + silence,
             (Watch::Calm, None) => self.dead_at(),
-            (Watch::Pinged { until }, _) => until,
+            (Watch::Pinged { at }, _) => self.judged_at(at),
         }
+    }
+
+    /// When whoever was pinged then is judged. Later than its deadline only when we pinged too late
+    /// to be answered by then: whoever is pinged late, because we were, has at least half of the
+    /// usual time to answer.
+    fn judged_at(&self, pinged_at: Moment) -> Moment {
+        let usual = self.timeout.span().minus(self.ping_after().unwrap_or_default());
+        self.dead_at().max(pinged_at + usual.divided_by(2))
     }
 
     /// Whether it is time to ping this client.
@@ -344,12 +369,19 @@ impl Session {
         }
     }
 
-    /// Notes that a PING goes out now. Whoever is pinged late, because we were, has at least half
-    /// of the usual time to answer.
+    /// Notes that a PING goes out now.
     pub(crate) fn on_pinged(&mut self, now: Moment) {
-        let usual = self.timeout.span().minus(self.ping_after().unwrap_or_default());
-        let until = self.dead_at().max(now + usual.divided_by(2));
-        self.watch = Watch::Pinged { until };
+        self.watch = Watch::Pinged { at: now };
+    }
+
+    /// Notes that the client is not suspect any more, if it was, and says whether it was.
+    #[cold]
+    pub(crate) fn on_answered(&mut self, now: Moment) -> bool {
+        let Watch::Pinged { at } = std::mem::replace(&mut self.watch, Watch::Calm) else {
+            return false;
+        };
+        self.answered_in = AnswerTime::of(now.since(at));
+        true
     }
 
     /// Whether this client was silent for its whole timeout, and pinged if the mode asks for that.
@@ -564,9 +596,9 @@ mod tests {
 
     #[test]
     fn a_connection_is_small() {
-        assert!(size_of::<Session>() <= 56, "{}", size_of::<Session>());
-        assert!(size_of::<State>() <= 56, "{}", size_of::<State>());
+        assert!(size_of::<Session>() <= 72, "{}", size_of::<Session>());
+        assert!(size_of::<State>() <= 72, "{}", size_of::<State>());
         assert!(size_of::<Outbox>() <= 16, "{}", size_of::<Outbox>());
-        assert!(size_of::<Connection>() <= 120, "{}", size_of::<Connection>());
+        assert!(size_of::<Connection>() <= 136, "{}", size_of::<Connection>());
     }
 }

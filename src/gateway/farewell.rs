@@ -52,7 +52,8 @@ impl Gateway {
     ) {
         let Some(connection) = self.tracker.get(conn) else { return };
         match connection.state {
-            State::Greeting { .. } | State::Live(_) => {}
+            State::Greeting { .. } => self.stats.tally.refused[reason.index()] += 1,
+            State::Live(_) => {}
             State::Held(_) => return self.end_held(conn, Some(reason), now),
             State::Leaving { .. } | State::Closing => return,
         }
@@ -177,6 +178,7 @@ impl Gateway {
         }
         match result {
             Ok(sent_bytes) => {
+                self.stats.tally.bytes_sent += sent_bytes as u64;
                 let is_last_word = is_last_word(&connection.state);
                 let rest = connection.outbox.on_sent(chunk, sent_bytes, &mut self.chunks);
                 match rest.or_else(|| self.next_to_send(conn, now)) {

@@ -22,6 +22,7 @@
 
 mod answers;
 mod broadcast;
+mod classes;
 mod command;
 mod connection;
 mod drain;
@@ -32,6 +33,7 @@ mod groups;
 mod lateness;
 mod lived;
 mod mail;
+mod measure;
 mod moves;
 mod peer;
 mod post;
@@ -40,6 +42,7 @@ mod recent;
 mod requests;
 mod resume;
 mod sessions;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod transport;
@@ -58,6 +61,7 @@ use crate::base::io::{
 use crate::base::limits;
 use crate::base::time::{Moment, WallAnchor};
 use crate::gateway::answers::session_of;
+use crate::gateway::classes::Classes;
 use crate::gateway::connection::{
     ChunkPool, Connection, Hearing, Look, Receive, Socket, State, WaitsFor,
 };
@@ -66,6 +70,7 @@ use crate::gateway::events::Ledger;
 use crate::gateway::farewell::Word;
 use crate::gateway::groups::Groups;
 use crate::gateway::lived::LivedTime;
+use crate::gateway::measure::Measures;
 use crate::gateway::push::PostOffice;
 use crate::gateway::recent::RecentClients;
 use crate::gateway::sessions::HeldSessions;
@@ -73,6 +78,7 @@ use crate::gateway::transport::TransportQueue;
 use crate::gateway::up::UpPath;
 use crate::tracker::{Progress, Tracker, TrackerConfig};
 
+pub use crate::gateway::classes::ClassCounts;
 pub use crate::gateway::command::{
     Command, Drain, Endings, Filter, Kick, Leaving, Mood, Pace, Presence, Rebalance, Reply,
     SessionView, Stats,
@@ -82,6 +88,7 @@ pub use crate::gateway::moves::owner;
 pub use crate::gateway::post::{
     Body, Broadcast, BroadcastReply, BroadcastView, MailStats, Outcome, Post, Push, Pushed, Taken,
 };
+pub use crate::gateway::tally::Tally;
 pub use crate::gateway::up::UpStats;
 
 /// The gateway: every connection, every session, and what is to be done about them.
@@ -99,6 +106,7 @@ pub struct Gateway {
     up: UpPath,
     groups: Groups,
     post: PostOffice,
+    classes: Classes,
     chunks: ChunkPool,
     ops: Vec<Op>,
     /// About to be moved: said to the kernel when operations are taken next.
@@ -120,6 +128,7 @@ pub struct Gateway {
     awaits_send: bool,
     /// What TCP said of the connection that is being judged.
     tcp_seen: Option<TcpFacts>,
+    measures: Measures,
     epoch_next: u64,
     jitter: fastrand::Rng,
     stats: Stats,
@@ -155,6 +164,7 @@ impl Gateway {
             up: UpPath::default(),
             groups: Groups::default(),
             post: PostOffice::default(),
+            classes: Classes::new(&config),
             chunks: ChunkPool::default(),
             ops: Vec::new(),
             departures: BTreeMap::new(),
@@ -168,6 +178,7 @@ impl Gateway {
             turn: 1,
             awaits_send: false,
             tcp_seen: None,
+            measures: Measures::default(),
             epoch_next: config.epoch_first + u64::from(config.shard.index),
             jitter: fastrand::Rng::with_seed(config.seed),
             stats: Stats::default(),
@@ -232,6 +243,7 @@ impl Gateway {
             Command::Kick(kick) => self.kick(&kick, now),
             Command::SetRhythm { client, rhythm } => self.set_rhythm(client, rhythm, now),
             Command::Session { client } => self.session(&client),
+            Command::Measure { client } => self.measure(&client, now),
             Command::Sessions { from_slot, limit, filter } => {
                 self.sessions(from_slot, limit, &filter)
             }
@@ -304,6 +316,12 @@ impl Gateway {
                 broadcasts_running: self.post.broadcasts.running(),
                 ..self.stats.mail
             },
+            tally: Tally {
+                classes: self.classes.counts(),
+                transport_waiting: self.transport.as_ref().map_or(0, TransportQueue::waiting),
+                transport_dropped: self.transport.as_ref().map_or(0, TransportQueue::dropped_ever),
+                ..self.stats.tally.clone()
+            },
             ..self.stats.clone()
         }
     }
@@ -355,14 +373,21 @@ impl Gateway {
         let room = self.capacity() - self.tracker.len();
         assert!(self.accepting.outstanding as usize <= room, "every accept has a slot waiting");
         assert!(self.departures.len() <= self.moves);
+        assert!(self.measures.len() <= limits::MEASURES_MAX);
         assert!(self.moves <= limits::MOVES_MAX);
         let (mut live, mut held, mut leavers) = (0, 0, 0);
+        let mut classes = Classes::new(&self.config);
         for slot in 0..self.tracker.slots_end() {
             let Some((conn, connection)) = self.tracker.slot(slot) else { continue };
             let is_live = matches!(connection.state, State::Live(_));
             live += usize::from(is_live);
             let is_held = matches!(connection.state, State::Held(_));
             held += usize::from(is_held);
+            match (session_of(connection), is_held) {
+                (Some(session), false) => classes.on_live(session.class),
+                (Some(session), true) => classes.on_held(session.class),
+                (None, _) => {}
+            }
             let is_named = self.tracker.client(conn).is_some();
             assert_eq!(is_live || is_held, is_named, "sessions have names");
             assert!(connection.outbox.bytes() <= self.config.outbox_bytes_max);
@@ -392,6 +417,7 @@ impl Gateway {
         assert_eq!(held, self.held.count());
         let Leaving { told, left, closed, .. } = self.stats.leaving;
         assert_eq!(told, left + closed + leavers, "each is counted once");
+        assert_eq!(classes, self.classes);
         assert!(self.held.remembered() <= 2 * self.capacity() + limits::HELD_ROOM_MIN);
         assert_eq!(live + held, self.tracker.named());
         assert!(self.recent.len() <= limits::RECENT_MAX);

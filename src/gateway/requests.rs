@@ -43,7 +43,7 @@ impl Gateway {
     pub(crate) fn take_apart(&mut self, conn: ConnId, bytes: &[u8], now: Moment) {
         let Some(connection) = self.tracker.get_mut(conn) else { return };
         let (mut deframer, mut begun_at) = connection.take_begun();
-        let mut rest = bytes;
+        let (mut rest, mut is_stopped) = (bytes, false);
         loop {
             let Some(connection) = self.tracker.get(conn) else { return };
             let payload_max = connection.payload_bytes_max(self.config.payload_bytes_max);
@@ -62,25 +62,23 @@ impl Gateway {
                 Next::Listen => {}
                 Next::Stopped => {
                     self.keep_unread(conn, rest, now);
+                    is_stopped = true;
                     break;
                 }
                 Next::Ended => return,
             }
         }
-        self.after_received(conn, deframer, begun_at, now);
+        self.after_received(conn, deframer, begun_at.unwrap_or(now));
+        if is_stopped {
+            self.rearm_stopped(conn, now);
+        }
     }
 
     /// All complete frames were acted on, and what is left was begun at that moment: answers go
     /// out, and the next deadline is set.
-    fn after_received(
-        &mut self,
-        conn: ConnId,
-        rest: Deframer,
-        begun_at: Option<Moment>,
-        now: Moment,
-    ) {
+    fn after_received(&mut self, conn: ConnId, rest: Deframer, begun_at: Moment) {
         let Some(connection) = self.tracker.get_mut(conn) else { return };
-        connection.keep_begun(rest, begun_at.unwrap_or(now));
+        connection.keep_begun(rest, begun_at);
         match &connection.state {
             State::Live(_) => {}
             // Nothing is said before HELLO, and its deadline stands.
@@ -89,17 +87,21 @@ impl Gateway {
             }
         }
         let has_to_send = !connection.outbox.is_empty();
-        if connection.hearing == Hearing::Stopped {
-            if connection.look == Look::None {
-                self.rearm(conn, now);
-            }
-        } else if connection.look == Look::None
+        if connection.look == Look::None
             && let Some(deadline) = connection.next_deadline(&self.config)
         {
             self.tracker.touch(conn, deadline);
         }
         if has_to_send {
             self.send_waiting(conn);
+        }
+    }
+
+    /// Whoever is not read any further is shown in every interval that we live.
+    fn rearm_stopped(&mut self, conn: ConnId, now: Moment) {
+        let Some(connection) = self.tracker.get(conn) else { return };
+        if connection.hearing == Hearing::Stopped && connection.look == Look::None {
+            self.rearm(conn, now);
         }
     }
 
@@ -119,8 +121,7 @@ impl Gateway {
             }
             State::Live(session) => {
                 session.on_heard(now);
-                if session.watch != Watch::Calm {
-                    session.watch = Watch::Calm;
+                if session.watch != Watch::Calm && session.on_answered(now) {
                     self.stats.pings_answered += 1;
                     if !self.config.mode.server_pings() {
                         self.tell_rescued(conn, Rescue::Heard, now);
@@ -192,8 +193,14 @@ impl Gateway {
     fn on_message(&mut self, conn: ConnId, message: &Message<'_>, now: Moment) -> Next {
         match message {
             Message::Ping { reply, payload } => match reply {
-                Reply::Wanted | Reply::AtOnce => self.answer(conn, &Message::Pong { payload }, now),
-                Reply::NotWanted => Next::Listen,
+                Reply::Wanted | Reply::AtOnce => {
+                    self.stats.tally.beats_answered += 1;
+                    self.answer(conn, &Message::Pong { payload }, now)
+                }
+                Reply::NotWanted => {
+                    self.stats.tally.beats_unanswered += 1;
+                    Next::Listen
+                }
             },
             Message::Pong { .. } => Next::Listen,
             Message::Ack { seq } => {

@@ -7,7 +7,8 @@ use crate::base::event::{CloseReason, Event, Evidence, Probe};
 use crate::base::ids::{ClientId, ConnId};
 use crate::base::io::Op;
 use crate::base::limits;
-use crate::base::time::{Moment, Span};
+use crate::base::pulse::Pulse;
+use crate::base::time::{Millis, Moment, Span};
 use crate::gateway::Gateway;
 use crate::gateway::connection::{
     Connection, Hearing, Held, Receive, Session, Socket, State, WaitsFor, Watch,
@@ -35,7 +36,27 @@ pub(crate) struct Wish<'a> {
 /// What a session begins with.
 enum Entry {
     New,
-    Resumed { from: ConnId, epoch: u64, since_s: u32, away: Span, extra: Option<Box<Extra>> },
+    Resumed {
+        from: ConnId,
+        epoch: u64,
+        since_s: u32,
+        away: Span,
+        past: Past,
+        extra: Option<Box<Extra>>,
+    },
+}
+
+/// How a session that goes on had beaten.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Past {
+    pulse: Pulse,
+    last_beat: Moment,
+}
+
+impl Past {
+    fn of(session: &Session) -> Self {
+        Self { pulse: session.pulse, last_beat: session.last_beat }
+    }
 }
 
 impl Gateway {
@@ -98,20 +119,24 @@ impl Gateway {
             self.epoch_next += u64::from(self.config.shard.count);
         }
         let mut session = Session::new(epoch, class_id, class, self.ping_after(class), now);
-        if let Entry::Resumed { since_s, extra, .. } = &mut entry {
+        if let Entry::Resumed { since_s, past, extra, .. } = &mut entry {
             session.since_s = *since_s;
+            session.pulse = past.pulse;
+            session.pulse.note(now.since(past.last_beat));
             session.extra = extra.take();
         }
         let rhythm = session.rhythm();
         let Some(connection) = self.tracker.get_mut(conn) else { return Next::Ended };
         debug_assert_eq!(connection.receive, Receive::Armed);
         connection.state = State::Live(session);
+        self.classes.on_live(class_id);
         let remote = connection.peer();
         self.follow_timeout(conn, class.rhythm);
         let token = resume::token(self.config.resume_key, client.as_str(), epoch);
         let Rhythm { interval, timeout } = rhythm;
         match entry {
             Entry::New => {
+                self.stats.tally.sessions_began += 1;
                 let flaps = self.recent.on_online(client.as_str(), now);
                 let online =
                     Event::Online { client, epoch, conn, remote, interval, timeout, flaps };
@@ -223,8 +248,9 @@ impl Gateway {
         match &mut connection.state {
             State::Live(session) => {
                 let (epoch, since_s) = (session.epoch, session.since_s);
+                let (past, extra) = (Past::of(session), session.extra.take());
                 self.up.on_lost(epoch);
-                let extra = session.extra.take();
+                self.classes.on_lost(session.class);
                 self.stats.count_ending(CloseReason::Replaced, peer);
                 let replaced = CloseReason::Replaced;
                 let goaway = Message::Goaway {
@@ -235,14 +261,14 @@ impl Gateway {
                     text: replaced.word(),
                 };
                 self.leave(owner, &goaway, WaitsFor::Peer, now);
-                Entry::Resumed { from: owner, epoch, since_s, away: Span::ZERO, extra }
+                Entry::Resumed { from: owner, epoch, since_s, away: Span::ZERO, past, extra }
             }
             State::Held(held) => {
                 let (epoch, since_s) = (held.session.epoch, held.session.since_s);
                 let away = now.since(held.lost_at);
-                let extra = held.session.extra.take();
+                let (past, extra) = (Past::of(&held.session), held.session.extra.take());
                 self.release_held(owner);
-                Entry::Resumed { from: owner, epoch, since_s, away, extra }
+                Entry::Resumed { from: owner, epoch, since_s, away, past, extra }
             }
             State::Greeting { .. } | State::Leaving { .. } | State::Closing => Entry::New,
         }
@@ -322,18 +348,23 @@ impl Gateway {
         let State::Live(session) = &mut connection.state else { return false };
         let silence = now.since(session.last_beat);
         let intervals = silence.as_nanos() / session.rhythm().interval.as_nanos().max(1);
+        let (probe, probe_ago) = match session.watch {
+            Watch::Calm => (Probe::NotSent, Millis::default()),
+            Watch::Pinged { at } => (Probe::Unanswered, Millis::at_least(now.since(at))),
+        };
         let evidence = Evidence {
             beats_missed: u32::try_from(intervals).unwrap_or(u32::MAX),
             partial_bytes: u32::try_from(partial_bytes).unwrap_or(u32::MAX),
             stalled: self.time.stalled_since(session.last_beat),
-            probe: match session.watch {
-                Watch::Calm => Probe::NotSent,
-                Watch::Pinged { .. } => Probe::Unanswered,
-            },
+            timeout: Millis::at_least(session.rhythm().timeout),
+            pulse: session.pulse,
+            probe,
+            probe_ago,
             tcp: self.tcp_seen.take(),
             held: Span::ZERO,
         };
-        let grace = session.grace(&self.config);
+        let (grace, class) = (session.grace(&self.config), session.class);
+        self.classes.on_lost(class);
         if grace > Span::ZERO && reason.is_loss() && !is_emptying {
             let until = now + grace;
             let State::Live(session) = std::mem::replace(&mut connection.state, State::Closing)
@@ -349,6 +380,7 @@ impl Gateway {
             connection.outbox.forget(&mut self.chunks);
             self.tracker.touch(conn, until);
             self.on_lost(conn);
+            self.classes.on_held(class);
             self.hold(conn);
             return true;
         }
@@ -357,6 +389,7 @@ impl Gateway {
         self.up.on_over(epoch);
         let Some(client) = self.tracker.unname(conn) else { return false };
         self.drop_extra(&client, extra);
+        self.stats.tally.sessions_ended[reason.index()] += 1;
         self.recent.on_offline(client.as_str(), reason, last_beat, now);
         let last_beat = self.time.clock(last_beat);
         let offline = Event::Offline { client, epoch, conn, remote, reason, last_beat, evidence };
@@ -376,6 +409,7 @@ impl Gateway {
         self.up.on_over(epoch);
         if let Some(client) = self.tracker.unname(conn) {
             self.drop_extra(&client, extra);
+            self.stats.tally.sessions_ended[reason.index()] += 1;
             self.recent.on_offline(client.as_str(), reason, last_beat, now);
             let last_beat = self.time.clock(last_beat);
             let offline =
@@ -411,6 +445,7 @@ impl Gateway {
     fn release_held(&mut self, conn: ConnId) {
         let Some(connection) = self.tracker.get_mut(conn) else { return };
         let State::Held(held) = &connection.state else { return };
+        self.classes.on_released(held.session.class);
         self.held.on_released();
         match held.socket {
             Socket::Closing => {

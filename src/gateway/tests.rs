@@ -22,6 +22,7 @@ mod broadcast;
 mod drain;
 mod edges;
 mod groups;
+mod measure;
 mod moves;
 mod push;
 mod sessions;

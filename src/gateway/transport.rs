@@ -17,11 +17,13 @@ pub(crate) struct TransportQueue {
     tseq_next: u64,
     /// Dropped since the last one that was kept.
     dropped: u64,
+    /// Dropped altogether.
+    dropped_ever: u64,
 }
 
 impl TransportQueue {
     pub(crate) fn new() -> Self {
-        Self { waiting: VecDeque::new(), tseq_next: 1, dropped: 0 }
+        Self { waiting: VecDeque::new(), tseq_next: 1, dropped: 0, dropped_ever: 0 }
     }
 
     fn tell(&mut self, event: TransportEvent, at: Moment) {
@@ -29,10 +31,21 @@ impl TransportQueue {
         self.tseq_next += 1;
         if self.waiting.len() >= limits::TRANSPORT_WAITING_MAX {
             self.dropped += 1;
+            self.dropped_ever += 1;
             return;
         }
         let dropped = std::mem::take(&mut self.dropped);
         self.waiting.push_back(TransportRecord { tseq, at, dropped, event });
+    }
+
+    /// Those not yet taken.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Those for which there was no room, altogether.
+    pub(crate) fn dropped_ever(&self) -> u64 {
+        self.dropped_ever
     }
 
     fn take(&mut self, out: &mut Vec<TransportRecord>, budget: usize) {

@@ -5,7 +5,7 @@ use crate::base::ids::ConnId;
 use crate::base::io::{CloseHow, Found, Op, TcpFacts};
 use crate::base::limits;
 use crate::base::time::Moment;
-use crate::gateway::connection::{Hearing, Look, State, WaitsFor};
+use crate::gateway::connection::{Hearing, Look, Measure, State, WaitsFor};
 use crate::gateway::requests::PROBE;
 use crate::gateway::{Gateway, reason_of};
 use crate::wire::message::{Message, Reply};
@@ -73,7 +73,9 @@ impl Gateway {
     fn begin_look(&mut self, conn: ConnId, now: Moment) {
         if let Some(connection) = self.tracker.get_mut(conn) {
             connection.look = Look::UnderWay { since: now };
-            self.ops.push(Op::Look { conn });
+            if connection.measure == Measure::None {
+                self.ops.push(Op::Look { conn });
+            }
         }
     }
 
@@ -130,6 +132,9 @@ impl Gateway {
         tcp: Option<TcpFacts>,
         now: Moment,
     ) {
+        if self.on_measured(conn, tcp, now) {
+            return;
+        }
         let Some(connection) = self.tracker.get_mut(conn) else {
             self.stats.stale += 1;
             return;

@@ -42,6 +42,32 @@ pub fn own_rss_bytes() -> Option<u64> {
     rss_bytes(std::process::id())
 }
 
+/// Address space of this process, in bytes; `None` when the machine does not say.
+pub fn own_virtual_bytes() -> Option<u64> {
+    let statm = fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = statm.split(' ').next()?.parse().ok()?;
+    Some(pages * u64::try_from(rustix::param::page_size()).ok()?)
+}
+
+/// Files that this process has open; those of a ring alone are not among them. `None` when the
+/// machine does not say, or they are too many to be counted: before kernel 6.2 it has to be done
+/// one by one.
+pub fn own_open_files() -> Option<u64> {
+    const COUNTED_MAX: usize = 100_000;
+    let told = fs::metadata("/proc/self/fd").ok()?.len();
+    if told > 0 {
+        return Some(told);
+    }
+    // One of them is what we read by.
+    let count = fs::read_dir("/proc/self/fd").ok()?.take(COUNTED_MAX).count();
+    (count < COUNTED_MAX).then(|| count.saturating_sub(1) as u64)
+}
+
+/// Files that this process may have open; `None`: any number.
+pub fn own_open_files_max() -> Option<u64> {
+    rustix::process::getrlimit(rustix::process::Resource::Nofile).current
+}
+
 /// Memory of a process that is in use, in bytes; `None` when it cannot be seen.
 pub fn rss_bytes(pid: u32) -> Option<u64> {
     let statm = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;

@@ -14,6 +14,7 @@ use crate::gateway::{Command, Reply, Stats};
 use crate::os::driver::DriverStats;
 use crate::os::wake::Waker;
 use crate::server::line::{self, Line, LineInside};
+use crate::server::turns::LoopStats;
 
 /// What the loop tells.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ pub enum News {
     Wall(WallAnchor),
     /// How things are, about once a second.
     Stats(Box<Stats>),
+    /// How the loop is, after each of those.
+    Loop(Box<LoopStats>),
     /// How the driver is, after each of those.
     Driver(DriverStats),
     /// The answer to a question.
@@ -105,6 +108,16 @@ impl Inside {
         self.questions.pop().ok()
     }
 
+    /// Questions that wait.
+    pub(crate) fn questions_waiting(&self) -> usize {
+        self.questions.slots()
+    }
+
+    /// Events that were told and not read.
+    pub(crate) fn news_waiting(&self) -> usize {
+        limits::EVENT_QUEUE_MAX - self.news.slots()
+    }
+
     /// For how many events there is room.
     pub(crate) fn room(&self) -> usize {
         self.news.slots()
@@ -119,9 +132,11 @@ impl Inside {
     pub(crate) fn tell(&mut self, news: News) {
         let _ = match news {
             News::Event(_) | News::Transport(_) => self.news.push(news),
-            News::Wall(_) | News::Stats(_) | News::Driver(_) | News::Reply { .. } => {
-                self.answers.push(news)
-            }
+            News::Wall(_)
+            | News::Stats(_)
+            | News::Loop(_)
+            | News::Driver(_)
+            | News::Reply { .. } => self.answers.push(news),
         };
     }
 

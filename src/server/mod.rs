@@ -8,6 +8,7 @@ pub mod line;
 pub mod mailbox;
 mod pace;
 pub mod shards;
+pub mod turns;
 
 use std::collections::VecDeque;
 
@@ -24,6 +25,7 @@ use crate::server::hearing::{Hearing, Input};
 use crate::server::mailbox::{Asker, Inside, News, Reader};
 use crate::server::pace::Pace;
 use crate::server::shards::Exchange;
+use crate::server::turns::{LoopStats, Turns};
 
 /// How long the loop sleeps at most while events wait that the side thread had no room for.
 const CONGESTED_SLEEP_MAX: Span = Span::from_millis(5);
@@ -44,6 +46,7 @@ pub struct Server {
     report_due: Moment,
     hearing: Hearing,
     pace: Pace,
+    turns: Turns,
     /// When the end no longer waits for the side thread; set when everybody has left.
     gives_up_at: Option<Moment>,
     /// `None`: there are no other shards.
@@ -97,6 +100,7 @@ impl Server {
             report_due: Moment::ZERO,
             hearing: Hearing::default(),
             pace: Pace::new(now),
+            turns: Turns::default(),
             gives_up_at: None,
             exchange: None,
         };
@@ -130,6 +134,7 @@ impl Server {
     pub fn turn(&mut self) -> Result<Turn, DriverError> {
         self.submit();
         let began = self.clock.now();
+        self.turns.on_sleep(began);
         let sleep = self.sleep(began);
         let heard = self.driver.enter(sleep)?;
         self.note_elsewhere();
@@ -204,6 +209,7 @@ impl Server {
     fn hand_in(&mut self, began: Moment, heard: Heard) -> (Input, Moment) {
         // Read when what is handed in was there, or a deadline would be too early.
         let mut now = self.clock.now();
+        self.turns.on_woken(now);
         let (clock, is_later_each_time) = (self.clock, self.driver.reaps_latecomers());
         let mut completions = 0;
         let mut armed = Armed::Nobody;
@@ -244,6 +250,7 @@ impl Server {
             }
             weight += command.weight();
             let reply = self.gateway.on_command(command, now);
+            self.turns.stats.questions += 1;
             self.replies.push_back(News::Reply { ticket, reply });
         }
     }
@@ -278,11 +285,21 @@ impl Server {
     fn report(&mut self) {
         let wall = self.clock.wall();
         self.gateway.set_wall(wall);
-        if self.mailbox.room_for_answers() >= 3 {
+        if self.mailbox.room_for_answers() >= 4 {
             self.mailbox.tell(News::Wall(wall));
             self.mailbox.tell(News::Stats(Box::new(self.gateway.stats())));
+            self.mailbox.tell(News::Loop(Box::new(self.loop_stats())));
             self.mailbox.tell(News::Driver(self.driver.stats()));
             self.mailbox.wake_reader();
+        }
+    }
+
+    fn loop_stats(&self) -> LoopStats {
+        LoopStats {
+            questions_waiting: self.mailbox.questions_waiting(),
+            answers_waiting: self.replies.len(),
+            news_waiting: self.mailbox.news_waiting(),
+            ..self.turns.stats.clone()
         }
     }
 

@@ -245,6 +245,7 @@ impl Switchboard {
             Command::Kick(Kick { ref client, .. })
             | Command::SetRhythm { ref client, .. }
             | Command::Session { ref client }
+            | Command::Measure { ref client }
             | Command::Join { ref client, .. }
             | Command::Leave { ref client, .. } => {
                 (usize::from(owner(self.shard, client.as_str())), command)
@@ -648,6 +649,7 @@ mod tests {
                 | News::Transport(_)
                 | News::Wall(_)
                 | News::Stats(_)
+                | News::Loop(_)
                 | News::Driver(_) => None,
             }));
         }

@@ -13,13 +13,11 @@ use crate::http::{ask, get, post, start};
 
 /// The number of the next DATA that a caller hears.
 fn hear_data(caller: &mut Caller) -> u32 {
-    match caller.hear() {
-        Word::Other(text) if text.starts_with("Data { seq: ") => {
-            let number = text["Data { seq: ".len()..].split(',').next();
-            number.and_then(|number| number.parse().ok()).expect("a number")
-        }
-        other => panic!("no DATA: {other:?}"),
-    }
+    let heard = caller.hear();
+    let Word::Other(text) = &heard else { panic!("no DATA: {heard:?}") };
+    let number = text.strip_prefix("Data { seq: ").and_then(|rest| rest.split(',').next());
+    let number = number.and_then(|number| number.parse().ok());
+    number.unwrap_or_else(|| panic!("no DATA: {text}"))
 }
 
 fn push(admin: SocketAddr, client: &str, body: &Value) -> Value {

@@ -172,8 +172,10 @@ fn a_terminal_shows_what_happens_and_obeys_its_keys() {
     screen.until(|seen| seen.contains("with \"be\"") && !seen.contains("anna"));
     screen.keys(&["/", "Escape"]);
     screen.until_says("anna");
-    screen.keys(&["s"]);
-    screen.until_says("clients by newest");
+    for order in ["outbox", "silence", "newest"] {
+        screen.keys(&["s"]);
+        screen.until_says(&format!("clients by {order}"));
+    }
     screen.keys(&["p"]);
     screen.until_says("paused");
     let _cora = Caller::login(gate.address, "cora");

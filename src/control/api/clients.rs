@@ -7,10 +7,12 @@ use crate::base::config::{ClassId, GatewayConfig, Rhythm};
 use crate::base::event::CloseReason;
 use crate::base::ids::{ClientId, GroupName};
 use crate::base::limits;
+use crate::base::pulse::Pulse;
 use crate::base::time::{Moment, Span, WallAnchor};
 use crate::control::api::problem::{Kind, Problem};
 use crate::control::api::{Answer, Asked, json};
-use crate::gateway::{Command, Filter, Kick, Reply, SessionView};
+use crate::control::events::as_millis;
+use crate::gateway::{Command, Filter, Kick, Mood, Reply, SessionView};
 
 /// The smallest number of the application's own, in what a kicked client hears.
 const OWN_CODES_FROM: u16 = 1_000;
@@ -33,6 +35,17 @@ struct Client {
     outbox_bytes: usize,
     partial_bytes: usize,
     groups: Vec<String>,
+    beats: u32,
+    longest_gap_ms: u64,
+    /// The latest gaps between beats, oldest first.
+    #[serde(serialize_with = "as_millis")]
+    gaps_ms: Pulse,
+    /// After how much silence it is asked whether it is there, if at all.
+    probe_after_ms: Option<u64>,
+    /// How long its latest answer to that took, if there was one.
+    answer_us: Option<u64>,
+    /// What TCP says of the way to it, where it was asked just now.
+    rtt_us: Option<u32>,
 }
 
 #[derive(Serialize)]
@@ -67,6 +80,12 @@ impl Client {
             outbox_bytes: view.outbox_bytes,
             partial_bytes: view.partial_bytes,
             groups: view.groups.iter().map(ToString::to_string).collect(),
+            beats: view.pulse.beats(),
+            longest_gap_ms: view.pulse.longest_gap().as_millis(),
+            gaps_ms: view.pulse,
+            probe_after_ms: view.ping_after.map(Span::as_millis),
+            answer_us: view.answered_in.map(Span::as_micros),
+            rtt_us: view.tcp.map(|tcp| tcp.rtt_us),
         }
     }
 }
@@ -153,11 +172,27 @@ fn slot_of(cursor: &str, boot: u64) -> Result<u32, Problem> {
 /// `GET /v1/clients/{id}`
 pub(crate) async fn show(asked: Asked) -> Answer {
     let client = client(&asked)?;
-    let reply = asked.api.door.ask(Command::Session { client }).await?;
+    let reply = measured(&asked, &client).await?;
     let Reply::Session(view) = reply else { return answer(reply, &asked) };
     let clock = asked.api.door.clock();
     let client = Client::new(&view, &asked.api.gateway, clock.now(), clock.wall());
     json(StatusCode::OK, &client)
+}
+
+/// What is known of a client, and what TCP says of the way to it: that is there a turn or two after
+/// it was asked for. What does not come soon is left out.
+async fn measured(asked: &Asked, client: &ClientId) -> Result<Reply, Problem> {
+    let measure = Command::Measure { client: client.clone() };
+    let mut reply = asked.api.door.ask(measure).await?;
+    for _ in 0..limits::MEASURE_ASKS_MAX {
+        let Reply::Session(view) = &reply else { break };
+        if view.mood == Mood::Held || view.tcp.is_some() {
+            break;
+        }
+        tokio::time::sleep(limits::MEASURE_PAUSE.into()).await;
+        reply = asked.api.door.ask(Command::Session { client: client.clone() }).await?;
+    }
+    Ok(reply)
 }
 
 #[derive(Default, Deserialize)]

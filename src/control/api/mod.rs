@@ -5,6 +5,7 @@
 
 pub(crate) mod clients;
 pub(crate) mod groups;
+pub(crate) mod history;
 pub(crate) mod leave;
 pub(crate) mod node;
 pub(crate) mod openapi;
@@ -36,6 +37,7 @@ use tokio::time::timeout;
 
 use crate::base::config::GatewayConfig;
 use crate::base::limits;
+use crate::base::time::Moment;
 use crate::control::api::problem::{Kind, Problem};
 use crate::control::api::routes::{Access, ROUTES, Route, Verb};
 use crate::control::auth::{self, Token};
@@ -52,6 +54,8 @@ pub struct Api {
     pub door: LoopHandle,
     /// Where DATA of clients comes together.
     pub hub: Hub,
+    /// When this was made: with the process, or nearly.
+    pub(crate) began: Moment,
     /// Who speaks.
     pub identity: Identity,
     /// What the gateway was told at its start: its classes, its bounds.
@@ -68,6 +72,8 @@ pub struct Api {
     pub(crate) broadcasts: Arc<Mutex<u64>>,
     /// The place for whoever takes a snapshot: each costs memory for every client.
     pub(crate) snapshots: Arc<Semaphore>,
+    /// The place for whoever has the journal looked through for one client.
+    pub(crate) histories: Arc<Semaphore>,
 }
 
 /// The journal as the API sees it.
@@ -90,6 +96,7 @@ impl Api {
         journal: Option<JournalView>,
     ) -> Self {
         Self {
+            began: door.clock().now(),
             door,
             hub,
             identity,
@@ -100,6 +107,7 @@ impl Api {
             followers: Arc::new(Semaphore::new(limits::FEED_FOLLOWERS_MAX)),
             broadcasts: Arc::default(),
             snapshots: Arc::new(Semaphore::new(1)),
+            histories: Arc::new(Semaphore::new(1)),
         }
     }
 

@@ -181,10 +181,8 @@ const PRESENT: [(&str, &str); 6] = [
     ("timeout_ms", "integer"),
 ];
 
-/// What answers say.
-fn answer_schemas() -> Value {
-    let kinds: Vec<String> =
-        Kind::ALL.iter().map(|kind| format!("{TYPE_PREFIX}{}", kind.word())).collect();
+/// What is known of one client.
+fn client_schema() -> Value {
     let client = [
         ("state", "string"),
         ("class", "string"),
@@ -194,11 +192,35 @@ fn answer_schemas() -> Value {
         ("silence_ms", "integer"),
         ("outbox_bytes", "integer"),
         ("partial_bytes", "integer"),
+        ("beats", "integer"),
+        ("longest_gap_ms", "integer"),
+        ("gaps_ms", "array"),
+        ("probe_after_ms", "integer"),
+        ("answer_us", "integer"),
+        ("rtt_us", "integer"),
     ];
     let mut client = object(PRESENT.into_iter().chain(client));
+    client["properties"]["gaps_ms"]["items"] = json!({ "type": "integer" });
+    for unknown_at_times in ["probe_after_ms", "answer_us", "rtt_us"] {
+        client["properties"][unknown_at_times]["type"] = json!(["integer", "null"]);
+    }
     client["properties"]["state"]["enum"] = json!(["live", "suspect", "held"]);
     client["properties"]["groups"] = json!({ "type": "array", "items": { "type": "string" } });
     client["required"].as_array_mut().expect("made above").push("groups".into());
+    client
+}
+
+fn history_schema() -> Value {
+    let mut history = object([("client", "string"), ("complete", "boolean"), ("events", "array")]);
+    history["properties"]["complete"]["description"] = json!("Nothing older is kept anywhere");
+    history["properties"]["events"]["items"] = json!({ "type": "object" });
+    history
+}
+
+/// What answers say.
+fn answer_schemas() -> Value {
+    let kinds: Vec<String> =
+        Kind::ALL.iter().map(|kind| format!("{TYPE_PREFIX}{}", kind.word())).collect();
     json!({
         "Problem": {
             "type": "object",
@@ -211,7 +233,8 @@ fn answer_schemas() -> Value {
             },
         },
         "Done": object([("done", "boolean")]),
-        "Client": client,
+        "Client": client_schema(),
+        "History": history_schema(),
         "Present": object(PRESENT),
         "ClientPage": {
             "type": "object",

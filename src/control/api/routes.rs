@@ -5,7 +5,7 @@ use std::pin::Pin;
 
 use crate::control::api::problem::Kind;
 use crate::control::api::{
-    Answer, Asked, clients, groups, leave, node, openapi, past, push, snapshot, webhooks,
+    Answer, Asked, clients, groups, history, leave, node, openapi, past, push, snapshot, webhooks,
 };
 use crate::control::{dashboard, feed, messages, metrics};
 
@@ -120,6 +120,18 @@ pub(crate) static ROUTES: &[Route] = &[
         success: success(200, "Client", "The client"),
         problems: &[Kind::NoSuchClient],
         run: |asked| Box::pin(clients::show(asked)),
+    },
+    Route {
+        verb: Verb::Get,
+        path: "/v1/clients/{id}/history",
+        id: "showHistory",
+        about: "The latest events of one client, oldest first, whether it is here or not",
+        access: Access::Guarded,
+        query: &[parameter("limit", "integer", "Most events, 1 to 1000 (default: 20)")],
+        body: None,
+        success: success(200, "History", "Its events, as in the feed"),
+        problems: &[Kind::BadRequest, Kind::Busy, Kind::Machine],
+        run: |asked| Box::pin(history::show(asked)),
     },
     Route {
         verb: Verb::Post,
@@ -354,6 +366,7 @@ pub(crate) static ROUTES: &[Route] = &[
                 "Begin right after this message, BOOT:USEQ, as far as it is kept; Last-Event-ID \
                  goes before it (default: with what comes from now on)",
             ),
+            FOLLOW,
         ],
         body: None,
         success: text(EVENT_STREAM, "One message each, with BOOT:USEQ as id"),

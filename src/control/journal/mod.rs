@@ -5,6 +5,7 @@
 //! the files is in the [manual](crate::manual::journal).
 
 mod fold;
+mod history;
 mod line;
 mod reader;
 mod recovery;
@@ -20,6 +21,7 @@ use std::path::PathBuf;
 
 pub use crate::control::journal::fold::Page;
 pub(crate) use crate::control::journal::fold::{Fold, Taken};
+pub(crate) use crate::control::journal::history::{History, history};
 pub use crate::control::journal::reader::{Change, Entry, Kept, ReadError, Reader, Snapshot};
 pub use crate::control::journal::recovery::{Cut, Recovered, RecoveryError, boot_after, recover};
 pub use crate::control::journal::segment::{Position, PositionError};

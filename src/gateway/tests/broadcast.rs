@@ -269,6 +269,28 @@ fn who_moves_while_it_goes_on_gets_it_once() {
 }
 
 #[test]
+fn who_moves_ahead_of_it_does_not_get_it_again() {
+    let mut stage = crowd(10, GatewayConfig { grace: Span::from_secs(60), ..config() });
+    let free = stage.gateway.tracker.slot(8).expect("there").0;
+    stage.say(free, &crate::wire::message::Message::Bye { code: 100 });
+    stage.complete(Completion::Closed { conn: free });
+    broadcast(&mut stage, 1, None, 10, post("x"));
+    for _ in 0..3 {
+        stage.pass(Span::from_millis(100));
+    }
+    let before = status(&mut stage, 1).targets;
+    assert!((1..7).contains(&before), "{before} have got it");
+    let token = stage.token("c0", 1);
+    let conn = stage.come_back("c0", &token, None);
+    assert_eq!(conn.slot, 8, "ahead of the walk");
+    for _ in 0..20 {
+        stage.pass(Span::from_millis(100));
+    }
+    let view = status(&mut stage, 1);
+    assert_eq!((view.is_running, view.targets), (false, 9));
+}
+
+#[test]
 fn only_so_many_go_on_at_once_and_are_remembered() {
     let mut stage = crowd(3, config());
     for id in 1..=limits::BROADCASTS_RUNNING_MAX as u64 {

@@ -58,7 +58,7 @@ impl World {
             match self.rng.u32(0..8) {
                 0 => self.push_to_all(),
                 1 => self.push_to_nobody(),
-                _ if online.is_empty() => {}
+                _ if online.is_empty() => self.push_to_nobody(),
                 _ => {
                     let device = online[self.rng.usize(0..online.len())];
                     for _ in 0..self.rng.u32(1..12) {
@@ -82,10 +82,9 @@ impl World {
     fn push(&mut self, client: &str, post: Post) -> Pushed {
         let clients = vec![ClientId::new(client).expect("a client id")];
         let push = Command::Push(Box::new(Push { clients, epoch: None, post }));
-        match self.gateway.on_command(push, self.now) {
-            Reply::Pushed(pushed) => pushed[0],
-            other => panic!("{other:?}"),
-        }
+        let reply = self.gateway.on_command(push, self.now);
+        let Reply::Pushed(pushed) = &reply else { panic!("{reply:?}") };
+        pushed[0]
     }
 
     fn push_to(&mut self, device: usize) {
@@ -94,12 +93,10 @@ impl World {
         let (text, post) = self.post(&format!("{client}:"), wants_ack);
         let pushed = self.push(&client, post);
         self.trace(|| format!("pushed to {client}: {pushed:?}"));
-        let may_be_slow = !is_roomy(self.config.queue);
-        match pushed.outcome {
-            Outcome::Queued => {}
-            Outcome::Slow if may_be_slow => return,
-            other => panic!("{client} is online, and {other:?}"),
+        if pushed.outcome == Outcome::Slow && !is_roomy(self.config.queue) {
+            return;
         }
+        assert_eq!(pushed.outcome, Outcome::Queued, "{client} is online");
         self.clients.inboxes.note(pushed.epoch, pushed.seq, &text, wants_ack);
         let client = ClientId::new(&client).expect("a client id");
         let taken = Taken { client, epoch: pushed.epoch, seq: pushed.seq, ack: wants_ack };
@@ -120,10 +117,10 @@ impl World {
         let per_second = Some(self.rng.u32(10..100_000));
         let id = self.pushes.broadcasts;
         let broadcast = Broadcast { id, group: None, post, per_second };
-        match self.gateway.on_command(Command::Broadcast(Box::new(broadcast)), self.now) {
-            Reply::Broadcast(BroadcastReply::Is(_) | BroadcastReply::Busy) => {}
-            other => panic!("{other:?}"),
-        }
+        let reply = self.gateway.on_command(Command::Broadcast(Box::new(broadcast)), self.now);
+        let Reply::Broadcast(BroadcastReply::Is(_) | BroadcastReply::Busy) = &reply else {
+            panic!("{reply:?}");
+        };
     }
 
     /// Nobody is said to have what it did not hear.
