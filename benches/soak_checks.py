@@ -7,9 +7,10 @@ import time
 import soak_feeds
 import soak_orders
 
-# Memory may grow by this much between a third of the run and its end, beside what the events in
-# memory, of which the latest 16,384 are kept, may still take.
-GROWTH_SHARE, GROWTH_KIB = 0.05, 2_048
+# Memory may grow by this much between a third of the run and its end: what has a bound is touched
+# for the first time now and then, receive buffers for one (2 MiB a ring). Beside that, events in
+# memory, of which the latest 16,384 are kept, take their room.
+GROWTH_SHARE, GROWTH_KIB = 0.05, 4_096
 EVENTS_KEPT, EVENT_BYTES = 16_384, 512
 # Connections of the API that stay open for a while after an answer.
 DESCRIPTORS_TOLERANCE = 4
@@ -225,6 +226,7 @@ def check_metrics(metrics, ledger, last, said):
     """Sums that must agree with the ledger, up to its number `last`."""
     ended = metrics["heartwheel_connections_ended_total"]
     rows = [
+        ("sessions that began", metrics["heartwheel_sessions_began_total"], ledger.kinds["online"]),
         ("connections online", metrics["heartwheel_connections"]["online"], 0),
         ("sessions held", metrics["heartwheel_connections"]["held"], 0),
         ("events", metrics["heartwheel_events_total"], last),
@@ -240,6 +242,8 @@ def check_metrics(metrics, ledger, last, said):
     # Connections without a session may end so too, but not for these reasons.
     for reason in ("heartbeat_timeout", "kicked", "slow_consumer", "bye"):
         rows.append((f"ended by {reason}", ended.get(reason, 0), ledger.reasons[reason]))
+    for reason, number in metrics["heartwheel_sessions_ended_total"].items():
+        rows.append((f"sessions ended by {reason}", number, ledger.reasons[reason]))
     failed = [f"metrics: {what} is {is_:.0f}, not {ought}" for what, is_, ought in rows
               if is_ != ought]
     accepted, gone = metrics["heartwheel_connections_accepted_total"], sum(ended.values())

@@ -178,6 +178,8 @@ class Sums(unittest.TestCase):
         "heartwheel_data_received_total": 5, "heartwheel_data_taken_total": 5,
         "heartwheel_up_bytes": 0, "heartwheel_journal_dropped_total": 0,
         "heartwheel_journal_gaps_total": 0, "heartwheel_connections_accepted_total": 3,
+        "heartwheel_sessions_began_total": 3,
+        "heartwheel_sessions_ended_total": {"heartbeat_timeout": 1, "kicked": 1, "bye": 1},
         "heartwheel_connections_ended_total": {"heartbeat_timeout": 1, "kicked": 1, "bye": 1},
     }
 
