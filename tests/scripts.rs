@@ -34,6 +34,34 @@ fn the_run_of_a_million_finds_everybody_when_it_is_small() {
 }
 
 #[test]
+fn a_small_soak_leaks_nothing_and_everybody_tells_the_same() {
+    let folder = tempfile::tempdir().expect("room for a file");
+    let json = folder.path().join("soak.json");
+    let path = json.to_str().expect("a path of text");
+    // Rhythms that a busy machine can keep.
+    let small = ["--clients", "300", "--minutes", "0.4", "--interval", "1.5", "--timeout", "6"];
+    let printed = run("soak.py", &[&small[..], &["--json", path]].concat());
+    assert!(printed.contains("everybody tells the same, and nothing leaks"), "{printed}");
+    let text = std::fs::read_to_string(&json).expect("the figures were written");
+    let figures: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    // A soak in which nothing happened proves nothing.
+    for name in [
+        "found",
+        "kicks",
+        "rhythms",
+        "broadcasts",
+        "messages_up",
+        "heard_by_witnesses",
+        "feeds_resumed",
+        "webhook_restarts",
+        "webhook_repeated",
+    ] {
+        assert!(figures[name].as_u64().expect(name) > 0, "{name}: {text}");
+    }
+    assert!(figures["sessions"].as_u64().expect("a number") > 300, "{text}");
+}
+
+#[test]
 fn silence_is_measured_at_each_number_of_clients() {
     let folder = tempfile::tempdir().expect("room for a file");
     let plot = folder.path().join("idle.svg");
