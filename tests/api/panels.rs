@@ -13,7 +13,7 @@ use crate::http::start;
 use crate::pages::metrics;
 
 /// Not on the dashboard: names of things, what other panels say better, and what the alerts watch.
-const NOT_SHOWN: [&str; 16] = [
+const NOT_SHOWN: [&str; 18] = [
     "heartwheel_node_info",
     "heartwheel_driver_info",
     "heartwheel_connections_ended_total",
@@ -27,6 +27,8 @@ const NOT_SHOWN: [&str; 16] = [
     "heartwheel_journal_writable",
     "heartwheel_feed_followers",
     "heartwheel_rings",
+    "heartwheel_config_reloads_total",
+    "heartwheel_config_last_reload_success_timestamp_seconds",
     "heartwheel_webhook_last_success_timestamp_seconds",
     "process_virtual_memory_bytes",
     "process_start_time_seconds",
