@@ -13,7 +13,7 @@ use crate::http::start;
 use crate::pages::metrics;
 
 /// Not on the dashboard: names of things, what other panels say better, and what the alerts watch.
-const NOT_SHOWN: [&str; 15] = [
+const NOT_SHOWN: [&str; 23] = [
     "heartwheel_node_info",
     "heartwheel_driver_info",
     "heartwheel_connections_ended_total",
@@ -27,6 +27,14 @@ const NOT_SHOWN: [&str; 15] = [
     "heartwheel_journal_writable",
     "heartwheel_feed_followers",
     "heartwheel_rings",
+    "heartwheel_data_taken_total",
+    "heartwheel_data_unclaimed_total",
+    "heartwheel_up_bytes",
+    "heartwheel_up_paused",
+    "heartwheel_up_pauses_total",
+    "heartwheel_up_unread_bytes",
+    "heartwheel_config_reloads_total",
+    "heartwheel_config_last_reload_success_timestamp_seconds",
     "process_virtual_memory_bytes",
     "process_start_time_seconds",
 ];
