@@ -242,6 +242,20 @@ mod tests {
     }
 
     #[test]
+    fn a_passed_socket_that_is_elsewhere_keeps_its_token() {
+        let live = Live::new(Some(Token::new(&"x".repeat(32), [0, 0])));
+        let mut wanted = ServeOptions::new(&ServeArgs::default()).expect("fine");
+        wanted.admin.token_file = None;
+        let prepare = |address: &str| {
+            let address = address.parse().expect("an address");
+            TokenTaker { token: live.clone(), address }.prepare(&wanted).map(|ready| ready.changes)
+        };
+        assert_eq!(prepare("127.0.0.1:1").expect("nobody else can").len(), 1);
+        let line = prepare("10.0.0.1:1").expect_err("anybody could drain us").line();
+        assert!(line.contains("can be reached from elsewhere"), "{line}");
+    }
+
+    #[test]
     fn elsewhere_it_needs_a_token() {
         for address in ["0.0.0.0:7071", "10.0.0.1:7071", "[::]:7071"] {
             let line = options(Some(address), None).expect_err("anybody could drain us");

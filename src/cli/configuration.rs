@@ -87,6 +87,14 @@ probe = \"soon\"
 [class.door]
 timeout = \"1s\"
 colour = \"red\"
+[webhook.audit]
+url = \"http://a/\"
+timeout = \"1h\"
+ca-file = 5
+[webhook.other]
+url = \"http://a/\"
+uri = \"http://a/\"
+[webhook.\"a/b\"]
 ";
         let lines = wrong(file, &["--coalesce", "1s"]);
         let expected = [
@@ -99,6 +107,10 @@ colour = \"red\"
             "heartwheel.toml:5: grace 7200s is out of bounds",
             "heartwheel.toml:7: class lock: grace 10800s is out of bounds",
             "heartwheel.toml:10: class door: timeout 1s must be longer",
+            "heartwheel.toml:15: ca-file of webhook audit is no text",
+            "heartwheel.toml:18: unknown key 'uri' in webhook other; did you mean 'url'?",
+            "heartwheel.toml:19: expected a name of 1 to 64",
+            "heartwheel.toml:14: webhook audit: timeout 3600s is out of bounds",
             "coalesce 1s is out of bounds",
         ];
         for part in expected {

@@ -251,3 +251,59 @@ fn a_pipe_is_not_read_twice() {
     let error = reloaded["errors"][0].as_str().expect("a line");
     assert!(error.contains("is no ordinary file"), "{error}");
 }
+
+/// The targets that are told something, by name.
+fn targets(admin: SocketAddr) -> Vec<String> {
+    let rows = get(admin, "/v1/webhooks").json();
+    let rows = rows["webhooks"].as_array().expect("a list");
+    rows.iter().map(|row| row["target"].as_str().expect("a name").to_owned()).collect()
+}
+
+fn wait_for_targets(admin: SocketAddr, expected: &[&str]) {
+    let until = Instant::now() + PATIENCE;
+    while targets(admin) != expected {
+        assert!(Instant::now() < until, "{:?} are not {expected:?}", targets(admin));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn webhooks_come_and_go_and_one_with_a_mistake_changes_nothing() {
+    let file = File::new("grace = \"5s\"\n");
+    let (mut gate, admin) = start(&["--config", &file.path()]);
+    assert!(targets(admin).is_empty());
+    // Nobody is there, which is no mistake.
+    let audit = "[webhook.audit]\nurl = \"http://127.0.0.1:9/hook?key=secret\"\n";
+    file.write(&format!("grace = \"5s\"\n{audit}"));
+    let reloaded = reload(admin);
+    assert_eq!(keys(&reloaded, "changed"), ["webhook.audit"]);
+    assert!(!reloaded.to_string().contains("secret"), "{reloaded}");
+    wait_for_targets(admin, &["audit"]);
+
+    let other = "[webhook.other]\nurl = \"http://127.0.0.1:9/\"\nsecret-file = \"/nowhere\"\n";
+    file.write(&format!("grace = \"6s\"\n{audit}{other}"));
+    let reloaded = reload(admin);
+    assert_eq!((&reloaded["changed"], &reloaded["needs_restart"]), (&json!([]), &json!([])));
+    assert!(reloaded["errors"][0].as_str().is_some_and(|line| line.starts_with("webhook other: ")));
+    assert_eq!(targets(admin), ["audit"]);
+
+    let another = audit.replace("secret", "another");
+    file.write(&format!("grace = \"5s\"\n{another}"));
+    assert_eq!(keys(&reload(admin), "changed"), ["webhook.audit"], "it goes elsewhere now");
+    file.write("grace = \"5s\"\n");
+    assert_eq!(keys(&reload(admin), "changed"), ["webhook.audit"]);
+    wait_for_targets(admin, &[]);
+    gate.signal("TERM");
+    assert!(gate.wait().success());
+}
+
+#[test]
+fn webhooks_can_begin_where_there_is_no_admin_api() {
+    let file = File::new("admin = \"off\"\n");
+    let mut gate = Gate::start(&["--config", &file.path()]);
+    file.write("admin = \"off\"\n[webhook.audit]\nurl = \"http://127.0.0.1:9/\"\n");
+    gate.signal("HUP");
+    gate.wait_for_log("a webhook begins");
+    gate.signal("TERM");
+    assert!(gate.wait().success());
+}

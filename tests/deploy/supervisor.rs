@@ -88,6 +88,25 @@ fn it_is_told_when_clients_can_come_and_that_it_ends() {
 }
 
 #[test]
+fn it_is_told_of_a_reload_and_what_holds_behind_it() {
+    let manager = Manager::new();
+    let file = manager.folder.path().join("heartwheel.toml");
+    std::fs::write(&file, "preset = \"typical\"\n").expect("room for a file");
+    let gate = manager.start(&["--config", file.to_str().expect("text")]);
+    manager.wait_for("READY=1");
+    for (text, beat) in
+        [("preset = \"demanding\"\n", "a beat every 2s"), ("tick = 5\n", "a beat every 2s")]
+    {
+        std::fs::write(&file, text).expect("room for a file");
+        gate.signal("HUP");
+        let (reloading, _) = manager.wait_for("RELOADING=1");
+        assert!(reloading.contains("MONOTONIC_USEC="), "{reloading}");
+        let (ready, _) = manager.wait_for("READY=1");
+        assert!(ready.contains(beat), "{ready}");
+    }
+}
+
+#[test]
 fn signs_of_life_come_while_it_turns_and_not_while_it_stands_still() {
     for shards in ["1", "2"] {
         let manager = Manager::new();

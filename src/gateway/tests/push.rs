@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::reconfigure::reload;
 use super::{Stage, config};
 use crate::base::config::{GatewayConfig, QueuePolicy, SlowPolicy};
 use crate::base::ids::{ClientId, ConnId};
@@ -67,6 +68,18 @@ fn narrow(slow: SlowPolicy) -> GatewayConfig {
     let queue =
         QueuePolicy { bytes_max: 3 * (limits::LETTER_BYTES + 2), slow, ..QueuePolicy::default() };
     GatewayConfig { queue, ..held(60) }
+}
+
+#[test]
+fn a_queue_that_was_wider_is_cut_when_something_else_has_to_go_in() {
+    let mut stage = Stage::new(narrow(SlowPolicy::Oldest));
+    let conn = stuck(&mut stage);
+    let pushed: Vec<_> = (1..3).map(|n| push(&mut stage, "anna", &n.to_string())).collect();
+    reload(&mut stage, |config| config.queue.bytes_max = 2 * (limits::LETTER_BYTES + 2));
+    let outcomes: Vec<_> = pushed.iter().map(|one| outcome(&mut stage, "anna", *one)).collect();
+    assert_eq!(outcomes, [Outcome::Queued, Outcome::Queued], "nobody loses what was taken");
+    push(&mut stage, "anna", "3");
+    assert_eq!(numbers(&stage.hear(conn)), [1, 4], "and it is as narrow as told from then on");
 }
 
 /// A client whose outbox is with the kernel, which does not send it.

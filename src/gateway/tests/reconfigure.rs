@@ -15,7 +15,7 @@ const fn secs(secs: u64) -> Span {
 }
 
 /// Tells it what `change` makes of what it was told before.
-fn reload(stage: &mut Stage, change: impl FnOnce(&mut GatewayConfig)) {
+pub(super) fn reload(stage: &mut Stage, change: impl FnOnce(&mut GatewayConfig)) {
     let mut wanted = stage.gateway.config.clone();
     wanted.classes = wanted.classes_in_force().cloned().collect();
     wanted.classes_retired.clear();
