@@ -27,7 +27,7 @@ use crate::control::transport;
 pub(crate) const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
 /// Says nothing, and shows that the feed is alive.
 pub(crate) const HEARTBEAT: &[u8] = b": alive\n\n";
-pub(crate) const LAST_EVENT_ID: &str = "last-event-id";
+const LAST_EVENT_ID: &str = "last-event-id";
 
 /// `GET /v1/events`
 pub(crate) async fn events(asked: Asked) -> Answer {
@@ -82,17 +82,23 @@ struct Wish {
 
 impl Wish {
     fn of(asked: &Asked) -> Result<Self, Problem> {
-        let header = asked.headers.get(LAST_EVENT_ID).filter(|value| !value.is_empty());
-        let after = match header {
-            Some(value) => Some(value.to_str().unwrap_or_default()),
-            None => asked.parameter("after"),
-        };
-        let after = after.map(|text| {
-            let position = text.parse::<Position>();
-            position.map_err(|_| Problem::bad(format!("{text:?}: expected BOOT:SEQ")))
-        });
-        Ok(Self { after: after.transpose()?, follows: follows(asked)? })
+        Ok(Self { after: after(asked, "BOOT:SEQ")?, follows: follows(asked)? })
     }
+}
+
+/// Behind what a feed begins, a position written like `form`: what the header says goes before the
+/// parameter.
+pub(crate) fn after(asked: &Asked, form: &str) -> Result<Option<Position>, Problem> {
+    let header = asked.headers.get(LAST_EVENT_ID).filter(|value| !value.is_empty());
+    let text = match header {
+        Some(value) => Some(value.to_str().unwrap_or_default()),
+        None => asked.parameter("after"),
+    };
+    let position = text.map(|text| {
+        let position = text.parse();
+        position.map_err(|_| Problem::bad(format!("{text:?}: expected {form}")))
+    });
+    position.transpose()
 }
 
 /// Whether it goes on once all that is there was sent.

@@ -21,7 +21,7 @@ use crate::base::limits;
 use crate::control::api::problem::{Kind, Problem};
 use crate::control::api::{Answer, Api, Asked, pieces_of, with_type};
 use crate::control::events::Identity;
-use crate::control::feed::{EVENT_STREAM, HEARTBEAT, LAST_EVENT_ID, follows, place};
+use crate::control::feed::{EVENT_STREAM, HEARTBEAT, after, follows, place};
 use crate::control::hub::{Message, Sink};
 use crate::control::journal::Position;
 
@@ -65,7 +65,7 @@ pub fn append_json(message: &Message, identity: &Identity, out: &mut Vec<u8>) {
 /// `GET /v1/messages`
 pub(crate) async fn messages(asked: Asked) -> Answer {
     let place = place(&asked.api)?;
-    let after = after(&asked)?;
+    let after = after(&asked, "BOOT:USEQ")?;
     let follows = follows(&asked)?;
     let gone = |detail: String| Problem::new(Kind::Gone, detail);
     let Identity { boot, .. } = asked.api.identity;
@@ -84,19 +84,6 @@ pub(crate) async fn messages(asked: Asked) -> Answer {
     let follower = Follower { api: asked.api, place, sink, sender, follows };
     tokio::spawn(follower.run(start));
     Ok(with_type(StatusCode::OK, EVENT_STREAM, body))
-}
-
-fn after(asked: &Asked) -> Result<Option<Position>, Problem> {
-    let header = asked.headers.get(LAST_EVENT_ID).filter(|value| !value.is_empty());
-    let text = match header {
-        Some(value) => Some(value.to_str().unwrap_or_default()),
-        None => asked.parameter("after"),
-    };
-    let parsed = text.map(|text| {
-        let position = text.parse::<Position>();
-        position.map_err(|_| Problem::bad(format!("{text:?}: expected BOOT:USEQ")))
-    });
-    parsed.transpose()
 }
 
 /// One who follows.
