@@ -6,7 +6,7 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 
 use crate::gate::{Caller, Heard as Word};
-use crate::http::start;
+use crate::http::{start, token_file};
 
 pub(crate) fn ctl(admin: SocketAddr, words: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_heartwheel"))
@@ -113,11 +113,8 @@ fn a_part_is_sent_elsewhere_and_the_end_is_waited_for() {
 
 #[test]
 fn a_token_is_read_from_a_file() {
-    let folder = tempfile::tempdir().expect("there is room for a file");
-    let file = folder.path().join("token");
-    std::fs::write(&file, "correct-horse-battery\n").expect("there is room");
-    let file = file.to_str().expect("plain text");
-    let (_gate, admin) = start(&["--admin-token-file", file]);
+    let (_folder, file) = token_file();
+    let (_gate, admin) = start(&["--admin-token-file", &file]);
     assert!(refused(admin, &["stats"]).contains("(401)"));
-    assert!(said(admin, &["stats", "--token-file", file]).contains("online"));
+    assert!(said(admin, &["stats", "--token-file", &file]).contains("online"));
 }

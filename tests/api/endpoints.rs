@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::gate::{Caller, Gate, Heard as Word, PATIENCE};
-use crate::http::{Follower, Said, admin_of, ask, get, post, start};
+use crate::http::{Follower, Said, admin_of, ask, get, post, start, token_file};
 
 fn names(page: &Value) -> Vec<String> {
     let clients = page["clients"].as_array().expect("a list");
@@ -215,11 +215,8 @@ fn without_a_token_no_page_in_a_browser_may_ask() {
 
 #[test]
 fn with_a_token_only_whoever_has_it_may_ask() {
-    let folder = tempfile::tempdir().expect("there is room for a file");
-    let file = folder.path().join("token");
-    std::fs::write(&file, "correct-horse-battery\n").expect("there is room");
-    let file = file.to_str().expect("plain text");
-    let (_gate, admin) = start(&["--admin-token-file", file]);
+    let (_folder, file) = token_file();
+    let (_gate, admin) = start(&["--admin-token-file", &file]);
     for path in ["/v1/clients", "/v1/events", "/metrics", "/openapi.json", "/nope"] {
         assert_eq!(get(admin, path).problem(), "unauthorized", "{path}");
         let wrong = ask(admin, "GET", path, &["Authorization: Bearer correct-horse-batterz"], "");

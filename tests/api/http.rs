@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketType, socket, sockopt};
 use serde_json::Value;
+use tempfile::TempDir;
 
 use crate::gate::{Gate, PATIENCE};
 
@@ -27,6 +28,17 @@ pub(crate) fn start(arguments: &[&str]) -> (Gate, SocketAddr) {
         std::thread::sleep(Duration::from_millis(10));
     }
     (gate, admin)
+}
+
+/// A token, and a file that holds it as long as its folder is kept.
+pub(crate) const TOKEN: &str = "correct-horse-battery";
+
+pub(crate) fn token_file() -> (TempDir, String) {
+    let folder = tempfile::tempdir().expect("there is room for a file");
+    let file = folder.path().join("token");
+    std::fs::write(&file, format!("{TOKEN}\n")).expect("there is room");
+    let path = file.to_str().expect("plain text").to_owned();
+    (folder, path)
 }
 
 /// An answer.

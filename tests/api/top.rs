@@ -9,7 +9,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::gate::{Caller, Gate};
-use crate::http::start;
+use crate::http::{start, token_file};
 
 /// Nobody dies of a slow machine by this one.
 const CALM: [&str; 4] = ["--interval", "1min", "--timeout", "10min"];
@@ -88,13 +88,10 @@ fn what_cannot_be_is_said_in_one_line() {
 
 #[test]
 fn a_token_is_read_from_a_file() {
-    let folder = tempfile::tempdir().expect("there is room for a file");
-    let file = folder.path().join("token");
-    std::fs::write(&file, "correct-horse-battery\n").expect("there is room");
-    let file = file.to_str().expect("plain text");
-    let (_gate, admin) = start(&["--admin-token-file", file]);
+    let (_folder, file) = token_file();
+    let (_gate, admin) = start(&["--admin-token-file", &file]);
     assert!(refused(admin, &["--once"], 1).contains("(401)"));
-    assert!(said(admin, &["--once", "--token-file", file]).contains(" online "));
+    assert!(said(admin, &["--once", "--token-file", &file]).contains(" online "));
 }
 
 /// A terminal of 110 by 40.

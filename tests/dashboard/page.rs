@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::browser::{Browser, PATIENCE};
 use crate::gate::{Caller, Gate, Heard as Word};
-use crate::http::{get, post, start};
+use crate::http::{TOKEN, get, post, start, token_file};
 
 /// Clients that beat until they are dropped.
 pub(crate) struct Beating {
@@ -182,10 +182,8 @@ fn pushes_if_it_can(browser: &mut Browser, gate: &Gate, admin: SocketAddr) {
 
 #[test]
 fn a_token_is_asked_for_and_kept_in_the_tab_alone() {
-    let folder = tempfile::tempdir().expect("there is room for a file");
-    let file = folder.path().join("token");
-    std::fs::write(&file, "correct-horse-battery\n").expect("there is room");
-    let arguments = ["--admin-token-file", file.to_str().expect("plain text")];
+    let (_folder, file) = token_file();
+    let arguments = ["--admin-token-file", &file];
     let gate = Gate::start(&[&["--admin", "127.0.0.1:0"], &arguments[..], &CALM[..]].concat());
     let admin = crate::http::admin_of(&gate);
     let _anna = Caller::login(gate.address, "anna");
@@ -195,14 +193,14 @@ fn a_token_is_asked_for_and_kept_in_the_tab_alone() {
     browser.fill("#token", "wrong-horse-battery");
     browser.click("#login .primary");
     browser.until_says("#login-problem", "not the token");
-    browser.fill("#token", "correct-horse-battery");
+    browser.fill("#token", TOKEN);
     browser.click("#login .primary");
     browser.until_says("#tile-online b", "1");
     browser.until_says("#link-text", "live");
     browser.until_says("#events tr", "anna");
     let kept = browser.text("JSON.stringify([localStorage, document.cookie, location.href])");
     assert!(!kept.contains("battery"), "{kept}");
-    assert!(browser.text("JSON.stringify(sessionStorage)").contains("correct-horse-battery"));
+    assert!(browser.text("JSON.stringify(sessionStorage)").contains(TOKEN));
     assert!(browser.asked().iter().all(|url| !url.contains("battery")));
     browser.call("Page.reload", &serde_json::json!({}));
     browser.until_says("#tile-online b", "1");

@@ -1,6 +1,6 @@
 //! How the files are served, without a browser.
 
-use crate::http::{ask, get, start};
+use crate::http::{ask, get, start, token_file};
 
 const FILES: [(&str, &str); 4] = [
     ("/", "text/html; charset=utf-8"),
@@ -54,10 +54,8 @@ fn every_file_comes_with_its_type_its_tag_and_the_policy() {
 
 #[test]
 fn the_page_needs_no_token_and_what_it_shows_does() {
-    let folder = tempfile::tempdir().expect("there is room for a file");
-    let file = folder.path().join("token");
-    std::fs::write(&file, "correct-horse-battery\n").expect("there is room");
-    let (_gate, admin) = start(&["--admin-token-file", file.to_str().expect("plain text")]);
+    let (_folder, file) = token_file();
+    let (_gate, admin) = start(&["--admin-token-file", &file]);
     for (path, _) in FILES {
         assert_eq!(get(admin, path).status, 200, "{path}");
     }
