@@ -12,16 +12,13 @@ const EVERY_OFFLINE_MS = 5000;
 const BEATS_KEPT = 600;
 const TIMELINE = 200;
 
-/** What this gateway's API has, by its own description. */
-let abilities = null;
-
 let shownClient = null;
 let known = null;
 let history = null;
 let beats = [];
 let timer = null;
 
-export async function showClient(client) {
+export function showClient(client) {
   hideClient();
   shownClient = client;
   known = null;
@@ -32,22 +29,12 @@ export async function showClient(client) {
   say(byId("client-said"), "");
   drawSession();
   drawTimeline();
-  await askAbilities();
-  if (shownClient === client) poll();
+  poll();
 }
 
 export function hideClient() {
   clearTimeout(timer);
   shownClient = null;
-}
-
-async function askAbilities() {
-  try {
-    abilities ??= Object.keys((await get("/openapi.json")).paths);
-  } catch { /* asked again with the next client */ }
-  const pushes = abilities?.includes("/v1/clients/{id}/push") ?? false;
-  byId("push-open").disabled = !pushes;
-  byId("push-hint").hidden = pushes || abilities == null;
 }
 
 async function poll() {
@@ -134,11 +121,9 @@ function remembered() {
 
 async function askHistory() {
   const client = shownClient;
-  if (!abilities?.includes("/v1/clients/{id}/history")) return;
   try {
-    const answer = await get(clientPath(client, `/history?limit=${TIMELINE}`));
-    const events = Array.isArray(answer) ? answer : answer.events;
-    if (client === shownClient && Array.isArray(events)) history = events;
+    const { events } = await get(clientPath(client, `/history?limit=${TIMELINE}`));
+    if (client === shownClient) history = events;
   } catch { /* what was heard from the feed is shown */ }
 }
 
