@@ -1,4 +1,5 @@
-//! The side thread: what the loop has to tell the world is written and served here.
+//! Beside the loop: what it has to tell the world is written, served and sent here, by threads that
+//! it never waits for.
 //!
 //! May import: base, os, gateway, server.
 //! Never here: truth. It asks the loop and passes on what it hears.

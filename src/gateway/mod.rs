@@ -6,7 +6,10 @@
 //! [`Gateway`] is a value with three doors in, [`on_completion`](Gateway::on_completion),
 //! [`on_time`](Gateway::on_time) and [`on_command`](Gateway::on_command), and three ways out,
 //! [`take_ops`](Gateway::take_ops), [`take_events`](Gateway::take_events) and
-//! [`next_wake`](Gateway::next_wake). It does nothing by itself.
+//! [`next_wake`](Gateway::next_wake). What clients send up goes out by
+//! [`take_data`](Gateway::take_data), and its credit comes back by
+//! [`on_credits`](Gateway::on_credits); what nobody counts on goes out by
+//! [`take_transport`](Gateway::take_transport). It does nothing by itself.
 //!
 //! ```
 //! use heartwheel::base::config::GatewayConfig;
