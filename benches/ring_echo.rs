@@ -68,6 +68,8 @@ impl Echo {
                     | Completion::ReceiveEnded { .. }
                     | Completion::Looked { .. }
                     | Completion::Closed { .. }
+                    | Completion::Introduced { .. }
+                    | Completion::Spoilt { .. }
                     | Completion::Moved { .. }
                     | Completion::Stayed { .. }
                     | Completion::Arrived { .. }

@@ -4,7 +4,7 @@
 //!  6  cli                     words in, exit code out
 //!  5  control                 the side thread: asks the loop, holds no truth
 //!  4  server   load   client  the loop          |  pretend clients  |  the other end
-//!  3  gateway                 what we do                                          pure
+//!  3  gateway   layers        what we do  |  what is around frames: PROXY, TLS, WebSocket   pure
 //!  1  wire   tracker   os     bytes  |  who is here, until when  |  the machine   pure, pure, not
 //!  0  base                    words shared: ids, moments, limits, Op, Completion, Event
 //! ```
@@ -18,6 +18,7 @@ pub mod cli;
 pub mod client;
 pub mod control;
 pub mod gateway;
+pub mod layers;
 pub mod load;
 pub mod manual;
 pub mod os;

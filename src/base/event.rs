@@ -65,6 +65,13 @@ pub enum CloseReason {
     BadClientId = 407,
     /// A frame type that is not known here, marked as critical.
     UnknownCriticalFrame = 408,
+    /// What should say who stands behind a proxy is missing or wrong, or comes from somebody who
+    /// may not say so.
+    BadProxyHeader = 409,
+    /// TLS was not agreed upon, or what came was not encrypted as agreed.
+    BadTls = 410,
+    /// What came is not a WebSocket that is taken here, or breaks its rules.
+    BadWebsocket = 411,
     /// An error of the server.
     ServerError = 500,
 }
@@ -82,7 +89,7 @@ pub enum ComeBack {
 
 impl CloseReason {
     /// Every reason, in the order of the codes.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 29] = [
         Self::Bye,
         Self::Drain,
         Self::Replaced,
@@ -108,6 +115,9 @@ impl CloseReason {
         Self::UnsupportedVersion,
         Self::BadClientId,
         Self::UnknownCriticalFrame,
+        Self::BadProxyHeader,
+        Self::BadTls,
+        Self::BadWebsocket,
         Self::ServerError,
     ];
 
@@ -154,6 +164,9 @@ impl CloseReason {
             Self::UnsupportedVersion => "unsupported_version",
             Self::BadClientId => "bad_client_id",
             Self::UnknownCriticalFrame => "unknown_critical_frame",
+            Self::BadProxyHeader => "bad_proxy_header",
+            Self::BadTls => "bad_tls",
+            Self::BadWebsocket => "bad_websocket",
             Self::ServerError => "server_error",
         }
     }
@@ -191,7 +204,10 @@ impl CloseReason {
             | Self::Malformed
             | Self::UnsupportedVersion
             | Self::BadClientId
-            | Self::UnknownCriticalFrame => ComeBack::StayAway,
+            | Self::UnknownCriticalFrame
+            | Self::BadProxyHeader
+            | Self::BadTls
+            | Self::BadWebsocket => ComeBack::StayAway,
         }
     }
 }

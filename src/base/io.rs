@@ -32,7 +32,9 @@
 
 use std::net::SocketAddr;
 
+use crate::base::event::CloseReason;
 use crate::base::ids::ConnId;
+use crate::base::introduction::{Baggage, Introduction};
 use crate::base::time::Span;
 
 /// A socket that the kernel gave us and that belongs to no connection yet. The number means
@@ -238,6 +240,22 @@ pub enum Completion<'a> {
         peer: SocketAddr,
         /// What was received of it so far. Borrowed for this one call.
         bytes: &'a [u8],
+        /// What came with it.
+        baggage: Baggage,
+    },
+    /// What is between the kernel and us has found out what a connection is. No driver tells it.
+    Introduced {
+        /// Which connection.
+        conn: ConnId,
+        /// What it is.
+        as_what: &'a Introduction,
+    },
+    /// What is between the kernel and us cannot go on with a connection. No driver tells it.
+    Spoilt {
+        /// Which connection.
+        conn: ConnId,
+        /// Why.
+        reason: CloseReason,
     },
     /// A connection came from another shard, and the machine had no place for it: it is closed.
     ArrivalFailed {

@@ -92,6 +92,20 @@ pub const COME_BACK_CAP: Span = Span::from_secs(60);
 /// Before accepting again after the machine refused a descriptor or memory.
 pub const ACCEPT_PAUSE: Span = Span::from_millis(100);
 
+/// From our last word to a close without the end of its send, where a layer has the last word.
+pub const LAYER_LINGER: Span = Span::from_secs(2);
+
+// --- layers --------------------------------------------------------------------------------------
+
+/// Longest header of the PROXY protocol: addresses, and what proxies add. Version 1 has 107.
+pub const PROXY_HEADER_BYTES_MAX: usize = 1_024;
+/// Steps of handshakes in a turn. One costs up to half a millisecond.
+pub const TURN_HANDSHAKES_MAX: usize = 16;
+/// Bytes of a connection that wait for a step of its handshake, or for its move.
+pub const LAYER_LATE_BYTES_MAX: usize = 2 * RECEIVE_BYTES_AT_ONCE;
+/// Bytes that layers say of their own accord (handshakes, pongs) to somebody who does not read them.
+pub const LAYER_ANSWERS_BYTES_MAX: usize = 64 * 1_024;
+
 // --- tables --------------------------------------------------------------------------------------
 
 /// Most connections one shard can be configured for. 24 bits of slot would do for 16 million.

@@ -7,6 +7,7 @@ pub mod config;
 pub mod data;
 pub mod event;
 pub mod ids;
+pub mod introduction;
 pub mod io;
 pub mod limits;
 pub mod pulse;

@@ -248,6 +248,9 @@ const fn reason_words(reason: CloseReason) -> &'static str {
         CloseReason::UnsupportedVersion => "It speaks no version that is spoken here",
         CloseReason::BadClientId => "Its client id is none",
         CloseReason::UnknownCriticalFrame => "It sent a critical frame that is not known here",
+        CloseReason::BadProxyHeader => "Who stands behind the proxy was not said as agreed",
+        CloseReason::BadTls => "TLS was not agreed upon, or broke off",
+        CloseReason::BadWebsocket => "It did not keep to the rules of a WebSocket",
         CloseReason::ServerError => "The server failed",
     }
 }

@@ -458,6 +458,9 @@ fn is_worth_a_warning(reason: CloseReason) -> bool {
         | CloseReason::UnsupportedVersion
         | CloseReason::BadClientId
         | CloseReason::UnknownCriticalFrame
+        | CloseReason::BadProxyHeader
+        | CloseReason::BadTls
+        | CloseReason::BadWebsocket
         | CloseReason::ServerError => true,
     }
 }

@@ -199,6 +199,11 @@ impl Connection {
         self.peer.into()
     }
 
+    /// Somebody else than who connected is at the other end.
+    pub(crate) fn set_peer(&mut self, peer: SocketAddr) {
+        self.peer = peer.into();
+    }
+
     /// Whether it is one of the few sessions that have more than beats.
     pub(crate) fn has_extra(&self) -> bool {
         matches!(&self.state, State::Live(session) if session.extra.is_some())
@@ -532,7 +537,12 @@ impl Farewell {
     /// How one parts for this reason.
     pub(crate) const fn for_reason(reason: CloseReason) -> Self {
         match reason {
-            CloseReason::Bye | CloseReason::ClosedByPeer => Self::Silent(CloseHow::Finish),
+            // In a layer's own words, if it has any.
+            CloseReason::Bye
+            | CloseReason::ClosedByPeer
+            | CloseReason::BadProxyHeader
+            | CloseReason::BadTls
+            | CloseReason::BadWebsocket => Self::Silent(CloseHow::Finish),
             CloseReason::BadPreface
             | CloseReason::Reset
             | CloseReason::TcpTimeout

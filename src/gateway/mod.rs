@@ -60,6 +60,7 @@ use std::net::SocketAddr;
 use crate::base::config::{GatewayConfig, Rhythm, Shard, TransportEvents};
 use crate::base::event::{CloseReason, Event, Record};
 use crate::base::ids::ConnId;
+use crate::base::introduction::Introduction;
 use crate::base::io::{
     CloseHow, Completion, IoFault, Move, Op, ReceiveEnd, SocketHandle, TcpFacts,
 };
@@ -231,7 +232,10 @@ impl Gateway {
             Completion::Closed { conn } => self.on_closed(conn),
             Completion::Moved { conn } => self.on_moved(conn, now),
             Completion::Stayed { conn, why } => self.on_stayed(conn, why, now),
-            Completion::Arrived { socket, peer, bytes } => {
+            Completion::Introduced { conn, as_what } => self.on_introduced(conn, as_what),
+            Completion::Spoilt { conn, reason } => self.end(conn, reason, now),
+            // Its baggage is opened before it comes here.
+            Completion::Arrived { socket, peer, bytes, .. } => {
                 self.on_arrived(socket, peer, bytes, now);
             }
             Completion::ArrivalFailed { .. } => self.stats.accept_faults += 1,
@@ -532,6 +536,13 @@ impl Gateway {
         }
         self.tell_connected(conn, now);
         Some(conn)
+    }
+
+    /// Somebody stands behind whom we see.
+    fn on_introduced(&mut self, conn: ConnId, as_what: &Introduction) {
+        if let (Some(connection), Some(peer)) = (self.tracker.get_mut(conn), as_what.peer) {
+            connection.set_peer(peer);
+        }
     }
 
     /// Whether the newest connection is one too many, or its events would be.

@@ -186,6 +186,8 @@ impl Fleet {
             Completion::Arrived { socket, .. } => self.ops.push(Op::Discard { socket }),
             Completion::AcceptFailed { .. }
             | Completion::Looked { .. }
+            | Completion::Introduced { .. }
+            | Completion::Spoilt { .. }
             | Completion::Moved { .. }
             | Completion::Stayed { .. }
             | Completion::ArrivalFailed { .. } => {}

@@ -3,6 +3,9 @@
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 
+use crate::base::ids::ConnId;
+use crate::base::introduction::Baggage;
+
 /// A connection that has left one driver and not arrived at another: the socket as an ordinary
 /// descriptor, and what was received of it. Whoever drops it closes the connection.
 ///
@@ -17,5 +20,9 @@ pub struct Parcel {
     pub peer: SocketAddr,
     /// What was received so far.
     pub bytes: Vec<u8>,
+    /// Which connection it was.
+    pub from: ConnId,
+    /// What goes with it: empty, for whoever sends it to fill.
+    pub baggage: Baggage,
     pub(crate) socket: OwnedFd,
 }

@@ -1,6 +1,6 @@
 //! The loop: completions from the kernel to the gateway, operations from the gateway to the kernel.
 //!
-//! May import: base, os, gateway.
+//! May import: base, os, gateway, layers.
 //! Never here: protocol, verdicts, files. A turn is a dozen lines and stays so.
 
 mod hearing;
@@ -19,6 +19,8 @@ use crate::base::io::Op;
 use crate::base::limits;
 use crate::base::time::{Moment, Span};
 use crate::gateway::{Command, Gateway};
+use crate::layers::Layers;
+use crate::layers::terms::SharedTerms;
 use crate::os::clock::Clock;
 use crate::os::driver::{Driver, DriverConfig, DriverError, Heard};
 use crate::server::hearing::{Hearing, Input};
@@ -35,6 +37,7 @@ pub struct Server {
     clock: Clock,
     driver: Driver,
     gateway: Gateway,
+    layers: Layers,
     mailbox: Inside,
     ops: Vec<Op>,
     records: Vec<Record>,
@@ -90,6 +93,7 @@ impl Server {
             clock,
             driver,
             gateway: Gateway::new(gateway, now),
+            layers: Layers::new(SharedTerms::default()),
             mailbox,
             ops: Vec::new(),
             records: Vec::new(),
@@ -126,20 +130,27 @@ impl Server {
         self.pace.set_window(window);
     }
 
+    /// Lets clients in through layers, on these terms.
+    pub fn set_terms(&mut self, terms: SharedTerms) {
+        self.layers = Layers::new(terms);
+    }
+
     /// One pass: submit, wait, hand in completions, advance time, take commands. One enter of the
     /// kernel.
     ///
     /// # Errors
     /// When the driver itself fails, which no peer can cause.
     pub fn turn(&mut self) -> Result<Turn, DriverError> {
-        self.submit();
         let began = self.clock.now();
+        self.submit(began);
         self.turns.on_sleep(began);
         let sleep = self.sleep(began);
         let heard = self.driver.enter(sleep)?;
         self.note_elsewhere();
         self.gateway.set_data_wanted(self.mailbox.line.is_wished());
         let (input, now) = self.hand_in(began, heard);
+        let gateway = &mut self.gateway;
+        self.layers.work(now, |completion| gateway.on_completion(completion, now));
         if let Some(until) = self.hearing.until(began, input) {
             self.gateway.on_time(until);
         }
@@ -171,9 +182,10 @@ impl Server {
         &self.driver
     }
 
-    fn submit(&mut self) -> Armed {
+    fn submit(&mut self, now: Moment) -> Armed {
         self.publish_count();
         self.gateway.take_ops(&mut self.ops);
+        self.layers.on_ops(&mut self.ops, now);
         let (mut armed, mut new) = (0, 0);
         for op in &self.ops {
             armed += usize::from(matches!(op, Op::Receive { .. }));
@@ -190,7 +202,7 @@ impl Server {
         if self.gateway.take_awaits_send() {
             return Span::ZERO;
         }
-        if self.mailbox.line.has_credits() {
+        if self.mailbox.line.has_credits() || self.layers.has_work() {
             return Span::ZERO;
         }
         let is_congested = !self.records.is_empty()
@@ -200,7 +212,9 @@ impl Server {
             false => limits::SLEEP_MAX,
             true => CONGESTED_SLEEP_MAX,
         };
-        let until_wake = self.gateway.next_wake().map_or(longest, |wake| wake.since(now));
+        let wakes = [self.gateway.next_wake(), self.layers.next_wake()];
+        let wake = wakes.into_iter().flatten().min();
+        let until_wake = wake.map_or(longest, |wake| wake.since(now));
         until_wake.min(longest)
     }
 
@@ -214,15 +228,17 @@ impl Server {
         let mut completions = 0;
         let mut armed = Armed::Nobody;
         while completions < limits::TURN_COMPLETIONS_MAX {
-            let gateway = &mut self.gateway;
+            let (gateway, layers) = (&mut self.gateway, &mut self.layers);
             let count = self.driver.reap(limits::REAP_BATCH_MAX, |completion| {
                 if is_later_each_time {
                     now = clock.now();
                 }
-                gateway.on_completion(completion, now);
+                layers.on_completion(completion, |completion| {
+                    gateway.on_completion(completion, now);
+                });
             });
             completions += count;
-            if self.submit() == Armed::Again {
+            if self.submit(now) == Armed::Again {
                 armed = Armed::Again;
             }
             if count < limits::REAP_BATCH_MAX {

@@ -448,7 +448,8 @@ impl Server {
     pub(super) fn trade(&mut self) {
         let Some(exchange) = &mut self.exchange else { return };
         while let Some(parcel) = self.driver.take_departure(|to| exchange.has_room(to)) {
-            exchange.send(parcel);
+            let baggage = self.layers.pack(parcel.from);
+            exchange.send(Parcel { baggage, ..parcel });
         }
         exchange.ring();
         let room = self.gateway.room_for_arrivals().saturating_sub(self.driver.arriving());
@@ -487,6 +488,8 @@ impl Server {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::ids::ConnId;
+    use crate::base::introduction::Baggage;
     use crate::gateway::{Drain, Reply};
     use crate::os::ring::{self, Descriptors, RingSizes};
     use crate::server::Turn;
@@ -517,7 +520,9 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let peer = TcpStream::connect(listener.local_addr().expect("an address")).expect("it is");
         let (socket, address) = listener.accept().expect("somebody connected");
-        (Parcel { to, peer: address, bytes: Vec::new(), socket: socket.into() }, peer)
+        let (from, baggage) = (ConnId { slot: 0, generation: 0 }, Baggage::default());
+        let (bytes, socket) = (Vec::new(), socket.into());
+        (Parcel { to, peer: address, bytes, from, baggage, socket }, peer)
     }
 
     fn wakers(count: usize) -> Vec<Waker> {

@@ -52,8 +52,11 @@ impl Seen {
             Completion::Closed { conn } => Self::Closed(conn),
             Completion::Moved { conn } => Self::Moved(conn),
             Completion::Stayed { conn, why } => Self::Stayed(conn, why),
-            Completion::Arrived { socket, peer, bytes } => {
+            Completion::Arrived { socket, peer, bytes, .. } => {
                 Self::Arrived(socket, peer, bytes.to_vec())
+            }
+            Completion::Introduced { .. } | Completion::Spoilt { .. } => {
+                panic!("a driver knows nothing of layers")
             }
             Completion::ArrivalFailed { fault } => Self::ArrivalFailed(fault),
         }

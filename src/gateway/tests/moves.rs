@@ -3,6 +3,7 @@
 use crate::base::config::{GatewayConfig, Shard};
 use crate::base::event::CloseReason;
 use crate::base::ids::ConnId;
+use crate::base::introduction::Baggage;
 use crate::base::io::{Completion, Found, IoFault, Move, Op, ReceiveEnd, SocketHandle, Stay};
 use crate::base::limits;
 use crate::base::time::Span;
@@ -61,7 +62,7 @@ fn arrives(stage: &mut Stage, departure: &Move) -> ConnId {
     let socket = SocketHandle(900 + stage.sockets);
     stage.sockets += 1;
     let bytes = &departure.bytes;
-    stage.complete(Completion::Arrived { socket, peer: departure.peer, bytes });
+    stage.complete(Completion::Arrived { socket, peer: departure.peer, bytes, baggage: Baggage::default() });
     let adopted = stage.ops.iter().find_map(|op| match op {
         Op::Adopt { socket: adopted, conn } if *adopted == socket => Some(*conn),
         _ => None,
@@ -272,7 +273,8 @@ fn there_is_room_for_arrivals_when_the_door_is_full_of_newcomers() {
     assert_eq!(stage.gateway.room_for_arrivals(), 0);
     let socket = SocketHandle(7_777);
     let peer = "127.0.0.1:9".parse().expect("an address");
-    stage.complete(Completion::Arrived { socket, peer, bytes: &greeting("late") });
+    let (bytes, baggage) = (&greeting("late")[..], Baggage::default());
+    stage.complete(Completion::Arrived { socket, peer, bytes, baggage });
     assert!(stage.takes(|op| matches!(op, Op::Discard { socket: of } if *of == socket)));
 }
 

@@ -104,9 +104,9 @@ impl Driver {
                     self.table.release(conn);
                     each(Completion::Moved { conn });
                 }
-                Due::Arrived { socket, peer, bytes } => {
+                Due::Arrived { socket, peer, bytes, baggage } => {
                     self.moves.arriving -= 1;
-                    each(Completion::Arrived { socket, peer, bytes: &bytes });
+                    each(Completion::Arrived { socket, peer, bytes: &bytes, baggage });
                 }
                 Due::ArrivalFailed { fault } => each(Completion::ArrivalFailed { fault }),
             }

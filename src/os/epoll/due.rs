@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use crate::base::ids::ConnId;
+use crate::base::introduction::Baggage;
 use crate::base::io::{Chunk, IoFault, SocketHandle};
 
 /// An answer on its way.
@@ -16,7 +17,7 @@ pub(super) enum Due {
     Paused { conn: ConnId },
     Closed { conn: ConnId },
     Moved { conn: ConnId },
-    Arrived { socket: SocketHandle, peer: SocketAddr, bytes: Vec<u8> },
+    Arrived { socket: SocketHandle, peer: SocketAddr, bytes: Vec<u8>, baggage: Baggage },
     ArrivalFailed { fault: IoFault },
 }
 

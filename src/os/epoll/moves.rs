@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 
 use crate::base::ids::ConnId;
+use crate::base::introduction::Baggage;
 use crate::base::io::{IoFault, Move};
 use crate::os::epoll::Driver;
 use crate::os::epoll::due::Due;
@@ -28,7 +29,9 @@ impl Driver {
         // The other driver keeps the file open, so it would go on being news here.
         self.poll.forget(self.sockets.file(handle));
         let socket = self.sockets.take(handle);
-        self.moves.leaving.push_back((conn, Parcel { to, peer, bytes, socket }));
+        let baggage = Baggage::default();
+        let parcel = Parcel { to, peer, bytes, from: conn, baggage, socket };
+        self.moves.leaving.push_back((conn, parcel));
     }
 
     /// A connection that is ready to go to a shard for which `may_go` holds, if there is one. Its
@@ -47,7 +50,7 @@ impl Driver {
 
     /// Takes in a connection of another driver: `Arrived` is told when it is here.
     pub fn arrive(&mut self, parcel: Parcel) {
-        let Parcel { peer, bytes, socket, .. } = parcel;
+        let Parcel { peer, bytes, baggage, socket, .. } = parcel;
         let kept = match self.room() {
             0 => Err(IoFault::NoDescriptors),
             _ => self.keep(socket).map_err(fault_of_error),
@@ -55,7 +58,7 @@ impl Driver {
         let due = match kept {
             Ok(socket) => {
                 self.moves.arriving += 1;
-                Due::Arrived { socket, peer, bytes }
+                Due::Arrived { socket, peer, bytes, baggage }
             }
             Err(fault) => Due::ArrivalFailed { fault },
         };

@@ -16,6 +16,7 @@ use io_uring::opcode;
 use slab::Slab;
 
 use crate::base::ids::ConnId;
+use crate::base::introduction::Baggage;
 use crate::base::io::{CloseHow, Completion, IoFault, Move, Stay};
 use crate::base::limits::{MOVE_BYTES_MAX, MOVE_DESCRIPTORS_MAX};
 use crate::os::fault::fault_of_result;
@@ -60,6 +61,7 @@ struct Arriving {
     ring: u16,
     peer: SocketAddr,
     bytes: Vec<u8>,
+    baggage: Baggage,
     place: Place,
 }
 
@@ -108,9 +110,9 @@ impl Moves {
 
     /// Tells of a connection that arrived without the kernel's help.
     pub(super) fn tell_arrival(&mut self, key: usize, each: &mut impl FnMut(Completion<'_>)) {
-        let Arriving { peer, bytes, place, .. } = self.arriving.remove(key);
+        let Arriving { peer, bytes, baggage, place, .. } = self.arriving.remove(key);
         let Place::At(socket) = place else { return };
-        each(Completion::Arrived { socket: handle_of(socket), peer, bytes: &bytes });
+        each(Completion::Arrived { socket: handle_of(socket), peer, bytes: &bytes, baggage });
     }
 
     /// Adds the files kept for arrivals in each ring to `used_by_ring`.
@@ -214,7 +216,7 @@ impl Driver {
         self.rings[usize::from(place.ring)].files_free += 1;
         self.immediate.push_back(Immediate::Moved { conn });
         let socket = socket.expect("whoever is ready has an ordinary descriptor");
-        Some(Parcel { to, peer, bytes, socket })
+        Some(Parcel { to, peer, bytes, from: conn, baggage: Baggage::default(), socket })
     }
 
     /// Whether connections are ready to go.
@@ -226,7 +228,7 @@ impl Driver {
 
     /// Takes in a connection of another driver: `Arrived` is told when it is here.
     pub fn arrive(&mut self, parcel: Parcel) {
-        let Parcel { peer, bytes, socket, .. } = parcel;
+        let Parcel { peer, bytes, baggage, socket, .. } = parcel;
         let ring = match self.ring_with_room() {
             Ok(Some(ring)) => ring,
             Ok(None) => return self.fail_arrival(IoFault::NoDescriptors),
@@ -236,14 +238,14 @@ impl Driver {
         match self.descriptors {
             Descriptors::Ordinary => {
                 let place = Place::At(Socket { ring, file: self.files.keep(socket) });
-                let key = self.moves.arriving.insert(Arriving { ring, peer, bytes, place });
+                let key = self.moves.arriving.insert(Arriving { ring, peer, bytes, baggage, place });
                 self.immediate.push_back(Immediate::Arrived { key });
             }
             Descriptors::Direct => {
                 let memory = Room::new(socket.as_raw_fd());
                 let address = memory.as_ptr().cast_const();
                 let place = Place::Entering { memory, _socket: socket };
-                let key = self.moves.arriving.insert(Arriving { ring, peer, bytes, place });
+                let key = self.moves.arriving.insert(Arriving { ring, peer, bytes, baggage, place });
                 let entry = opcode::FilesUpdate::new(address, 1).offset(ANY_SLOT).build();
                 let slot = u32::try_from(key).expect("limits keep the arrivals few");
                 self.push(ring, entry, Token::new(Kind::Arrive, 0, slot));
@@ -264,7 +266,7 @@ impl Driver {
         each: &mut impl FnMut(Completion<'_>),
     ) {
         let arriving = self.moves.arriving.remove(token.slot() as usize);
-        let Place::Entering { memory, _socket } = arriving.place else { return };
+        let Place::Entering { memory, _socket } = &arriving.place else { return };
         if cqe.result != 1 {
             self.rings[usize::from(arriving.ring)].files_free += 1;
             let is_known = cqe.result < 0;
@@ -273,8 +275,8 @@ impl Driver {
             return;
         }
         let socket = Socket { ring: arriving.ring, file: memory.get().unsigned_abs() };
-        let (peer, bytes) = (arriving.peer, arriving.bytes.as_slice());
-        each(Completion::Arrived { socket: handle_of(socket), peer, bytes });
+        let Arriving { peer, bytes, baggage, .. } = arriving;
+        each(Completion::Arrived { socket: handle_of(socket), peer, bytes: &bytes, baggage });
     }
 
     fn fail_arrival(&mut self, fault: IoFault) {

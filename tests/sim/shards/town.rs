@@ -6,6 +6,7 @@ use fastrand::Rng;
 use heartwheel::base::config::{GatewayConfig, ProbePolicy, Rhythm, Shard};
 use heartwheel::base::event::{CloseReason, Event, Record};
 use heartwheel::base::ids::ConnId;
+use heartwheel::base::introduction::Baggage;
 use heartwheel::base::io::{
     CloseHow, Completion, Found, IoFault, Op, ReceiveEnd, SocketHandle, Stay,
 };
@@ -239,7 +240,8 @@ impl Town {
         self.wires[wire].place = Place::Offered(to);
         self.wires[wire].last_heard_at = self.now;
         let peer = "127.0.0.1:9".parse().expect("an address");
-        self.tell(to, Completion::Arrived { socket: handle_of(wire), peer, bytes: &bytes });
+        let (socket, baggage) = (handle_of(wire), Baggage::default());
+        self.tell(to, Completion::Arrived { socket, peer, bytes: &bytes, baggage });
     }
 
     fn act_on(&mut self, shard: usize, conn: ConnId, index: usize) {

@@ -1,0 +1,1 @@
+//! The layers between a pretend kernel and a pretend gateway.
