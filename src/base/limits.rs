@@ -57,6 +57,8 @@ pub const TICK_MIN: Span = Span::from_millis(1);
 pub const TICK_MAX: Span = Span::from_secs(1);
 /// How long beats wait for each other so that one turn serves several, unless configured otherwise.
 pub const COALESCE_DEFAULT: Span = Span::from_millis(10);
+/// How many times as long they wait where nothing else comes.
+pub const COALESCE_STRETCH_MAX: u64 = 5;
 /// Longest that they can be made to wait.
 pub const COALESCE_MAX: Span = Span::from_millis(100);
 /// Tick of the wheel, unless configured otherwise.

@@ -622,8 +622,8 @@ mod tests {
         let window = Span::from_millis(5);
         let (mut server, ..) =
             open(driver, gateway, Clock::new(), window, &SharedTerms::default()).expect("a ring");
-        let later = server.clock.now() + Span::from_secs(1);
-        assert_eq!(server.pace.window(later, 1_000), window, "a crowd is gathered");
+        let later = server.clock.now() + Span::from_millis(500);
+        assert_eq!(server.pace.window(later, 1_000, 0), window, "a crowd is gathered");
     }
 
     #[test]
