@@ -48,8 +48,8 @@ impl Pace {
     }
 
     /// How long a sleep that begins now should gather, `received` pieces of bytes having come so
-    /// far, and `hurried` of what is more than a beat: zero where hardly anything would be gathered,
-    /// so that who is alone is answered at once.
+    /// far, and `hurried` of what is more than a beat: zero where hardly anything would be
+    /// gathered, so that who is alone is answered at once.
     pub(super) fn window(&mut self, now: Moment, received: u64, hurried: u64) -> Span {
         if hurried != self.hurried {
             self.hurried = hurried;
