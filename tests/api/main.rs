@@ -15,6 +15,7 @@ mod panels;
 mod past;
 mod push;
 mod reload;
+mod roles;
 mod shards;
 mod strain;
 mod top;
