@@ -134,7 +134,8 @@ pub fn bind(
                 )));
             }
             Err(cause) => {
-                tracing::warn!(%address, %cause, "no admin API; give it another place with --admin");
+                let line = "no admin API; give it another place with --admin";
+                tracing::warn!(%address, %cause, "{line}");
                 return Ok(None);
             }
         },

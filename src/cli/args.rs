@@ -85,7 +85,7 @@ pub enum Command {
     /// Ask a running gateway, and tell it what to do: clients, kick, rhythm, push, drain, events
     Ctl(Box<CtlArgs>),
     /// Watch a running gateway in a terminal: rates, who went and why, events, busiest clients
-    Top(TopArgs),
+    Top(Box<TopArgs>),
     /// Print the completions of a shell
     Completions(CompletionsArgs),
     /// Print a man page

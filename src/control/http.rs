@@ -81,7 +81,8 @@ pub struct HttpThread {
     ended: Receiver<()>,
 }
 
-/// Serves `api` at `bound`, by TLS where there is a certificate, until the loop has ended and those who follow have heard it.
+/// Serves `api` at `bound`, by TLS where there is a certificate, until the loop has ended and those
+/// who follow have heard it.
 ///
 /// # Errors
 /// When the machine gives no further thread or descriptor.
@@ -158,9 +159,9 @@ async fn accept(listener: TcpListener, router: Router, tls: Live<Option<Tls>>) -
     }
 }
 
-/// Places for connections, a bounded number of them. Where all are taken, whoever comes gets the one
-/// of whoever has sat there longest without having asked anything that it may ask. So connections
-/// that say nothing, or half a word, or have no token, keep nobody out, neither probes nor operators.
+/// Places for connections, a bounded number of them. Where all are taken, whoever comes gets the
+/// one of whoever has sat there longest without having asked anything that it may ask. So those who
+/// say nothing, or half a word, or have no token, keep nobody out, neither probes nor operators.
 struct Seats {
     places: Arc<Semaphore>,
     /// The oldest first.

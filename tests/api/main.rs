@@ -17,5 +17,7 @@ mod push;
 mod reload;
 mod roles;
 mod shards;
+mod slow;
 mod strain;
+mod tls;
 mod top;
