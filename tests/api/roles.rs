@@ -258,6 +258,21 @@ fn no_page_from_elsewhere_is_let_in_unless_somebody_says_so() {
     assert_eq!(ask(admin, "GET", "/v1/stats", &[&secure], "").status, 403, "it is not that");
 }
 
+#[test]
+fn origins_come_and_go_by_a_reload() {
+    let folder = tempfile::tempdir().expect("there is room for a file");
+    let file = folder.path().join("heartwheel.toml");
+    std::fs::write(&file, "").expect("there is room");
+    let (_gate, admin) = start(&["--config", file.to_str().expect("plain text")]);
+    let status = || ask(admin, "GET", "/v1/stats", &[ORIGIN], "").status;
+    for (text, expected) in [("admin-cors = \"https://ops.example\"\n", 200), ("", 403)] {
+        std::fs::write(&file, text).expect("there is room");
+        let reloaded = post(admin, "/v1/reload", "").json();
+        assert_eq!(reloaded["changed"][0]["key"], "admin-cors", "{reloaded}");
+        assert_eq!(status(), expected, "{text}");
+    }
+}
+
 /// Answers are kept by nobody, shown in no frame and taken for nothing else.
 #[test]
 fn every_answer_says_how_it_may_be_used() {
