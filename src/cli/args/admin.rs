@@ -26,8 +26,8 @@ pub struct AdminDoorArgs {
     /// File with its private key, in PEM (default: none)
     #[arg(long, value_name = "FILE", help_heading = "Admin")]
     pub admin_tls_key: Option<PathBuf>,
-    /// Origin of pages that may use the admin API though they are served elsewhere, scheme and host;
-    /// several with ',' between, or the flag again (default: none)
+    /// Origin of pages that may use the admin API though they are served elsewhere: scheme and
+    /// host; several with ',' between, or the flag again (default: none)
     #[arg(long, value_name = "ORIGIN", value_parser = parse_origin,
         value_delimiter = ORIGIN_DELIMITER, help_heading = "Admin")]
     pub admin_cors: Vec<Origin>,
