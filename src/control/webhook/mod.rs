@@ -16,7 +16,7 @@ mod supply;
 pub mod target;
 #[cfg(test)]
 mod tests;
-mod tls;
+pub(crate) mod tls;
 mod worker;
 
 use std::io;
