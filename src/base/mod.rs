@@ -3,6 +3,7 @@
 //! May import: nothing.
 //! Never here: behaviour. Values only; whatever decides something lives further up.
 
+pub mod admission;
 pub mod config;
 pub mod data;
 pub mod event;

@@ -39,6 +39,7 @@ pub use crate::cli::args::leave::{CtlDrainArgs, CtlRebalanceArgs, StoppingArgs};
 pub use crate::cli::args::talk::TalkArgs;
 pub use crate::cli::args::top::TopArgs;
 pub use crate::cli::args::webhook::WebhookArgs;
+pub mod admission;
 pub mod messages;
 pub mod push;
 
@@ -201,6 +202,10 @@ pub struct ServeArgs {
     /// How much of what clients send up may wait.
     #[command(flatten)]
     pub up: up::UpArgs,
+
+    /// Who may come in, and how much a client may say.
+    #[command(flatten)]
+    pub admission: admission::AdmissionArgs,
 
     /// How messages wait for clients.
     #[command(flatten)]

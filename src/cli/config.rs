@@ -272,6 +272,7 @@ fn gateway_config(args: &ServeArgs, rhythm: Rhythm, wrong: &mut Mistakes) -> Gat
         user_timeout: wrong.keep(user_timeout(args.user_timeout), UserTimeout::FollowTimeout),
         ..defaults
     };
+    let gateway = args.admission.apply(gateway, payload_bytes_max, wrong);
     args.messages.apply(gateway, payload_bytes_max, wrong)
 }
 
