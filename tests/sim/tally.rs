@@ -10,8 +10,12 @@ use crate::faults::FAULTS;
 use crate::script::STEPS;
 
 /// Endings that nothing in these worlds leads to.
-const UNREACHABLE: [CloseReason; 3] =
-    [CloseReason::BadToken, CloseReason::Flood, CloseReason::ServerError];
+const UNREACHABLE: [CloseReason; 4] = [
+    CloseReason::BadToken,
+    CloseReason::Flood,
+    CloseReason::TooManyConnections,
+    CloseReason::ServerError,
+];
 
 const EVENTS: [&str; 7] =
     ["started", "online", "resumed", "contested", "offline", "stalled", "stopped"];

@@ -365,7 +365,10 @@ fn bytes_count_in_whole_frames_and_in_pieces() {
     let conn = stage.login("anna");
     let mut data = Vec::new();
     let body = [7; 16_000];
-    native::encode(&Message::Data { seq: 1, ack: AckWanted::No, topic: "t", body: &body }, &mut data);
+    native::encode(
+        &Message::Data { seq: 1, ack: AckWanted::No, topic: "t", body: &body },
+        &mut data,
+    );
     for _ in 0..5 {
         stage.pass(Span::from_secs(17));
         for piece in data.chunks(256) {
