@@ -182,7 +182,6 @@ pub fn class_settings(class: &Class) -> [(&'static str, String); 5] {
     ]
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "some values are not there at times")]
 fn bound(limit: Option<u32>) -> Option<String> {
     limit.map(|limit| limit.to_string())
 }
@@ -191,6 +190,7 @@ fn rate(limit: Option<Rate>) -> Option<String> {
     limit.map(rate_text)
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "some values are not there at times")]
 fn span(span: Span) -> Option<String> {
     Some(exact(span))
 }

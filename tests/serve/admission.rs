@@ -1,5 +1,10 @@
 //! Limits as whoever meets them sees them, from many addresses of the loopback.
 
+#![allow(
+    clippy::wildcard_enum_match_arm,
+    reason = "a test names what it expects, and whatever else is heard fails it"
+)]
+
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;

@@ -156,7 +156,7 @@ proptest::proptest! {
         let mut origins = Origins::with_capacity([3, 4], capacity);
         let (mut twin, mut now) = (Twin::default(), at(0));
         for (number, millis, comes) in steps {
-            now = now + Span::from_millis(millis);
+            now += Span::from_millis(millis);
             if comes {
                 let entered = origins.enter(v4(number), &allowance, true, now).is_ok();
                 proptest::prop_assert_eq!(
@@ -182,7 +182,7 @@ proptest::proptest! {
         let mut origins = Origins::with_capacity([3, 4], capacity);
         let (mut twin, mut now) = (Twin::default(), at(0));
         for (number, comes) in steps {
-            now = now + Span::from_millis(200);
+            now += Span::from_millis(200);
             let here = twin.row.iter().filter(|(_, here, _)| *here > 0).count();
             if comes && (here < capacity || twin.here(number) > 0) {
                 let entered = origins.enter(v4(number), &allowance, true, now).is_ok();

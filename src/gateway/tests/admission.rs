@@ -78,7 +78,7 @@ fn one_address_has_so_many_connections_and_others_are_unharmed() {
     assert_eq!(limited(&stage, Limit::PrefixConnections), 1);
     assert!(!is_refused(&mut stage, "192.0.3.1", too_many), "the next network");
     leaves(&mut stage, first);
-    assert!(is_refused(&mut stage, "::ffff:192.0.2.3", too_many) == false, "a place is free");
+    assert!(!is_refused(&mut stage, "::ffff:192.0.2.3", too_many), "a place is free");
 }
 
 #[test]
