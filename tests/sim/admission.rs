@@ -1,5 +1,5 @@
-//! Limits: so loose in the worlds that nobody meets them and everything is counted all the same, and
-//! tight in a town of its own, where one address floods and the others come and go.
+//! Limits: so loose in the worlds that nobody meets them and everything is counted all the same,
+//! and tight in a town of its own, where one address floods and the others come and go.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

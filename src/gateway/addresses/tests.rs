@@ -1,7 +1,9 @@
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::*;
-use crate::base::time::Span;
+use crate::base::admission::{Limit, PrefixBits, Rate};
+use crate::base::limits;
+use crate::base::time::{Moment, Span};
+use crate::gateway::addresses::{Allowance, Level, Origin, Origins};
 
 fn allowance(connections: Option<u32>, connects: Option<Rate>) -> Allowance {
     let bits = PrefixBits { v4: 32, v6: 64 };
