@@ -2,8 +2,10 @@
 //!
 //! `cli` turns flags and files into these; the rooms below receive values and never parse.
 
+use crate::base::admission::{Admission, ClientLimits};
 use crate::base::event::FormerBoot;
 use crate::base::limits;
+use crate::base::networks::Networks;
 use crate::base::time::{Span, WallAnchor};
 
 /// How often a client promises to beat, and after how much silence it is judged dead.
@@ -349,6 +351,12 @@ pub struct GatewayConfig {
     pub queue: QueuePolicy,
     /// Clients that get a broadcast in a second, of all shards together; not 0.
     pub broadcast_per_second: u32,
+    /// What is limited before anybody says who they are.
+    pub admission: Admission,
+    /// Who comes in for others, and is not counted: those are, when it has said who they are.
+    pub proxies: Networks,
+    /// What a client may say.
+    pub client_limits: ClientLimits,
     /// What becomes of `TCP_USER_TIMEOUT`.
     pub user_timeout: UserTimeout,
     /// Whether transport events are told beside the ledger.
@@ -394,6 +402,9 @@ impl Default for GatewayConfig {
             up_bytes_max: limits::UP_BYTES_DEFAULT,
             queue: QueuePolicy::default(),
             broadcast_per_second: limits::BROADCAST_PER_SECOND_DEFAULT,
+            admission: Admission::default(),
+            proxies: Networks::default(),
+            client_limits: ClientLimits::default(),
             user_timeout: UserTimeout::FollowTimeout,
             transport_events: TransportEvents::Untold,
             epoch_first: 1,

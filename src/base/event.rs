@@ -37,7 +37,7 @@ pub enum CloseReason {
     Kicked = 300,
     /// The proof of identity was not accepted.
     BadToken = 301,
-    /// As many connections as allowed are here already.
+    /// As many connections as allowed are here already, or come at once.
     Busy = 302,
     /// The client does not read what it is sent.
     SlowConsumer = 303,
@@ -47,6 +47,8 @@ pub enum CloseReason {
     AlreadyConnected = 305,
     /// Too many logins fight for the client id; come back later.
     Contested = 306,
+    /// Too many connections are here, or come, from its address or network.
+    TooManyConnections = 307,
     /// The first bytes are not the preface.
     BadPreface = 400,
     /// A frame is longer than allowed.
@@ -89,7 +91,7 @@ pub enum ComeBack {
 
 impl CloseReason {
     /// Every reason, in the order of the codes.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::Bye,
         Self::Drain,
         Self::Replaced,
@@ -106,6 +108,7 @@ impl CloseReason {
         Self::Flood,
         Self::AlreadyConnected,
         Self::Contested,
+        Self::TooManyConnections,
         Self::BadPreface,
         Self::FrameTooLong,
         Self::UnexpectedFrame,
@@ -155,6 +158,7 @@ impl CloseReason {
             Self::Flood => "flood",
             Self::AlreadyConnected => "already_connected",
             Self::Contested => "contested",
+            Self::TooManyConnections => "too_many_connections",
             Self::BadPreface => "bad_preface",
             Self::FrameTooLong => "frame_too_long",
             Self::UnexpectedFrame => "unexpected_frame",
@@ -193,6 +197,7 @@ impl CloseReason {
             | Self::Flood
             | Self::AlreadyConnected
             | Self::Contested
+            | Self::TooManyConnections
             | Self::HandshakeTimeout
             | Self::FrameTimeout => ComeBack::Reconnect,
             Self::Replaced

@@ -121,6 +121,35 @@ pub const HELD_ROOM_MIN: usize = REFUSALS_MAX as usize / 2;
 /// Accept operations waiting in the kernel at once.
 pub const ACCEPTS_MAX: u32 = 64;
 
+/// Addresses and networks without connections that are remembered beside those with, in each shard
+/// and only where something is limited by them: 37 bytes each.
+pub const ORIGINS_IDLE_MAX: usize = 64 * 1_024;
+/// Rates that newcomers share when all of those were here a moment ago: whoever has as many
+/// addresses gets so many addresses' worth beside what they are.
+pub const ORIGINS_SHARED: usize = 256;
+/// New connections that are told in a second why they are refused unread. Each holds a slot until
+/// it has heard, 2 s at most; further ones are closed at once.
+pub const REFUSAL_WORDS_PER_S: u32 = 100;
+/// A crowd that has to wait comes back at 4 parts of 5 of the budget of newcomers, so that those
+/// who come for the first time do not send it away again.
+pub const CROWD_PARTS: u64 = 4;
+/// How many places of the budget 4 of the crowd take.
+pub const CROWD_PLACE_PARTS: u64 = 5;
+/// Longest that one of a crowd waits on top of the reconnect window. Whoever inflates a crowd keeps
+/// nobody out for longer.
+pub const CROWD_STRETCH_MAX: Span = Span::from_secs(5 * 60);
+/// Most that a rate can be, in any unit of time: no machine hears more.
+pub const RATE_LIMIT: u32 = 1_000_000_000;
+/// Meters of hasty clients that are made at once: 64 KiB of neighbours.
+pub const METERS_OF_PAGE: usize = 1_024;
+/// Bytes of the burst that a client's bytes need beside its largest payload: a header, and beats
+/// that come with it.
+pub const METER_BYTES_MIN: u32 = 1_000;
+/// Stalls of the loop that hasty clients are not blamed for: those since then.
+pub const METER_MEMORY: Span = Span::from_secs(60);
+/// For how long a client is not metered after it was not read for a while.
+pub const METER_FORGIVEN: Span = Span::from_secs(5);
+
 /// Most shards: more than that no machine has cores for. A shard's number has 8 bits beside the
 /// slot in what is told outside.
 pub const SHARDS_MAX: u16 = 64;

@@ -3,6 +3,7 @@
 //! May import: nothing.
 //! Never here: behaviour. Values only; whatever decides something lives further up.
 
+pub mod admission;
 pub mod config;
 pub mod data;
 pub mod event;
@@ -10,6 +11,7 @@ pub mod ids;
 pub mod introduction;
 pub mod io;
 pub mod limits;
+pub mod networks;
 pub mod pulse;
 pub mod reconfiguration;
 pub mod time;

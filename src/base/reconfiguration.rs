@@ -1,9 +1,11 @@
 //! What a running gateway can be told anew.
 
+use crate::base::admission::{Admission, ClientLimits};
 use crate::base::config::{
     Class, Duplicate, GatewayConfig, Preset, ProbePolicy, QueuePolicy, Rhythm,
 };
 use crate::base::limits;
+use crate::base::networks::Networks;
 use crate::base::time::Span;
 
 /// The part of a configuration that can change while a gateway runs.
@@ -44,6 +46,13 @@ pub struct Reconfiguration {
     pub queue: QueuePolicy,
     /// Clients that get a broadcast in a second, of all shards together; not 0.
     pub broadcast_per_second: u32,
+    /// What is limited before anybody says who they are. How many bits of an address are told apart
+    /// stays as it was.
+    pub admission: Admission,
+    /// Who comes in for others.
+    pub proxies: Networks,
+    /// What a client may say.
+    pub client_limits: ClientLimits,
     /// How long beats wait for each other where many come.
     pub coalesce: Span,
 }
@@ -85,6 +94,9 @@ impl Reconfiguration {
             outbox_bytes_max: wanted.outbox_bytes_max,
             queue: wanted.queue,
             broadcast_per_second: wanted.broadcast_per_second,
+            admission: wanted.admission.with_bits_of(&now.admission),
+            proxies: wanted.proxies.clone(),
+            client_limits: wanted.client_limits,
             coalesce,
         })
     }
@@ -138,6 +150,9 @@ impl GatewayConfig {
         self.outbox_bytes_max = new.outbox_bytes_max;
         self.queue = new.queue;
         self.broadcast_per_second = new.broadcast_per_second;
+        self.admission = new.admission;
+        self.proxies.clone_from(&new.proxies);
+        self.client_limits = new.client_limits;
     }
 
     /// The classes that are configured at the moment.

@@ -41,6 +41,7 @@ pub use crate::cli::args::leave::{CtlDrainArgs, CtlRebalanceArgs, StoppingArgs};
 pub use crate::cli::args::talk::TalkArgs;
 pub use crate::cli::args::top::TopArgs;
 pub use crate::cli::args::webhook::WebhookArgs;
+pub mod admission;
 pub mod messages;
 pub mod push;
 
@@ -207,6 +208,10 @@ pub struct ServeArgs {
     /// What clients speak, and who speaks for them.
     #[command(flatten)]
     pub edge: edge::EdgeArgs,
+
+    /// Who may come in, and how much a client may say.
+    #[command(flatten)]
+    pub admission: admission::AdmissionArgs,
 
     /// How messages wait for clients.
     #[command(flatten)]

@@ -273,9 +273,11 @@ fn gateway_config(args: &ServeArgs, rhythm: Rhythm, wrong: &mut Mistakes) -> Gat
         outbox_bytes_max: wrong
             .keep(outbox(args.outbox_bytes, payload_bytes_max), defaults.outbox_bytes_max),
         up_bytes_max: wrong.keep(args.up.bytes(), defaults.up_bytes_max),
+        proxies: args.edge.proxy_from.clone().unwrap_or_default(),
         user_timeout: wrong.keep(user_timeout(args.user_timeout), UserTimeout::FollowTimeout),
         ..defaults
     };
+    let gateway = args.admission.apply(gateway, payload_bytes_max, wrong);
     args.messages.apply(gateway, payload_bytes_max, wrong)
 }
 

@@ -1,10 +1,11 @@
 //! On what terms connections are let in, as an operator says it.
 
+use crate::base::networks::Networks;
 use crate::cli::args::edge::EdgeArgs;
 use crate::cli::config::ServeOptions;
 use crate::cli::error::CliError;
 use crate::cli::reload::{Prepared, Taker};
-use crate::layers::terms::{Networks, SharedTerms, Terms};
+use crate::layers::terms::{SharedTerms, Terms};
 
 /// What is between clients' frames and their connections.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]

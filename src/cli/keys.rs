@@ -4,8 +4,10 @@
 //! `check-config`, the reload, the annotated example file and the table in the manual all come out
 //! of this one.
 
+use crate::base::admission::Rate;
 use crate::base::config::{Class, Duplicate, Preset, ProbePolicy, UserTimeout};
 use crate::base::time::Span;
+use crate::cli::args::admission::{bits_text, rate_text};
 use crate::cli::args::messages::POLICIES;
 use crate::cli::args::{
     DESCRIPTORS, DRIVERS, Descriptors, DriverChoice, LOG_FORMATS, LOG_LEVELS, MODES,
@@ -95,6 +97,23 @@ pub static KEYS: &[Key] = &[
     key("outbox-bytes", Applied, |o| Some(o.gateway.outbox_bytes_max.to_string())),
     // The loops divide it, and what is on somebody's account is measured by it.
     key("up-bytes", Restart, |o| Some(o.gateway.up_bytes_max.to_string())),
+    key("address-connections", Applied, |o| bound(o.gateway.admission.address.connections))
+        .such_as("256"),
+    key("address-connects", Applied, |o| rate(o.gateway.admission.address.connects))
+        .such_as("20/s:200"),
+    key("prefix-connections", Applied, |o| bound(o.gateway.admission.prefix.connections))
+        .such_as("4096"),
+    key("prefix-connects", Applied, |o| rate(o.gateway.admission.prefix.connects))
+        .such_as("100/s:2000"),
+    // Whoever is counted is taken off by the same bits.
+    key("address-bits", Restart, |o| Some(bits_text(o.gateway.admission.address.bits))),
+    key("prefix-bits", Restart, |o| Some(bits_text(o.gateway.admission.prefix.bits))),
+    key("accept-rate", Applied, |o| rate(o.gateway.admission.accepts)).such_as("20000/s:40000"),
+    key("newcomer-rate", Applied, |o| rate(o.gateway.admission.newcomers)).such_as("2000/s:4000"),
+    key("client-frames", Applied, |o| rate(o.gateway.client_limits.frames)).such_as("50/s:500"),
+    key("client-bytes", Applied, |o| rate(o.gateway.client_limits.bytes))
+        .such_as("65536/s:1048576"),
+    key("client-beats", Applied, |o| rate(o.gateway.client_limits.beats)).such_as("1/s:20"),
     key("queue-bytes", Applied, |o| Some(o.gateway.queue.bytes_max.to_string())),
     key("queue-ttl", Applied, |o| span(o.gateway.queue.ttl)),
     key("slow-policy", Applied, |o| word(&POLICIES, o.gateway.queue.slow)),
@@ -177,6 +196,14 @@ pub fn class_settings(class: &Class) -> [(&'static str, String); 5] {
         ("grace", exact(class.grace)),
         ("duplicate", duplicate.unwrap_or_default()),
     ]
+}
+
+fn bound(limit: Option<u32>) -> Option<String> {
+    limit.map(|limit| limit.to_string())
+}
+
+fn rate(limit: Option<Rate>) -> Option<String> {
+    limit.map(rate_text)
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "some values are not there at times")]

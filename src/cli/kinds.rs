@@ -7,16 +7,17 @@ use clap::builder::PossibleValue;
 use toml::de::DeValue;
 
 use crate::cli::args::Switch;
+use crate::cli::args::admission::Bound;
 use crate::cli::values::ShardsArg;
 
 /// The value as it would be typed behind the flag.
 pub(crate) fn text_of(arg: &Arg, value: &DeValue<'_>) -> Result<String, String> {
     let kind = Kind::of(arg);
     let found = match (kind, value) {
-        (Kind::Number | Kind::Shards, DeValue::Integer(number)) => {
+        (Kind::Number | Kind::Shards | Kind::Bound, DeValue::Integer(number)) => {
             return Ok(decimal(number.as_str(), number.radix()));
         }
-        (Kind::Text | Kind::Switch | Kind::Shards, DeValue::String(text)) => {
+        (Kind::Text | Kind::Switch | Kind::Shards | Kind::Bound, DeValue::String(text)) => {
             return Ok(text.as_ref().to_owned());
         }
         (Kind::Switch, DeValue::Boolean(true)) => return Ok("on".to_owned()),
@@ -41,6 +42,8 @@ pub(crate) enum Kind {
     Text,
     /// A number, or a word in its place.
     Shards,
+    /// The same with another word.
+    Bound,
 }
 
 impl Kind {
@@ -52,6 +55,8 @@ impl Kind {
             Self::Switch
         } else if typed == TypeId::of::<ShardsArg>() {
             Self::Shards
+        } else if typed == TypeId::of::<Bound<u32>>() {
+            Self::Bound
         } else {
             Self::Text
         }
@@ -62,6 +67,7 @@ impl Kind {
             Self::Number => "a whole number without quotes".to_owned(),
             Self::Switch => "true or false".to_owned(),
             Self::Shards => "a whole number without quotes, or \"auto\"".to_owned(),
+            Self::Bound => "a whole number without quotes, or \"off\"".to_owned(),
             Self::Text => {
                 let words = arg.get_possible_values();
                 let words: Vec<_> = words.iter().map(PossibleValue::get_name).collect();

@@ -117,7 +117,7 @@ pub(crate) fn helps() -> Vec<(String, String, String)> {
 pub(crate) fn is_bare(name: &str) -> bool {
     let keys = Keys::new();
     let kind = keys.find(name).map(Kind::of);
-    matches!(kind, Some(Kind::Number | Kind::Shards | Kind::Switch))
+    matches!(kind, Some(Kind::Number | Kind::Shards | Kind::Bound | Kind::Switch))
 }
 
 /// What one of the three says.
@@ -452,6 +452,17 @@ mod tests {
             ("outbox-bytes", "65_536"),
             ("up-bytes", "1_048_576"),
             ("proxy-from", "\"10.0.0.0/8, 192.0.2.7\""),
+            ("address-connections", "256"),
+            ("address-connects", "\"10/s:50\""),
+            ("prefix-connections", "\"off\""),
+            ("prefix-connects", "\"90/min\""),
+            ("address-bits", "\"32/64\""),
+            ("prefix-bits", "\"24/48\""),
+            ("accept-rate", "\"10000/s\""),
+            ("newcomer-rate", "\"1000/s\""),
+            ("client-frames", "\"50/s\""),
+            ("client-bytes", "\"10/s:100000\""),
+            ("client-beats", "\"1/s\""),
             ("queue-bytes", "100_000"),
             ("queue-ttl", "\"1min\""),
             ("slow-policy", "\"close\""),

@@ -110,6 +110,15 @@ pub enum ValueError {
     /// Not a file.
     #[error("expected a path")]
     WebhookFile,
+    /// Not a limit.
+    #[error("expected a number from 1 on, or off")]
+    Bound,
+    /// Not a rate.
+    #[error("expected off, or a rate such as 10/s, 600/min or 10/s:50, where 50 may come at once")]
+    Rate,
+    /// Not how many bits of an address count.
+    #[error("expected bits of IPv4 (at most 32) and of IPv6 (at most 128) such as 24/48")]
+    Bits,
     /// Not a part of a whole.
     #[error("expected a percentage such as 10% or a fraction such as 0.1")]
     Fraction,

@@ -449,6 +449,7 @@ fn is_worth_a_warning(reason: CloseReason) -> bool {
         | CloseReason::Flood
         | CloseReason::AlreadyConnected
         | CloseReason::Contested
+        | CloseReason::TooManyConnections
         | CloseReason::BadPreface
         | CloseReason::FrameTooLong
         | CloseReason::UnexpectedFrame

@@ -9,6 +9,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::exemplar::Exemplar;
 use prometheus_client::registry::Registry;
 
+use crate::base::admission::Limit;
 use crate::base::event::CloseReason;
 use crate::base::introduction::LayerStats;
 use crate::base::limits;
@@ -312,6 +313,18 @@ pub(crate) static METRICS: &[Metric] = &[
         "Those of them on which there never was a session, by reason",
         |s| by_reason(|reason| s.stats.tally.refused[reason.index()]),
     ),
+    metric("heartwheel_limited", "What was beyond a limit and was refused, by limit", |s| {
+        let count = |limit: Limit| (limit.word(), s.stats.tally.limited[limit.index()]);
+        Some(Reading::Counters("limit", Limit::ALL.map(count).into()))
+    }),
+    metric(
+        "heartwheel_connections_refused_unread",
+        "New connections that were closed at once and without a word",
+        |s| count(s.stats.tally.refused_unread),
+    ),
+    metric("heartwheel_origins", "Addresses and networks that limits know of", |s| {
+        gauge(s.stats.tally.origins)
+    }),
     metric("heartwheel_sessions", "Sessions, by class and state", sessions),
     metric("heartwheel_sessions_began", "Sessions that began", |s| {
         count(s.stats.tally.sessions_began)

@@ -8,6 +8,7 @@ use crate::base::io::{Chunk, CloseHow};
 use crate::base::limits;
 use crate::base::pulse::{AnswerTime, Pulse};
 use crate::base::time::{Millis, Moment, Span};
+use crate::gateway::admission::Standing;
 use crate::gateway::extra::Extra;
 use crate::gateway::peer::Peer;
 use crate::gateway::terms::Terms;
@@ -27,6 +28,8 @@ pub(crate) struct Connection {
     pub(crate) rearmed_in: u32,
     pub(crate) receive: Receive,
     pub(crate) hearing: Hearing,
+    /// Where it is counted.
+    pub(crate) standing: Standing,
     peer: Peer,
 }
 
@@ -190,8 +193,14 @@ impl Connection {
             rearmed_in: 0,
             receive: Receive::Over,
             hearing: Hearing::Open,
+            standing: Standing::default(),
             peer: peer.into(),
         }
+    }
+
+    /// The same, counted where its peer is.
+    pub(crate) fn counted(self, standing: Standing) -> Self {
+        Self { standing, ..self }
     }
 
     /// Who is at the other end.
@@ -552,6 +561,7 @@ impl Farewell {
             | CloseReason::Replaced
             | CloseReason::Rebalance
             | CloseReason::Busy
+            | CloseReason::TooManyConnections
             | CloseReason::Contested => Self::Goaway,
             // Whoever is judged dead leaves no orphan behind that retries for minutes. Should it be
             // there after all, it still reads why.

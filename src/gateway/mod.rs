@@ -23,8 +23,11 @@
 //! assert!(matches!(ops[0], Op::Accept { .. }), "first of all it wants connections");
 //! ```
 
+mod addresses;
+mod admission;
 mod answers;
 mod broadcast;
+mod bucket;
 mod classes;
 mod command;
 mod connection;
@@ -37,6 +40,7 @@ mod lateness;
 mod lived;
 mod mail;
 mod measure;
+mod meter;
 mod moves;
 mod peer;
 mod post;
@@ -60,12 +64,12 @@ use std::net::SocketAddr;
 use crate::base::config::{GatewayConfig, Rhythm, Shard, TransportEvents};
 use crate::base::event::{CloseReason, Event, Record};
 use crate::base::ids::ConnId;
-use crate::base::introduction::Introduction;
 use crate::base::io::{
     CloseHow, Completion, IoFault, Move, Op, ReceiveEnd, SocketHandle, TcpFacts,
 };
 use crate::base::limits;
 use crate::base::time::{Moment, WallAnchor};
+use crate::gateway::admission::{Door, Standing};
 use crate::gateway::answers::session_of;
 use crate::gateway::classes::Classes;
 use crate::gateway::connection::{
@@ -77,6 +81,7 @@ use crate::gateway::farewell::Word;
 use crate::gateway::groups::Groups;
 use crate::gateway::lived::LivedTime;
 use crate::gateway::measure::Measures;
+use crate::gateway::meter::Meters;
 use crate::gateway::push::PostOffice;
 use crate::gateway::recent::RecentClients;
 use crate::gateway::sessions::HeldSessions;
@@ -140,6 +145,8 @@ pub struct Gateway {
     /// What TCP said of the connection that is being judged.
     tcp_seen: Option<TcpFacts>,
     measures: Measures,
+    door: Door,
+    meters: Meters,
     epoch_next: u64,
     jitter: fastrand::Rng,
     stats: Stats,
@@ -207,6 +214,8 @@ impl Gateway {
             awaits_send: false,
             tcp_seen: None,
             measures: Measures::default(),
+            door: Door::default(),
+            meters: Meters::new(&config.client_limits),
             epoch_next: config.epoch_first + u64::from(config.shard.index),
             jitter: fastrand::Rng::with_seed(config.seed),
             stats: Stats::default(),
@@ -232,7 +241,7 @@ impl Gateway {
             Completion::Closed { conn } => self.on_closed(conn),
             Completion::Moved { conn } => self.on_moved(conn, now),
             Completion::Stayed { conn, why } => self.on_stayed(conn, why, now),
-            Completion::Introduced { conn, as_what } => self.on_introduced(conn, as_what),
+            Completion::Introduced { conn, as_what } => self.on_introduced(conn, as_what, now),
             Completion::Spoilt { conn, reason } => self.end(conn, reason, now),
             // Its baggage is opened before it comes here.
             Completion::Arrived { socket, peer, bytes, .. } => {
@@ -360,6 +369,7 @@ impl Gateway {
             },
             tally: Tally {
                 classes: self.classes.counts(),
+                origins: self.origins_known(),
                 transport_waiting: self.transport.as_ref().map_or(0, TransportQueue::waiting),
                 transport_dropped: self.transport.as_ref().map_or(0, TransportQueue::dropped_ever),
                 ..self.stats.tally.clone()
@@ -456,6 +466,7 @@ impl Gateway {
             }
         }
         self.check_up();
+        self.check_door();
         assert_eq!(held, self.held.count());
         let Leaving { told, left, closed, .. } = self.stats.leaving;
         assert_eq!(told, left + closed + leavers, "each is counted once");
@@ -518,9 +529,20 @@ impl Gateway {
     fn on_accepted(&mut self, socket: SocketHandle, peer: SocketAddr, now: Moment) {
         self.accepting.outstanding = self.accepting.outstanding.saturating_sub(1);
         self.stats.accepted += 1;
-        let Some(conn) = self.admit(socket, peer, now) else { return };
+        let standing = match self.admit_from(peer, now) {
+            Err(limit) if !self.is_told(limit, now) => {
+                self.ops.push(Op::Discard { socket });
+                return self.ask_for_connections();
+            }
+            standing => standing,
+        };
+        let Some(conn) = self.admit(socket, peer, standing.unwrap_or_default(), now) else {
+            return;
+        };
         if self.is_emptying() {
             self.end(conn, CloseReason::Drain, now);
+        } else if let Err(limit) = standing {
+            self.turn_away(conn, limit, now);
         } else if !self.is_sharded() && self.is_full() {
             // Among shards it is known with HELLO whose the newcomer is, and who has to have room.
             self.end(conn, CloseReason::Busy, now);
@@ -530,9 +552,17 @@ impl Gateway {
     }
 
     /// A socket becomes a connection that has everything still to say.
-    fn admit(&mut self, socket: SocketHandle, peer: SocketAddr, now: Moment) -> Option<ConnId> {
+    fn admit(
+        &mut self,
+        socket: SocketHandle,
+        peer: SocketAddr,
+        standing: Standing,
+        now: Moment,
+    ) -> Option<ConnId> {
         let deadline = now + self.config.handshake_timeout;
-        let Ok(conn) = self.tracker.admit(Connection::new(peer, now), deadline) else {
+        let connection = Connection::new(peer, now).counted(standing);
+        let Ok(conn) = self.tracker.admit(connection, deadline) else {
+            self.leave_address(peer, standing);
             self.ops.push(Op::Discard { socket });
             return None;
         };
@@ -543,13 +573,6 @@ impl Gateway {
         }
         self.tell_connected(conn, now);
         Some(conn)
-    }
-
-    /// Somebody stands behind whom we see.
-    fn on_introduced(&mut self, conn: ConnId, as_what: &Introduction) {
-        if let (Some(connection), Some(peer)) = (self.tracker.get_mut(conn), as_what.peer) {
-            connection.set_peer(peer);
-        }
     }
 
     /// Whether the newest connection is one too many, or its events would be.
@@ -636,6 +659,7 @@ impl Gateway {
     }
 
     fn on_closed(&mut self, conn: ConnId) {
+        self.discount_address(conn);
         if let Some(connection) = self.tracker.get_mut(conn)
             && let State::Held(held) = &mut connection.state
         {

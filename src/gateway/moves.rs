@@ -15,6 +15,7 @@ use crate::base::ids::ConnId;
 use crate::base::io::{IoFault, Move, Op, SocketHandle, Stay};
 use crate::base::limits;
 use crate::base::time::Moment;
+use crate::gateway::admission::Coming;
 use crate::gateway::connection::{Look, Preface, Receive, State};
 use crate::gateway::requests::Next;
 use crate::gateway::{Gateway, reason_of};
@@ -144,9 +145,14 @@ impl Gateway {
         now: Moment,
     ) {
         self.stats.arrived += 1;
-        let Some(conn) = self.admit(socket, peer, now) else { return };
+        let counted = self.count_address(peer, Coming::Arrives, now);
+        let standing = counted.unwrap_or_default().let_in();
+        let Some(conn) = self.admit(socket, peer, standing, now) else { return };
         if self.is_emptying() {
             self.end(conn, CloseReason::Drain, now);
+        } else if let Err(limit) = counted {
+            self.stats.tally.limited[limit.index()] += 1;
+            self.turn_away(conn, limit, now);
         } else {
             self.on_received(conn, bytes, now);
         }

@@ -8,6 +8,7 @@ impl Gateway {
     /// began with.
     pub(crate) fn reconfigure(&mut self, new: &Reconfiguration) {
         self.config.take_over(new);
+        self.meters.reconfigure(&self.config.client_limits);
         self.classes.grow(&self.config);
         self.queue_bytes_ever = self.queue_bytes_ever.max(new.queue.bytes_max);
         self.outbox_bytes_ever = self.outbox_bytes_ever.max(new.outbox_bytes_max);

@@ -29,11 +29,26 @@ impl Gateway {
             return;
         };
         match &connection.state {
-            State::Greeting { .. } | State::Live(_) => {}
+            State::Greeting { .. } => {}
+            State::Live(session) => {
+                if self.meters.are_on() {
+                    let is_within_frame = connection.begun.is_some();
+                    if is_within_frame || self.meters.is_hasty(bytes, session.last_beat, now) {
+                        return self.hear_hasty(conn, bytes, now);
+                    }
+                }
+            }
             State::Closing => return self.send_behind(conn, bytes, now),
             State::Held(_) | State::Leaving { .. } => return,
         }
-        match connection.hearing {
+        let hearing = connection.hearing;
+        self.hear(conn, hearing, bytes, now);
+    }
+
+    /// Acts on bytes of a client that may say them, or keeps them.
+    #[inline]
+    pub(crate) fn hear(&mut self, conn: ConnId, hearing: Hearing, bytes: &[u8], now: Moment) {
+        match hearing {
             Hearing::Open => self.take_apart(conn, bytes, now),
             Hearing::Stopped => self.keep_unread(conn, bytes, now),
         }
@@ -169,6 +184,9 @@ impl Gateway {
                 before,
                 ..
             } => {
+                if self.let_in(conn, client_id, resume, now) == Next::Ended {
+                    return Next::Ended;
+                }
                 if let Some(to) = self.elsewhere(client_id) {
                     return self.move_away(conn, message, rest, to, now);
                 }
@@ -193,6 +211,7 @@ impl Gateway {
     fn on_message(&mut self, conn: ConnId, message: &Message<'_>, now: Moment) -> Next {
         match message {
             Message::Ping { reply, payload } => match reply {
+                Reply::Wanted | Reply::AtOnce if !self.is_beat_answered(conn, now) => Next::Listen,
                 Reply::Wanted | Reply::AtOnce => {
                     self.stats.tally.beats_answered += 1;
                     self.answer(conn, &Message::Pong { payload }, now)

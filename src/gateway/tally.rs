@@ -1,5 +1,6 @@
 //! What is counted of beats, bytes, sessions and refusals.
 
+use crate::base::admission::Limit;
 use crate::base::event::CloseReason;
 use crate::base::introduction::LayerStats;
 use crate::gateway::classes::ClassCounts;
@@ -21,6 +22,12 @@ pub struct Tally {
     pub sessions_ended: [u64; CloseReason::ALL.len()],
     /// Sessions right now, by class, in the order of the class ids.
     pub classes: Vec<ClassCounts>,
+    /// What was beyond a limit, by limit.
+    pub limited: [u64; Limit::ALL.len()],
+    /// New connections that were closed unread and without a word.
+    pub refused_unread: u64,
+    /// Addresses and networks that are known, those that could be forgotten included.
+    pub origins: usize,
     /// Transport events that the side thread has not taken yet.
     pub transport_waiting: usize,
     /// Transport events that were dropped for want of room.
@@ -41,6 +48,9 @@ impl Tally {
             sessions_began,
             sessions_ended,
             classes,
+            limited,
+            refused_unread,
+            origins,
             transport_waiting,
             transport_dropped,
             layers,
@@ -50,14 +60,17 @@ impl Tally {
             (&mut self.beats_unanswered, beats_unanswered),
             (&mut self.bytes_sent, bytes_sent),
             (&mut self.sessions_began, sessions_began),
+            (&mut self.refused_unread, refused_unread),
             (&mut self.transport_dropped, transport_dropped),
         ] {
             *sum += count;
         }
         self.transport_waiting += transport_waiting;
         self.layers.add(layers);
+        self.origins += origins;
         let reasons = self.refused.iter_mut().zip(refused);
         let reasons = reasons.chain(self.sessions_ended.iter_mut().zip(sessions_ended));
+        let reasons = reasons.chain(self.limited.iter_mut().zip(limited));
         reasons.for_each(|(sum, more)| *sum += more);
         if self.classes.len() < classes.len() {
             self.classes.resize_with(classes.len(), ClassCounts::default);

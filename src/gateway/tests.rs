@@ -5,6 +5,8 @@
     reason = "a test picks out the operation it looks for, whatever others there are"
 )]
 
+use std::net::SocketAddr;
+
 use crate::base::config::{GatewayConfig, Mode, ProbePolicy, Rhythm};
 use crate::base::event::{CloseReason, Event, Probe, Record};
 use crate::base::ids::{ClientId, ConnId};
@@ -17,6 +19,7 @@ use crate::gateway::{Command, Drain, Gateway, Kick, Reply, resume};
 use crate::wire::message::{Before, Message, Reply as PingReply};
 use crate::wire::native::{self, Deframer, Inbound};
 
+mod admission;
 mod answers;
 mod broadcast;
 mod drain;
@@ -101,12 +104,21 @@ impl Stage {
     }
 
     fn connect(&mut self) -> ConnId {
+        self.connect_from("127.0.0.1").expect("every socket becomes a connection")
+    }
+
+    /// A connection from there; `None`: it was closed unread.
+    fn connect_from(&mut self, address: &str) -> Option<ConnId> {
         assert!(self.accepts > 0, "nobody can come in");
         self.accepts -= 1;
         self.sockets += 1;
         let socket = SocketHandle(self.sockets);
-        let peer = format!("127.0.0.1:{}", 10_000 + self.sockets).parse().expect("an address");
+        let port = 10_000 + u16::try_from(self.sockets % 50_000).expect("small");
+        let peer = SocketAddr::new(address.parse().expect("an address"), port);
         self.complete(Completion::Accepted { socket, peer });
+        if self.takes(|op| matches!(op, Op::Discard { socket: of } if *of == socket)) {
+            return None;
+        }
         let adopted = self.ops.iter().find_map(|op| match op {
             Op::Adopt { socket: adopted, conn } if *adopted == socket => Some(*conn),
             _ => None,
@@ -114,7 +126,7 @@ impl Stage {
         let conn = adopted.expect("every socket becomes a connection");
         assert!(self.ops.iter().any(|op| matches!(op, Op::Receive { conn: of } if *of == conn)));
         self.ops.retain(|op| !matches!(op, Op::Adopt { .. } | Op::Receive { .. }));
-        conn
+        Some(conn)
     }
 
     fn receive(&mut self, conn: ConnId, bytes: &[u8]) {

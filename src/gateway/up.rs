@@ -344,6 +344,7 @@ impl Gateway {
         let Some((conn, stop)) = self.up.end_stop(epoch) else { return };
         let Some(connection) = self.tracker.get_mut(conn) else { return };
         connection.hearing = Hearing::Open;
+        self.forgive(conn, now);
         if !stop.unread.is_empty() {
             self.take_apart(conn, &stop.unread, now);
         }

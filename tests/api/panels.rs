@@ -13,7 +13,7 @@ use crate::http::start;
 use crate::pages::metrics;
 
 /// Not on the dashboard: names of things, what other panels say better, and what the alerts watch.
-const NOT_SHOWN: [&str; 23] = [
+const NOT_SHOWN: [&str; 24] = [
     "heartwheel_node_info",
     "heartwheel_driver_info",
     "heartwheel_connections_ended_total",
@@ -31,6 +31,7 @@ const NOT_SHOWN: [&str; 23] = [
     "heartwheel_layered_connections",
     "heartwheel_journal_writable",
     "heartwheel_feed_followers",
+    "heartwheel_origins",
     "heartwheel_rings",
     "heartwheel_config_reloads_total",
     "heartwheel_config_last_reload_success_timestamp_seconds",

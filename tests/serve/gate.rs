@@ -203,8 +203,8 @@ fn lines_of(source: impl Read + Send + 'static) -> Receiver<String> {
 /// One client on a blocking socket. It does what the test says and nothing by itself.
 pub(crate) struct Caller {
     pub(crate) stream: TcpStream,
-    deframer: Deframer,
-    received: Vec<u8>,
+    pub(crate) deframer: Deframer,
+    pub(crate) received: Vec<u8>,
 }
 
 /// What a caller heard, as far as tests ask.

@@ -1,5 +1,6 @@
 //! The built binary on real sockets: what a user would see, good and bad.
 
+mod admission;
 mod forbidden;
 mod gate;
 mod on_epoll;

@@ -1,6 +1,7 @@
 //! The same, by the other driver: whatever depends on the kernel at all.
 
 use crate as serve;
+use crate::admission;
 use crate::gate::on_epoll;
 use crate::policies;
 use crate::proxy;
@@ -18,6 +19,9 @@ macro_rules! again {
 }
 
 again!(
+    admission::a_flood_of_one_address_leaves_the_others_alone,
+    admission::in_a_storm_whoever_resumes_goes_first,
+    admission::whoever_says_too_much_hears_why_and_others_do_not_notice,
     serve::a_client_comes_and_goes_and_the_feed_says_so,
     serve::a_second_login_takes_over_and_the_first_is_told,
     serve::whoever_comes_back_has_a_larger_epoch,

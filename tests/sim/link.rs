@@ -1,7 +1,7 @@
 //! A connection between a pretend client and the gateway: both ends, and the wire between.
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 
 use fastrand::Rng;
 use heartwheel::base::ids::ConnId;
@@ -102,9 +102,10 @@ pub(crate) enum Sabotage {
 }
 
 impl Link {
-    pub(crate) fn new(port: u16, rng: Rng) -> Self {
+    pub(crate) fn new(port: u16, mut rng: Rng) -> Self {
         Self {
-            peer: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port),
+            // A few hosts in a few networks.
+            peer: SocketAddr::new(Ipv4Addr::new(10, 0, rng.u8(0..3), rng.u8(0..5)).into(), port),
             rng,
             stage: Stage::Backlog,
             waiting: VecDeque::new(),

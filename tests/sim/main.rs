@@ -10,6 +10,7 @@
 //! A world in which a promise breaks is made smaller until nothing more can be left out, and what
 //! is printed then repeats it: `SEED=17 CLIENTS=3 FAULTS=cut,stall TURNS=412`.
 
+mod admission;
 mod clients;
 mod faults;
 mod inbox;

@@ -10,9 +10,10 @@ use crate::faults::FAULTS;
 use crate::script::STEPS;
 
 /// Endings that nothing in these worlds leads to: there are no layers in them, for one.
-const UNREACHABLE: [CloseReason; 6] = [
+const UNREACHABLE: [CloseReason; 7] = [
     CloseReason::BadToken,
     CloseReason::Flood,
+    CloseReason::TooManyConnections,
     CloseReason::ServerError,
     CloseReason::BadProxyHeader,
     CloseReason::BadTls,

@@ -16,6 +16,7 @@ use heartwheel::base::limits;
 use heartwheel::base::time::{Moment, Span};
 use heartwheel::gateway::{Command, Gateway, Kick, Pace, Reply};
 
+use crate::admission;
 use crate::clients::{Clients, Patience};
 use crate::faults::{Fault, Faults, happens, part_of, span_upto, stream};
 use crate::kernel::{Kernel, News, link_of, socket_of};
@@ -151,6 +152,8 @@ fn config(rng: &mut Rng) -> GatewayConfig {
         epoch_first: rng.u64(1..1_000_000),
         hash_key: [rng.u64(..), rng.u64(..)],
         seed: rng.u64(..),
+        admission: admission::loose(rng),
+        client_limits: admission::patient(rng),
         ..GatewayConfig::default()
     }
 }

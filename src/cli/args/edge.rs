@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::layers::terms::Networks;
+use crate::base::networks::Networks;
 
 /// What is between a client's frames and its connection.
 #[derive(Args, Clone, Debug, Default, Eq, PartialEq)]

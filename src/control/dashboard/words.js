@@ -14,11 +14,12 @@ const REASONS = {
   network_fault: ["network", "the network or the socket failed"],
   kicked: ["policy", "somebody ended the session"],
   bad_token: ["policy", "its proof of identity was not accepted"],
-  busy: ["policy", "as many connections as allowed were here"],
+  busy: ["policy", "as many connections as allowed were here, or came at once"],
   slow_consumer: ["policy", "it did not read what it was sent"],
   flood: ["policy", "it sent more than it may"],
   already_connected: ["policy", "its client id was in use"],
   contested: ["policy", "too many logins fought for the client id"],
+  too_many_connections: ["policy", "too many came from its address or network"],
 };
 
 /** The class of a reason: normal, network, policy, protocol or server. */
