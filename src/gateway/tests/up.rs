@@ -1,14 +1,15 @@
 //! DATA on its way up: who takes it, who is told, and who has to wait.
 
-use crate::base::config::GatewayConfig;
+use crate::base::config::{GatewayConfig, ProbePolicy, QueuePolicy, SlowPolicy};
 use crate::base::data::{Credit, DataRecord, Fate};
 use crate::base::event::CloseReason;
 use crate::base::ids::{ClientId, ConnId};
 use crate::base::io::{Chunk, Completion, Found, IoFault, Op, ReceiveEnd};
 use crate::base::limits;
 use crate::base::time::{Moment, Span};
+use crate::gateway::tests::push::{ask, client, post};
 use crate::gateway::tests::{Stage, config};
-use crate::gateway::{Command, Drain, Kick};
+use crate::gateway::{Command, Drain, Kick, Outcome, Push};
 use crate::wire::message::{AckWanted, Message, Reply};
 use crate::wire::native::{self, Deframer, Inbound};
 
@@ -419,4 +420,77 @@ fn token_of(bytes: &[u8]) -> Vec<u8> {
         Ok(Some(Inbound::Message(Message::Welcome { resume, .. }))) => resume.to_vec(),
         other => panic!("{other:?}"),
     }
+}
+
+/// A stopped client with a message on its way, in a queue with room for three.
+fn stopped_with_mail(slow: SlowPolicy) -> (Stage, ConnId, Vec<DataRecord>) {
+    let queue = QueuePolicy {
+        bytes_max: 3 * (limits::LETTER_BYTES + 2),
+        slow,
+        ttl: Span::from_secs(3),
+    };
+    let mut stage = Stage::new(GatewayConfig { up_bytes_max: 8_000, queue, ..config() });
+    stage.gateway.set_data_wanted(true);
+    let conn = stage.online("a");
+    push_to(&mut stage, "1");
+    stage.send_home(conn);
+    stage.receive(conn, &frames(1..=5));
+    assert!(stage.paused(conn));
+    let records = stage.data();
+    (stage, conn, records)
+}
+
+fn push_to(stage: &mut Stage, text: &str) -> Outcome {
+    let push = Push { clients: vec![client("a")], epoch: None, post: post(text) };
+    match ask(stage, Command::Push(Box::new(push))) {
+        crate::gateway::Reply::Pushed(pushed) => pushed[0].outcome,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_client_that_is_not_read_does_not_lose_what_it_may_have_acknowledged() {
+    for slow in [SlowPolicy::Oldest, SlowPolicy::Newest, SlowPolicy::Close] {
+        let (mut stage, conn, records) = stopped_with_mail(slow);
+        for text in ["2", "3", "4", "5"] {
+            push_to(&mut stage, text);
+            stage.send_home(conn);
+        }
+        stage.pass(Span::from_secs(10));
+        assert_eq!(stage.gateway.stats().ended(CloseReason::SlowConsumer), 0, "{slow:?}");
+        let waited = stage.gateway.stats();
+        assert_eq!((waited.mail.ack_missed, waited.up.stopped), (0, 1), "{slow:?}");
+        stage.credit(&records);
+        assert!(stage.receives(conn), "{slow:?}: it is read on");
+        stage.pass(Span::from_secs(1));
+        stage.receive(conn, &ack(3));
+        let stats = stage.gateway.stats();
+        assert_eq!((stats.mail.acked, stats.mail.ack_missed), (3, 0), "{slow:?}");
+        stage.pass(Span::from_secs(4));
+        assert_eq!(stage.gateway.stats().mail.queue_bytes, 0, "{slow:?}");
+    }
+}
+
+#[test]
+fn a_client_that_is_not_read_is_not_asked_what_it_could_not_answer() {
+    let probe = ProbePolicy::Fixed(Span::from_secs(5));
+    let mut stage = Stage::new(GatewayConfig { up_bytes_max: 8_000, probe, ..config() });
+    stage.gateway.set_data_wanted(true);
+    let conn = stage.online("a");
+    stage.receive(conn, &frames(1..=5));
+    assert!(stage.paused(conn));
+    let mut heard = Vec::new();
+    for _ in 0..34 {
+        stage.pass(Span::from_secs(1));
+        heard.extend(stage.send_home(conn));
+    }
+    assert_eq!(stage.gateway.stats().pings_sent, 0);
+    let mut probe = Vec::new();
+    native::encode(&Message::Ping { reply: Reply::AtOnce, payload: &[] }, &mut probe);
+    assert!(!heard.windows(probe.len()).any(|bytes| bytes == probe), "no probe");
+    // And it is judged at its timeout, if nothing of it waits.
+    stage.pass(Span::from_secs(2));
+    assert!(stage.looks(conn));
+    stage.complete(Completion::Looked { conn, found: Found::Nothing, tcp: None });
+    assert_eq!(stage.gateway.stats().ended(CloseReason::HeartbeatTimeout), 1);
 }
