@@ -263,7 +263,12 @@ impl Connection {
             State::Greeting { since, .. } => Some(*since + config.handshake_timeout),
             State::Live(session) => {
                 let frame = self.frame_deadline(config.frame_timeout).into_iter();
-                frame.chain([session.deadline()]).min()
+                let judged = match self.hearing {
+                    Hearing::Open => session.deadline(),
+                    // It is not asked: its answer would not be read.
+                    Hearing::Stopped => session.judged_unasked_at(),
+                };
+                frame.chain([judged]).min()
             }
             State::Held(_) | State::Leaving { .. } | State::Closing => None,
         }
@@ -276,6 +281,11 @@ impl Connection {
                 (*since + config.handshake_timeout <= now).then_some(CloseReason::HandshakeTimeout)
             }
             State::Live(session) if session.is_overdue(now) => Some(CloseReason::HeartbeatTimeout),
+            State::Live(session)
+                if self.hearing == Hearing::Stopped && session.judged_unasked_at() <= now =>
+            {
+                Some(CloseReason::HeartbeatTimeout)
+            }
             State::Live(_) => self
                 .frame_deadline(config.frame_timeout)
                 .filter(|deadline| *deadline <= now)
@@ -377,6 +387,14 @@ impl Session {
             (Watch::Calm, Some(silence)) => self.last_beat + silence,
             (Watch::Calm, None) => self.dead_at(),
             (Watch::Pinged { at }, _) => self.judged_at(at),
+        }
+    }
+
+    /// When this client is judged if nothing more is heard of it and it is not asked any more.
+    pub(crate) fn judged_unasked_at(&self) -> Moment {
+        match self.watch {
+            Watch::Calm => self.dead_at(),
+            Watch::Pinged { at } => self.judged_at(at),
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::base::limits;
-use crate::base::time::Moment;
+use crate::base::time::{Moment, Span};
 use crate::gateway::post::{Body, Outcome};
 use crate::wire::message::{AckWanted, Message};
 
@@ -40,6 +40,13 @@ impl Letter {
         let ack = if self.wants_ack { AckWanted::Yes } else { AckWanted::No };
         self.body.data(self.seq, ack)
     }
+}
+
+/// Whether what the client says is acted on, its ACKs among it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Heard {
+    Yes,
+    No,
 }
 
 /// The messages for one client.
@@ -124,20 +131,33 @@ impl Mail {
         seq
     }
 
-    /// Drops the oldest message that is not in the outbox.
-    pub(crate) fn drop_oldest(&mut self) -> Option<Letter> {
-        let letter = self.unacked.pop_front().or_else(|| self.waiting.pop_front())?;
+    /// Drops the oldest message that is not in the outbox. Of a client whose ACKs are not `heard`
+    /// nothing that it may have acknowledged.
+    pub(crate) fn drop_oldest(&mut self, heard: Heard) -> Option<Letter> {
+        let unacked = match heard {
+            Heard::Yes => self.unacked.pop_front(),
+            Heard::No => None,
+        };
+        let letter = unacked.or_else(|| self.waiting.pop_front())?;
         self.on_dropped(&letter, Outcome::Slow);
         Some(letter)
     }
 
-    /// Drops what is too old by now; `outcome` is what became of it.
-    pub(crate) fn expire(&mut self, now: Moment, outcome: Outcome, dropped: &mut Vec<Letter>) {
+    /// Drops what is too old by now; `outcome` is what became of it. What a client whose ACKs are
+    /// not `heard` may have acknowledged stays.
+    pub(crate) fn expire(
+        &mut self,
+        now: Moment,
+        outcome: Outcome,
+        heard: Heard,
+        dropped: &mut Vec<Letter>,
+    ) {
         if self.expires_first.is_none_or(|at| now < at) {
             return;
         }
         let before = dropped.len();
-        for letters in [&mut self.unacked, &mut self.waiting] {
+        let unacked = Some(&mut self.unacked).filter(|_| heard == Heard::Yes);
+        for letters in unacked.into_iter().chain([&mut self.waiting]) {
             if letters.iter().any(|letter| letter.expires_at <= now) {
                 let (old, young) =
                     std::mem::take(letters).into_iter().partition(|one| one.expires_at <= now);
@@ -149,6 +169,13 @@ impl Mail {
         for letter in &dropped[before..] {
             self.on_dropped(letter, outcome);
         }
+        self.expires_first =
+            self.unacked.iter().chain(&self.waiting).map(|letter| letter.expires_at).min();
+    }
+
+    /// The client's ACKs were not heard for so long: what they may be for is as much younger.
+    pub(crate) fn put_off(&mut self, span: Span) {
+        self.unacked.iter_mut().for_each(|letter| letter.expires_at += span);
         self.expires_first =
             self.unacked.iter().chain(&self.waiting).map(|letter| letter.expires_at).min();
     }

@@ -102,6 +102,7 @@ struct Sent {
 /// A client that is not read.
 struct Stop {
     since: u64,
+    at: Moment,
     unread: Vec<u8>,
     /// How its receive ended, if it ended by itself.
     end: Option<ReceiveEnd>,
@@ -236,7 +237,7 @@ impl Gateway {
             at: self.time.expected(now),
         }));
         if own > left {
-            self.stop_reading(conn, epoch);
+            self.stop_reading(conn, epoch, now);
             return Next::Stopped;
         }
         Next::Listen
@@ -266,13 +267,13 @@ impl Gateway {
 
     // --- stopping and going on -------------------------------------------------------------------
 
-    fn stop_reading(&mut self, conn: ConnId, epoch: u64) {
+    fn stop_reading(&mut self, conn: ConnId, epoch: u64, now: Moment) {
         let Some(account) = self.up.accounts.get_mut(&epoch) else { return };
         let Some(connection) = self.tracker.get_mut(conn) else { return };
         self.stats.up.stops += 1;
         let since = self.up.stops;
         self.up.stops += 1;
-        account.stop = Some(Stop { since, unread: Vec::new(), end: None });
+        account.stop = Some(Stop { since, at: now, unread: Vec::new(), end: None });
         self.up.stopped.insert((account.bytes, since, epoch));
         connection.hearing = Hearing::Stopped;
         if connection.receive == Receive::Armed {
@@ -345,6 +346,7 @@ impl Gateway {
         let Some(connection) = self.tracker.get_mut(conn) else { return };
         connection.hearing = Hearing::Open;
         self.forgive(conn, now);
+        self.on_mail_heard_again(conn, now.since(stop.at));
         if !stop.unread.is_empty() {
             self.take_apart(conn, &stop.unread, now);
         }

@@ -26,7 +26,9 @@ impl Gateway {
     fn on_due(&mut self, conn: ConnId, now: Moment) {
         let Some(connection) = self.tracker.get_mut(conn) else { return };
         match &mut connection.state {
-            State::Live(session) if session.is_to_be_pinged(now) => {
+            State::Live(session)
+                if connection.hearing == Hearing::Open && session.is_to_be_pinged(now) =>
+            {
                 session.on_pinged(now);
                 self.stats.pings_sent += 1;
                 if !self.config.mode.server_pings() {

@@ -424,11 +424,8 @@ fn token_of(bytes: &[u8]) -> Vec<u8> {
 
 /// A stopped client with a message on its way, in a queue with room for three.
 fn stopped_with_mail(slow: SlowPolicy) -> (Stage, ConnId, Vec<DataRecord>) {
-    let queue = QueuePolicy {
-        bytes_max: 3 * (limits::LETTER_BYTES + 2),
-        slow,
-        ttl: Span::from_secs(3),
-    };
+    let queue =
+        QueuePolicy { bytes_max: 3 * (limits::LETTER_BYTES + 2), slow, ttl: Span::from_secs(3) };
     let mut stage = Stage::new(GatewayConfig { up_bytes_max: 8_000, queue, ..config() });
     stage.gateway.set_data_wanted(true);
     let conn = stage.online("a");
