@@ -105,6 +105,11 @@ pub const TURN_HANDSHAKES_MAX: usize = 16;
 pub const LAYER_LATE_BYTES_MAX: usize = 2 * RECEIVE_BYTES_AT_ONCE;
 /// Bytes that layers say of their own accord (handshakes, pongs) to somebody who does not read them.
 pub const LAYER_ANSWERS_BYTES_MAX: usize = 64 * 1_024;
+/// Longest request for a WebSocket. A browser's has some 600 bytes, and what cookies it has for the
+/// host.
+pub const WEBSOCKET_REQUEST_BYTES_MAX: usize = 4 * 1_024;
+/// Most headers of one. A browser sends some 15, proxies add a few.
+pub const WEBSOCKET_HEADERS_MAX: usize = 64;
 
 // --- tables --------------------------------------------------------------------------------------
 
