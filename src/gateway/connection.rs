@@ -2,8 +2,9 @@
 
 use std::net::SocketAddr;
 
-use crate::base::config::{Class, ClassId, Duplicate, GatewayConfig, Rhythm};
+use crate::base::config::{Class, ClassId, Duplicate, GatewayConfig, Mode, Rhythm};
 use crate::base::event::{CloseReason, Evidence};
+use crate::base::introduction::Carrier;
 use crate::base::io::{Chunk, CloseHow};
 use crate::base::limits;
 use crate::base::pulse::{AnswerTime, Pulse};
@@ -27,6 +28,7 @@ pub(crate) struct Connection {
     pub(crate) rearmed_in: u32,
     pub(crate) receive: Receive,
     pub(crate) hearing: Hearing,
+    pub(crate) carrier: Carrier,
     peer: Peer,
 }
 
@@ -190,6 +192,7 @@ impl Connection {
             rearmed_in: 0,
             receive: Receive::Over,
             hearing: Hearing::Open,
+            carrier: Carrier::Stream,
             peer: peer.into(),
         }
     }
@@ -202,6 +205,14 @@ impl Connection {
     /// Somebody else than who connected is at the other end.
     pub(crate) fn set_peer(&mut self, peer: SocketAddr) {
         self.peer = peer.into();
+    }
+
+    /// Who sends its beats: a browser's timers cannot be trusted, so it is pinged in any case.
+    pub(crate) fn mode(&self, configured: Mode) -> Mode {
+        match (self.carrier, configured) {
+            (Carrier::WebSocket, Mode::Client) => Mode::Either,
+            (Carrier::WebSocket | Carrier::Stream, mode) => mode,
+        }
     }
 
     /// Whether it is one of the few sessions that have more than beats.

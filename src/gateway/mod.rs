@@ -538,9 +538,11 @@ impl Gateway {
         Some(conn)
     }
 
-    /// Somebody stands behind whom we see.
+    /// What carries it, and who stands behind whom we see.
     fn on_introduced(&mut self, conn: ConnId, as_what: &Introduction) {
-        if let (Some(connection), Some(peer)) = (self.tracker.get_mut(conn), as_what.peer) {
+        let Some(connection) = self.tracker.get_mut(conn) else { return };
+        connection.carrier = as_what.carrier;
+        if let Some(peer) = as_what.peer {
             connection.set_peer(peer);
         }
     }
