@@ -125,7 +125,9 @@ mod tests {
         fn whatever_comes_is_answered_alike_in_whatever_pieces(
             bytes in proptest::collection::vec(any::<u8>(), 0..80),
             start in prop_oneof![
-                Just(&b""[..]), Just(&b"PROXY TCP4 "[..]), Just(&b"\r\n\r\n\0\r\nQUIT\n\x21\x11"[..])
+                Just(&b""[..]),
+                Just(&b"PROXY TCP4 "[..]),
+                Just(&b"\r\n\r\n\0\r\nQUIT\n\x21\x11"[..])
             ],
         ) {
             let bytes = [start, &bytes].concat();
