@@ -415,6 +415,8 @@ mod tests {
         ("outbox-bytes", "70000"),
         ("up-bytes", "2000000"),
         ("proxy-from", "10.0.0.0/8"),
+        ("websocket-origin", "https://example.org"),
+        ("websocket-path", "/live"),
         ("queue-bytes", "100000"),
         ("queue-ttl", "9s"),
         ("slow-policy", "close"),
@@ -440,7 +442,7 @@ mod tests {
         ("log-level", "warn"),
     ];
     /// Off where others say how it is on.
-    const EXCLUDED: [&str; 2] = ["keepalive", KEY_PRESET];
+    const EXCLUDED: [&str; 3] = ["keepalive", "websocket", KEY_PRESET];
 
     fn inner(flags: &[String], wake: &Waker) -> (Inner, mailbox::Inside) {
         let (inside, asker, _reader) = mailbox::open(wake.clone());

@@ -13,7 +13,7 @@ use crate::wire::websocket::{SUBPROTOCOL, accept_key, is_key};
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Rules {
     /// Pages of these origins may open a WebSocket. Who is no browser names none, and may.
-    pub origins: Vec<Origin>,
+    pub origins: Origins,
     /// The path that has to be asked for; `None`: any.
     pub path: Option<WebPath>,
 }
@@ -54,6 +54,42 @@ impl FromStr for Origin {
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+/// Some origins.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Origins(Vec<Origin>);
+
+impl Origins {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether a page of this origin may, which a browser has named. O(how many they are).
+    fn have(&self, origin: &[u8]) -> bool {
+        let is_it =
+            |known: &Origin| &*known.0 == "*" || known.0.as_bytes().eq_ignore_ascii_case(origin);
+        self.0.iter().any(is_it)
+    }
+}
+
+impl FromStr for Origins {
+    type Err = NoOrigin;
+
+    fn from_str(text: &str) -> Result<Self, NoOrigin> {
+        let origins = text.split(',').map(str::trim).map(str::parse);
+        origins.collect::<Result<Vec<_>, _>>().map(Self)
+    }
+}
+
+impl fmt::Display for Origins {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, origin) in self.0.iter().enumerate() {
+            write!(f, "{}{origin}", if index > 0 { "," } else { "" })?;
+        }
+        Ok(())
     }
 }
 
@@ -221,7 +257,8 @@ fn answer(request: &[u8], rules: &Rules, down: &mut Vec<u8>) -> Result<(), Refus
     }
     headers.once("host").filter(|host| !host.is_empty()).ok_or(Refused::NoHost)?;
     let key = headers.once("sec-websocket-key").filter(|key| is_key(key)).ok_or(Refused::NoKey)?;
-    if headers.has("origin") && !headers.once("origin").is_some_and(|from| rules.lets_in(from)) {
+    if headers.has("origin") && !headers.once("origin").is_some_and(|from| rules.origins.have(from))
+    {
         return Err(Refused::Origin);
     }
     let wants_protocol = headers.has("sec-websocket-protocol");
@@ -240,14 +277,6 @@ fn answer(request: &[u8], rules: &Rules, down: &mut Vec<u8>) -> Result<(), Refus
     granted.push_str("\r\n");
     down.extend_from_slice(granted.as_bytes());
     Ok(())
-}
-
-impl Rules {
-    fn lets_in(&self, origin: &[u8]) -> bool {
-        self.origins
-            .iter()
-            .any(|known| &*known.0 == "*" || known.0.as_bytes().eq_ignore_ascii_case(origin))
-    }
 }
 
 struct Headers<'h, 'b>(&'h [Header<'b>]);

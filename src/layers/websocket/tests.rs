@@ -20,7 +20,7 @@ struct Outcome {
 
 fn rules() -> Rules {
     Rules {
-        origins: vec!["https://example.org".parse().expect("an origin")],
+        origins: "http://a.example,https://example.org".parse().expect("origins"),
         path: Some("/live".parse().expect("a path")),
     }
 }
@@ -151,7 +151,7 @@ fn whoever_breaks_the_rules_of_the_opening_is_told_which() {
 
 #[test]
 fn a_star_lets_every_page_in_and_no_path_is_any_path() {
-    let all = Rules { origins: vec!["*".parse().expect("all")], path: None };
+    let all = Rules { origins: "*".parse().expect("all"), path: None };
     let strange = request(&[("", "GET /else HTTP/1.1"), ("Origin", "Origin: null")]);
     let outcome = feed(&mut *begin(all), [&strange[..]]);
     assert!(outcome.down.starts_with(b"HTTP/1.1 101 "));
