@@ -9,6 +9,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha1::{Digest as _, Sha1};
 
+use crate::base::event::CloseReason;
+use crate::base::limits::PREFACE_BYTES;
 use crate::wire::native;
 
 /// The name of the native protocol among a WebSocket's subprotocols.
@@ -265,7 +267,7 @@ pub const fn close_code(code: u16) -> u16 {
         0..=999 => close::OURS + code,
         // What an application may say in a close frame it may say here.
         3_000..=4_999 => code,
-        _ => close::OURS + crate::base::event::CloseReason::Kicked.code(),
+        _ => close::OURS + CloseReason::Kicked.code(),
     }
 }
 
@@ -288,13 +290,13 @@ pub struct Track {
     header: [u8; 4],
     header_count: u8,
     /// Of the preface or of a payload.
-    left: u16,
+    left: usize,
 }
 
 impl Track {
     /// Before the preface.
     pub const fn new() -> Self {
-        Self { header: [0; 4], header_count: 0, left: crate::base::limits::PREFACE_BYTES as u16 }
+        Self { header: [0; 4], header_count: 0, left: PREFACE_BYTES }
     }
 
     /// Whether nothing is begun.
@@ -308,8 +310,8 @@ impl Track {
         let mut rest = bytes;
         while let Some(&byte) = rest.first() {
             if self.left > 0 {
-                let count = usize::from(self.left).min(rest.len());
-                self.left -= u16::try_from(count).unwrap_or(self.left);
+                let count = self.left.min(rest.len());
+                self.left -= count;
                 rest = &rest[count..];
             } else {
                 self.header[usize::from(self.header_count)] = byte;
@@ -317,7 +319,7 @@ impl Track {
                 rest = &rest[1..];
                 if usize::from(self.header_count) == self.header.len() {
                     self.header_count = 0;
-                    self.left = u16::from_be_bytes([self.header[2], self.header[3]]);
+                    self.left = usize::from(u16::from_be_bytes([self.header[2], self.header[3]]));
                 }
             }
             if first_end.is_none() && self.is_between() {
@@ -475,7 +477,7 @@ mod tests {
 
     #[test]
     fn our_codes_have_codes_that_may_be_said() {
-        for reason in crate::base::event::CloseReason::ALL {
+        for reason in CloseReason::ALL {
             let code = close_code(reason.code());
             assert_eq!(code, 4_000 + reason.code());
             assert_eq!(read_close(&code.to_be_bytes()), Closing::Code(code));

@@ -12,4 +12,5 @@ mod hostile;
 #[path = "../api/http.rs"]
 #[allow(dead_code, reason = "shared with the tests of the API, which use more of it")]
 mod http;
+mod load;
 mod page;
