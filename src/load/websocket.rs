@@ -1,7 +1,7 @@
 //! As much of a WebSocket as a client needs that carries the native protocol in it.
 //!
-//! It asks for an upgrade, waits until it is granted, and then puts each native frame into a message
-//! of its own; a ping is answered by a pong, as a browser does by itself.
+//! It asks for an upgrade, waits until it is granted, and then puts each native frame into a
+//! message of its own; a ping is answered by a pong, as a browser does by itself.
 
 use crate::base::event::CloseReason;
 use crate::base::limits;

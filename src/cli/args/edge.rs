@@ -18,8 +18,8 @@ pub struct EdgeArgs {
     #[arg(long, value_name = "on|off", value_parser = choice(&SWITCH), help_heading = "Edge",
         hide_possible_values = true)]
     pub websocket: Option<Switch>,
-    /// Web pages that may open a WebSocket: their origins, as browsers say them, with commas between
-    /// them, or * for every page there is. Programs that are no browsers say none, and may
+    /// Web pages that may open a WebSocket: their origins, as browsers say them, with commas
+    /// between them, or * for every page there is. Programs that are no browsers say none, and may
     /// (default: none)
     #[arg(long, value_name = "ORIGINS", help_heading = "Edge")]
     pub websocket_origin: Option<Origins>,

@@ -1,9 +1,14 @@
 //! Whoever comes by a WebSocket is a browser, and is pinged.
 
-use crate::base::config::TransportEvents;
 use crate::base::introduction::{Carrier, Introduction};
 
-use super::*;
+use crate::base::config::{GatewayConfig, Mode, Rhythm, TransportEvents};
+use crate::base::ids::{ClientId, ConnId};
+use crate::base::io::Completion;
+use crate::base::time::Span;
+use crate::gateway::Command;
+use crate::gateway::tests::{Stage, config};
+use crate::wire::message::{Message, Reply as PingReply};
 
 fn browser(stage: &mut Stage) -> ConnId {
     let conn = stage.connect();

@@ -1,10 +1,15 @@
 //! The opening handshake and every rule of the frames, in one piece and byte by byte.
 
-use proptest::prelude::*;
+use proptest::prelude::{Strategy, any, prop_assert_eq, proptest};
 
-use super::*;
+use crate::base::event::CloseReason;
+use crate::base::introduction::{Carrier, Introduction};
 use crate::base::limits;
-use crate::wire::websocket::{CONTROL_BYTES_MAX, write_head};
+use crate::layers::layer::{Goes, Layer};
+use crate::layers::terms::Begin;
+use crate::layers::websocket::{Open, Origin, Rules, WebPath, WebSocket, WebSockets};
+use crate::wire::native;
+use crate::wire::websocket::{CONTROL_BYTES_MAX, Head, Opcode, apply_mask, write_head};
 
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const MASK: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
