@@ -9,6 +9,7 @@ use heartwheel::wire::native;
 use heartwheel::wire::websocket::{Head, Opcode, apply_mask, write_frame, write_head};
 
 use crate::gate::{Caller, Gate, Heard, PATIENCE, hello};
+use crate::http::{get, start};
 
 const MASK: [u8; 4] = [1, 2, 3, 4];
 const REQUEST: &str = "GET / HTTP/1.1\r\nHost: here\r\nUpgrade: websocket\r\n\
@@ -94,7 +95,7 @@ fn whoever_asks_slowly_is_sent_away_at_the_deadline_of_the_handshake() {
 
 #[test]
 fn requests_that_are_refused_are_answered_and_closed() {
-    let gate = Gate::start(&[]);
+    let (gate, admin) = start(&[]);
     let long = format!("GET / HTTP/1.1\r\nCookie: {}", "c".repeat(8_192));
     for (request, status) in [
         ("GET / HTTP/1.1\r\nHost: here\r\n\r\n", "426"),
@@ -108,10 +109,28 @@ fn requests_that_are_refused_are_answered_and_closed() {
         let answer = String::from_utf8_lossy(&read_to_end(&mut stream)).into_owned();
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{request:.20}: {answer}");
     }
+    let opened = |count: u32| format!("heartwheel_websockets_opened_total {count}\n");
+    wait_for_metric(admin, "heartwheel_connections_ended_total{reason=\"bad_websocket\"} 5\n");
+    wait_for_metric(admin, &opened(0));
+    let _one = open(gate.address);
+    wait_for_metric(admin, &opened(1));
     // What is no request of HTTP is heard as before.
     let mut caller = Caller::login(gate.address, "anna");
     caller.say(&Message::Ping { reply: Reply::Wanted, payload: b"1" });
     assert_eq!(caller.hear(), Heard::Pong(b"1".to_vec()));
+}
+
+/// Waits until the metrics have this line.
+fn wait_for_metric(admin: SocketAddr, line: &str) {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let page = String::from_utf8(get(admin, "/metrics").body).expect("text");
+        if page.contains(line) {
+            return;
+        }
+        assert!(Instant::now() < until, "{line}: {page}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 #[test]
