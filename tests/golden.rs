@@ -218,7 +218,7 @@ fn a_websocket_carries_frames_as_the_page_shows() {
 fn close_codes_of_a_websocket_are_as_the_page_says() {
     let rows: Vec<_> =
         table("| close code | when |").into_iter().map(|row| row[0].to_owned()).collect();
-    assert_eq!(rows, ["1000", "1002", "1003", "1007", "4000 + code", "3000 to 4999"]);
+    assert_eq!(rows, ["1000", "1002", "1003", "1007", "1008", "4000 + code", "3000 to 4999"]);
     for reason in CloseReason::ALL {
         let mut layer = open_websocket();
         let goaway = Message::Goaway {
@@ -241,6 +241,8 @@ fn close_codes_of_a_websocket_are_as_the_page_says() {
     let longest = format!("{},{:03} bytes", longest / 1_000, longest % 1_000);
     assert!(PAGE.contains(&longest), "{longest}");
     assert!(PAGE.contains(&format!("{} headers", limits::WEBSOCKET_HEADERS_MAX)));
+    let empty = limits::WEBSOCKET_EMPTY_FRAMES_MAX;
+    assert!(PAGE.contains(&format!("more than {empty} frames in a row")));
 }
 
 #[test]

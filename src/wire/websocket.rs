@@ -30,6 +30,8 @@ pub mod close {
     pub const NOT_BINARY: u16 = 1_003;
     /// A text is not UTF-8.
     pub const NOT_UTF8: u16 = 1_007;
+    /// What came is allowed, but not so much of it.
+    pub const POLICY: u16 = 1_008;
     /// What is added to a code of our own.
     pub const OURS: u16 = 4_000;
 }

@@ -1,6 +1,6 @@
 //! Clients that others wrote: tungstenite, and Python with its standard library.
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -33,7 +33,14 @@ impl Foreign {
     }
 
     fn open_with(address: SocketAddr, headers: &[(&str, &str)]) -> Result<Self, String> {
-        let stream = TcpStream::connect(address).expect("connects");
+        Self::over(TcpStream::connect(address).expect("connects"), address, headers)
+    }
+
+    fn over(
+        stream: TcpStream,
+        address: SocketAddr,
+        headers: &[(&str, &str)],
+    ) -> Result<Self, String> {
         stream.set_nodelay(true).expect("an option");
         let uri = format!("ws://{address}/live").parse().expect("an address");
         let mut request = ClientRequestBuilder::new(uri).with_sub_protocol("heartwheel.v1");
@@ -215,6 +222,18 @@ fn a_page_of_another_origin_is_refused() {
             }
         }
     }
+}
+
+/// A load balancer says for whom it speaks, and the WebSocket follows.
+#[test]
+fn behind_a_proxy_they_have_their_own_address() {
+    let gate = Gate::start(&["--proxy-from", "127.0.0.1"]);
+    let mut stream = TcpStream::connect(gate.address).expect("connects");
+    stream.write_all(b"PROXY TCP4 192.0.2.7 127.0.0.1 4711 7070\r\n").expect("sent");
+    let mut anna = Foreign::over(stream, gate.address, &[]).expect("it is let in");
+    anna.say_bytes(&hello("anna", "", 0));
+    assert!(matches!(anna.hear(), Heard::Said(text) if text.starts_with("Welcome")));
+    assert_eq!(gate.wait_for_event("online")["remote"], "192.0.2.7:4711");
 }
 
 #[test]

@@ -17,6 +17,7 @@ pub use crate::layers::websocket::opening::{NoOrigin, NoPath, Origin, Origins, R
 
 use crate::base::event::CloseReason;
 use crate::base::introduction::{Carrier, Introduction};
+use crate::base::limits;
 use crate::layers::layer::{Goes, Layer};
 use crate::layers::terms::Begin;
 use crate::layers::websocket::opening::{Begun, Refused};
@@ -85,6 +86,8 @@ struct Open {
     is_welcomed: bool,
     /// We have said that we close.
     is_closed: bool,
+    /// Frames in a row that said nothing to anybody but us.
+    empty: u8,
 }
 
 /// Of a frame whose payload comes now.
@@ -224,7 +227,7 @@ impl Open {
             rest = behind;
             let (opcode, mask, at) = (payload.opcode, payload.mask, payload.at);
             payload.at += part.len() as u64;
-            let is_whole = payload.at == payload.length;
+            let (is_whole, is_void) = (payload.at == payload.length, payload.length == 0);
             if opcode.is_control() {
                 let start = self.control.len();
                 self.control.extend_from_slice(part);
@@ -235,11 +238,22 @@ impl Open {
             if !is_whole {
                 return Ok(Goes::On);
             }
+            let is_empty = if opcode.is_control() { !self.is_welcomed } else { is_void };
             self.frame = None;
             if opcode.is_control() && self.on_control(opcode, up, down)? == Goes::Over {
                 return Ok(Goes::Over);
             }
+            self.count(is_empty)?;
         }
+    }
+
+    /// A frame is over; whoever sends only such as say nothing has no other limit.
+    fn count(&mut self, is_empty: bool) -> Result<(), Wrong> {
+        self.empty = if is_empty { self.empty + 1 } else { 0 };
+        if self.empty > limits::WEBSOCKET_EMPTY_FRAMES_MAX {
+            return Err(Wrong { code: close::POLICY, text: "too many frames that say nothing" });
+        }
+        Ok(())
     }
 
     /// A frame begins: whether it may stand here.

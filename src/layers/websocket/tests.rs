@@ -313,6 +313,31 @@ fn before_welcome_a_pong_proves_nothing() {
     assert_eq!(feed(&mut *layer, [&masked(0x8A, b"")[..]]), Outcome::default());
     let outcome = feed(&mut *layer, [&masked(0x89, b"x")[..]]);
     assert_eq!((outcome.up, outcome.down), (Vec::new(), b"\x8A\x01x".to_vec()));
+    let preface = b"\xB7HWP\x01\x01\0\0";
+    let then = [masked(0x82, preface), masked(0x8A, b""), masked(0x82, &[1, 0, 0, 0])];
+    let expected = [&preface[..], &[1, 0, 0, 0]].concat();
+    assert_eq!(feed(&mut *layer, [&then.concat()[..]]).up, expected, "nor behind the preface");
+}
+
+#[test]
+fn frames_that_say_nothing_are_counted_for_nobody_else_does() {
+    let most = usize::from(limits::WEBSOCKET_EMPTY_FRAMES_MAX);
+    let refused = |outcome: &Outcome| {
+        outcome.end == Some(Err(CloseReason::BadWebsocket))
+            && outcome.down.windows(2).any(|code| code == 1_008_u16.to_be_bytes())
+    };
+    let empty = |count: usize| masked(0x82, b"").repeat(count);
+    assert_eq!(hear(&empty(most)).end, None);
+    assert!(refused(&hear(&empty(most + 1))), "empty messages");
+    let fragments = [masked(0x02, b""), masked(0x00, b"").repeat(most)].concat();
+    assert!(refused(&hear(&fragments)), "empty fragments");
+    let something = masked(0x82, &[3, 0, 0, 0]);
+    assert_eq!(hear(&[empty(most), something, empty(most)].concat()).end, None);
+    let pings = masked(0x89, b"x").repeat(most + 1);
+    assert_eq!(hear(&pings).end, None, "these the gateway counts");
+    let mut early = begin(rules());
+    feed(&mut *early, [&request(&[])[..]]);
+    assert!(refused(&feed(&mut *early, [&pings[..]])), "before WELCOME nobody does");
 }
 
 #[test]
