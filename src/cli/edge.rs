@@ -23,7 +23,7 @@ impl EdgeOptions {
     /// What was typed, as meant.
     pub fn new(args: &EdgeArgs) -> Self {
         let rules = Rules {
-            origins: args.websocket_origin.clone().unwrap_or_default(),
+            origins: args.websocket_origin.iter().cloned().collect(),
             path: args.websocket_path.clone(),
         };
         Self {

@@ -4,7 +4,7 @@ use clap::Args;
 
 use crate::cli::args::{SWITCH, Switch, choice};
 use crate::layers::terms::Networks;
-use crate::layers::websocket::{Origins, WebPath};
+use crate::layers::websocket::{Origin, WebPath};
 
 /// What is between a client's frames and its connection.
 #[derive(Args, Clone, Debug, Default, Eq, PartialEq)]
@@ -18,11 +18,11 @@ pub struct EdgeArgs {
     #[arg(long, value_name = "on|off", value_parser = choice(&SWITCH), help_heading = "Edge",
         hide_possible_values = true)]
     pub websocket: Option<Switch>,
-    /// Web pages that may open a WebSocket: their origins, as browsers say them, with commas
-    /// between them, or * for every page there is. Programs that are no browsers say none, and may
-    /// (default: none)
-    #[arg(long, value_name = "ORIGINS", help_heading = "Edge")]
-    pub websocket_origin: Option<Origins>,
+    /// Web pages that may open a WebSocket: their origin, as browsers say it, or * for every page
+    /// there is; once for each, or with commas between them. Programs that are no browsers say
+    /// none, and may (default: none)
+    #[arg(long, value_name = "ORIGIN", value_delimiter = ',', help_heading = "Edge")]
+    pub websocket_origin: Vec<Origin>,
     /// Path that a WebSocket has to be asked for at (default: any)
     #[arg(long, value_name = "PATH", help_heading = "Edge")]
     pub websocket_path: Option<WebPath>,

@@ -37,6 +37,7 @@ impl FromStr for Origin {
     type Err = NoOrigin;
 
     fn from_str(text: &str) -> Result<Self, NoOrigin> {
+        let text = text.trim();
         let is_origin = text.split_once("://").is_some_and(|(scheme, host)| {
             let is_plain = |byte: u8| byte.is_ascii_graphic() && !b"/?#@\\".contains(&byte);
             !scheme.is_empty()
@@ -75,12 +76,9 @@ impl Origins {
     }
 }
 
-impl FromStr for Origins {
-    type Err = NoOrigin;
-
-    fn from_str(text: &str) -> Result<Self, NoOrigin> {
-        let origins = text.split(',').map(str::trim).map(str::parse);
-        origins.collect::<Result<Vec<_>, _>>().map(Self)
+impl FromIterator<Origin> for Origins {
+    fn from_iter<T: IntoIterator<Item = Origin>>(origins: T) -> Self {
+        Self(origins.into_iter().collect())
     }
 }
 

@@ -7,7 +7,7 @@ use crate::base::introduction::{Carrier, Introduction};
 use crate::base::limits;
 use crate::layers::layer::{Goes, Layer};
 use crate::layers::terms::Begin;
-use crate::layers::websocket::{Open, Origin, Rules, WebPath, WebSocket, WebSockets};
+use crate::layers::websocket::{Open, Origin, Origins, Rules, WebPath, WebSocket, WebSockets};
 use crate::wire::native;
 use crate::wire::websocket::{CONTROL_BYTES_MAX, Head, Opcode, apply_mask, write_head};
 
@@ -23,9 +23,13 @@ struct Outcome {
     end: Option<Result<Goes, CloseReason>>,
 }
 
+fn origins(names: &[&str]) -> Origins {
+    names.iter().map(|name| name.parse::<Origin>().expect("an origin")).collect()
+}
+
 fn rules() -> Rules {
     Rules {
-        origins: "http://a.example,https://example.org".parse().expect("origins"),
+        origins: origins(&["http://a.example", "https://example.org"]),
         path: Some("/live".parse().expect("a path")),
     }
 }
@@ -156,7 +160,7 @@ fn whoever_breaks_the_rules_of_the_opening_is_told_which() {
 
 #[test]
 fn a_star_lets_every_page_in_and_no_path_is_any_path() {
-    let all = Rules { origins: "*".parse().expect("all"), path: None };
+    let all = Rules { origins: origins(&["*"]), path: None };
     let strange = request(&[("", "GET /else HTTP/1.1"), ("Origin", "Origin: null")]);
     let outcome = feed(&mut *begin(all), [&strange[..]]);
     assert!(outcome.down.starts_with(b"HTTP/1.1 101 "));
