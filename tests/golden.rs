@@ -7,9 +7,13 @@ use std::path::Path;
 use heartwheel::base::config::{Mode, Preset};
 use heartwheel::base::event::{CloseReason, ComeBack};
 use heartwheel::base::limits;
+use heartwheel::layers::layer::{Goes, Layer};
+use heartwheel::layers::terms::Begin;
+use heartwheel::layers::websocket::{Rules, WebSockets};
 use heartwheel::wire::error::WireError;
 use heartwheel::wire::message::{AckWanted, Before, EndedBy, Message, Reply};
 use heartwheel::wire::native::{Deframer, Inbound, Preface, encode, encode_preface};
+use heartwheel::wire::websocket::close_code;
 
 const PAGE: &str = include_str!("../src/manual/protocol.md");
 
@@ -173,6 +177,72 @@ fn every_golden_block_is_written_and_read_as_the_page_shows() {
         assert!(rest.is_empty(), "{name}");
     }
     assert!(blocks.is_empty(), "on the page, and not in this test: {blocks:?}");
+}
+
+/// A WebSocket that is open, and has said nothing of the native protocol.
+fn open_websocket() -> Box<dyn Layer> {
+    let request = b"GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    let mut layer = WebSockets::new(Rules::default()).begin();
+    let (mut up, mut down) = (Vec::new(), Vec::new());
+    assert_eq!(layer.take_in(request, &mut up, &mut down), Ok(Goes::On));
+    assert!(down.starts_with(b"HTTP/1.1 101 "));
+    layer
+}
+
+#[test]
+fn a_websocket_carries_frames_as_the_page_shows() {
+    let golden = blocks("golden ");
+    let mut blocks = blocks("websocket ");
+    for name in ["PONG", "PROBE", "ERROR"] {
+        let mut down = Vec::new();
+        open_websocket().send(&golden[name], &mut down);
+        let shown = blocks.remove(&format!("server {name}"));
+        assert_eq!(Some(down), shown, "{name}: written (left) and on the page (right)");
+    }
+    let mut layer = open_websocket();
+    for (name, expected) in [
+        ("HELLO", [&golden["PREFACE"][..], &golden["HELLO"]].concat()),
+        ("PONG", vec![0x04, 0, 0, 0]),
+    ] {
+        let bytes = blocks.remove(&format!("client {name}")).expect("it is on the page");
+        let (mut up, mut down) = (Vec::new(), Vec::new());
+        assert_eq!(layer.take_in(&bytes, &mut up, &mut down), Ok(Goes::On), "{name}");
+        assert_eq!(up, expected, "{name}");
+        layer.send(&golden["WELCOME"], &mut down);
+    }
+    assert!(blocks.is_empty(), "on the page, and not in this test: {blocks:?}");
+}
+
+#[test]
+fn close_codes_of_a_websocket_are_as_the_page_says() {
+    let rows: Vec<_> =
+        table("| close code | when |").into_iter().map(|row| row[0].to_owned()).collect();
+    assert_eq!(rows, ["1000", "1002", "1003", "1007", "1008", "4000 + code", "3000 to 4999"]);
+    for reason in CloseReason::ALL {
+        let mut layer = open_websocket();
+        let goaway = Message::Goaway {
+            code: reason.code(),
+            reconnect_min_ms: 0,
+            reconnect_max_ms: 0,
+            address: "",
+            text: "",
+        };
+        let (mut bytes, mut down) = (Vec::new(), Vec::new());
+        encode(&goaway, &mut bytes);
+        layer.send(&bytes, &mut down);
+        down.clear();
+        layer.finish(&mut down);
+        assert_eq!(down[2..4], (4_000 + reason.code()).to_be_bytes(), "{reason}");
+        assert_eq!(&down[4..], reason.word().as_bytes());
+    }
+    assert_eq!([3_000, 4_999, 1_000].map(close_code), [3_000, 4_999, 4_300]);
+    let longest = limits::WEBSOCKET_REQUEST_BYTES_MAX;
+    let longest = format!("{},{:03} bytes", longest / 1_000, longest % 1_000);
+    assert!(PAGE.contains(&longest), "{longest}");
+    assert!(PAGE.contains(&format!("{} headers", limits::WEBSOCKET_HEADERS_MAX)));
+    let empty = limits::WEBSOCKET_EMPTY_FRAMES_MAX;
+    assert!(PAGE.contains(&format!("more than {empty} frames in a row")));
 }
 
 #[test]

@@ -107,6 +107,14 @@ pub const TURN_HANDSHAKES_MAX: usize = 16;
 pub const LAYER_LATE_BYTES_MAX: usize = 2 * RECEIVE_BYTES_AT_ONCE;
 /// Bytes that layers say of their own accord, as pongs, to somebody who does not read them.
 pub const LAYER_ANSWERS_BYTES_MAX: usize = 64 * 1_024;
+/// Longest request for a WebSocket. A browser's has some 600 bytes, and what cookies it has for the
+/// host.
+pub const WEBSOCKET_REQUEST_BYTES_MAX: usize = 4 * 1_024;
+/// Most headers of one. A browser sends some 15, proxies add a few.
+pub const WEBSOCKET_HEADERS_MAX: usize = 64;
+/// Frames of a WebSocket in a row that say nothing: empty ones, and pings before WELCOME. The
+/// limits on frames do not see them. A library may well end a message with an empty fragment.
+pub const WEBSOCKET_EMPTY_FRAMES_MAX: u8 = 64;
 
 // --- tables --------------------------------------------------------------------------------------
 

@@ -345,10 +345,13 @@ pub struct LoadArgs {
     /// any number)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub connects_at_once: Option<u32>,
-    /// How the clients speak: the native protocol, or MQTT 3.1.1 to a broker, where PINGREQ is
-    /// the beat
+    /// How the clients speak: the native protocol, the same by WebSocket, or MQTT 3.1.1 to a
+    /// broker, where PINGREQ is the beat
     #[arg(long, value_name = "HOW", value_parser = choice(&PROTOCOLS), default_value = "native")]
     pub protocol: Dialect,
+    /// The same as --protocol websocket
+    #[arg(long, conflicts_with = "protocol")]
+    pub ws: bool,
     /// Once everybody is in, beat again as soon as the last beat is answered
     #[arg(long)]
     pub saturate: bool,
@@ -658,8 +661,11 @@ pub(crate) static DESCRIPTORS: [(&str, Descriptors); 3] = [
     ("direct", Descriptors::Direct),
     ("ordinary", Descriptors::Ordinary),
 ];
-static PROTOCOLS: [(&str, Dialect); 2] =
-    [(Dialect::Native.word(), Dialect::Native), (Dialect::Mqtt.word(), Dialect::Mqtt)];
+static PROTOCOLS: [(&str, Dialect); 3] = [
+    (Dialect::Native.word(), Dialect::Native),
+    (Dialect::Mqtt.word(), Dialect::Mqtt),
+    (Dialect::WebSocket.word(), Dialect::WebSocket),
+];
 pub(crate) static LOG_FORMATS: [(&str, LogFormat); 2] =
     [("human", LogFormat::Human), ("json", LogFormat::Json)];
 pub(crate) static LOG_LEVELS: [(&str, LogLevel); 6] = [

@@ -123,6 +123,14 @@ pub static KEYS: &[Key] = &[
         (!proxies.is_empty()).then(|| proxies.to_string())
     })
     .such_as("10.0.0.0/8,fd00::/8"),
+    key("websocket", Applied, |o| Some(switch(o.edge.websocket.is_some()))),
+    key("websocket-origin", Applied, |o| {
+        let origins = &o.edge.websocket.as_ref()?.origins;
+        (!origins.is_empty()).then(|| origins.to_string())
+    })
+    .such_as("https://example.org,http://localhost:8080"),
+    key("websocket-path", Applied, |o| Some(o.edge.websocket.as_ref()?.path.as_ref()?.to_string()))
+        .such_as("/live"),
     key("keepalive", Restart, |o| Some(switch(o.listener.keepalive.is_some()))),
     key("keepalive-idle", Restart, |o| span(o.listener.keepalive?.idle)),
     key("keepalive-interval", Restart, |o| span(o.listener.keepalive?.interval)),

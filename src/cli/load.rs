@@ -16,6 +16,7 @@ use crate::cli::gauge::{Gauge, Measure};
 use crate::cli::machine;
 use crate::cli::signals;
 use crate::cli::write_stdout;
+use crate::load::dialect::Dialect;
 use crate::load::drive::{self, Outcome, Room, Wish};
 use crate::load::fleet::{FleetError, Progress};
 use crate::load::plan::{LoadOptions, Pace, Parts, Plan, Talk};
@@ -53,7 +54,7 @@ fn options(args: &LoadArgs) -> LoadOptions {
         clients: args.clients,
         interval: args.interval,
         run_time: args.duration,
-        dialect: args.protocol,
+        dialect: if args.ws { Dialect::WebSocket } else { args.protocol },
         pace: if args.saturate { Pace::Saturating } else { Pace::Rhythm },
         connects_per_s: args.connect_rate,
         entering_max: args.connects_at_once,
@@ -179,7 +180,6 @@ mod tests {
     use super::*;
     use crate::base::event::CloseReason;
     use crate::load::client::{Ending, Sign};
-    use crate::load::dialect::Dialect;
     use crate::load::plan::PlanError;
 
     fn options() -> LoadOptions {

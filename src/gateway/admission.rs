@@ -118,7 +118,8 @@ impl Gateway {
 
     /// Somebody stands behind whom we see, and is counted in its place.
     pub(crate) fn on_introduced(&mut self, conn: ConnId, as_what: &Introduction, now: Moment) {
-        let Some(connection) = self.tracker.get(conn) else { return };
+        let Some(connection) = self.tracker.get_mut(conn) else { return };
+        connection.carrier = as_what.carrier;
         let Some(peer) = as_what.peer.filter(|peer| *peer != connection.peer()) else { return };
         self.discount_address(conn);
         let counted = self.count_address(peer, Coming::Connects, now);

@@ -8,6 +8,7 @@ use crate::base::limits;
 use crate::base::time::{Moment, Span};
 use crate::gateway::command::{Filter, Kick, Mood, Presence, Reply, SessionView};
 use crate::gateway::connection::{Connection, Look, Session, State, Watch};
+use crate::gateway::sessions::ping_after;
 use crate::gateway::{Gateway, Word};
 use crate::wire::message::Message;
 
@@ -100,13 +101,14 @@ impl Gateway {
         let Some(connection) = self.tracker.get(conn) else { return Reply::NoSuchClient };
         let State::Live(session) = &connection.state else { return Reply::NotConnected };
         let (epoch, class) = (session.epoch, session.class);
+        let mode = connection.mode(self.config.mode);
         let (shortest, longest) = self.interval_bounds(class);
         if rhythm.interval < shortest || rhythm.interval > longest {
             return Reply::OutOfBounds { shortest, longest };
         }
         let mut policies = self.config.class_named(class);
         policies.rhythm = rhythm;
-        let ping_after = self.ping_after(policies);
+        let ping_after = ping_after(mode, policies);
         if let Some(connection) = self.tracker.get_mut(conn)
             && let State::Live(session) = &mut connection.state
         {

@@ -2,8 +2,9 @@
 
 use std::net::SocketAddr;
 
-use crate::base::config::{Class, ClassId, Duplicate, GatewayConfig, Rhythm};
+use crate::base::config::{Class, ClassId, Duplicate, GatewayConfig, Mode, Rhythm};
 use crate::base::event::{CloseReason, Evidence};
+use crate::base::introduction::Carrier;
 use crate::base::io::{Chunk, CloseHow};
 use crate::base::limits;
 use crate::base::pulse::{AnswerTime, Pulse};
@@ -30,6 +31,7 @@ pub(crate) struct Connection {
     pub(crate) hearing: Hearing,
     /// Where it is counted.
     pub(crate) standing: Standing,
+    pub(crate) carrier: Carrier,
     peer: Peer,
 }
 
@@ -194,6 +196,7 @@ impl Connection {
             receive: Receive::Over,
             hearing: Hearing::Open,
             standing: Standing::default(),
+            carrier: Carrier::Stream,
             peer: peer.into(),
         }
     }
@@ -211,6 +214,14 @@ impl Connection {
     /// Somebody else than who connected is at the other end.
     pub(crate) fn set_peer(&mut self, peer: SocketAddr) {
         self.peer = peer.into();
+    }
+
+    /// Who sends its beats: a browser's timers cannot be trusted, so it is pinged in any case.
+    pub(crate) fn mode(&self, configured: Mode) -> Mode {
+        match (self.carrier, configured) {
+            (Carrier::WebSocket, Mode::Client) => Mode::Either,
+            (Carrier::WebSocket | Carrier::Stream, mode) => mode,
+        }
     }
 
     /// Whether it is one of the few sessions that have more than beats.

@@ -138,7 +138,7 @@ impl Gateway {
                 session.on_heard(now);
                 if session.watch != Watch::Calm && session.on_answered(now) {
                     self.stats.pings_answered += 1;
-                    if !self.config.mode.server_pings() {
+                    if !connection.mode(self.config.mode).server_pings() {
                         self.tell_rescued(conn, Rescue::Heard, now);
                     }
                 }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use crate::base::config::{Class, ClassId, Duplicate, Rhythm, UserTimeout};
+use crate::base::config::{Class, ClassId, Duplicate, Mode, Rhythm, UserTimeout};
 use crate::base::event::{CloseReason, Event, Evidence, Probe};
 use crate::base::ids::{ClientId, ConnId};
 use crate::base::io::Op;
@@ -118,7 +118,9 @@ impl Gateway {
             // The epochs between are those of the other shards.
             self.epoch_next += u64::from(self.config.shard.count);
         }
-        let mut session = Session::new(epoch, class_id, class, self.ping_after(class), now);
+        let Some(connection) = self.tracker.get_mut(conn) else { return Next::Ended };
+        let mode = connection.mode(self.config.mode);
+        let mut session = Session::new(epoch, class_id, class, ping_after(mode, class), now);
         if let Entry::Resumed { began, past, extra, .. } = &mut entry {
             session.set_began(*began);
             session.pulse = past.pulse;
@@ -126,7 +128,6 @@ impl Gateway {
             session.extra = extra.take();
         }
         let rhythm = session.rhythm();
-        let Some(connection) = self.tracker.get_mut(conn) else { return Next::Ended };
         debug_assert_eq!(connection.receive, Receive::Armed);
         connection.state = State::Live(session);
         self.classes.on_live(class_id);
@@ -151,7 +152,7 @@ impl Gateway {
         }
         // Said after it was written down: should even this be too much, OFFLINE follows ONLINE.
         let token: &[u8] = if class.grace == Span::ZERO { &[] } else { &token };
-        let welcome = self.welcome((epoch, rhythm), is_new, token, now);
+        let welcome = self.welcome((epoch, rhythm, mode), is_new, token, now);
         let next = self.answer(conn, &welcome, now);
         if next == Next::Listen && !is_new {
             self.on_up_resumed(epoch, conn, now);
@@ -175,16 +176,6 @@ impl Gateway {
         Class { rhythm: rhythm.with_interval(granted), ..class }
     }
 
-    /// After how much silence a client is pinged: an interval where the server pings, and otherwise
-    /// when it becomes suspect.
-    pub(crate) fn ping_after(&self, class: Class) -> Option<Span> {
-        let rhythm = class.rhythm;
-        if self.config.mode.server_pings() {
-            return Some(rhythm.interval);
-        }
-        class.probe.span(rhythm).map(|span| rhythm.timeout.minus(span))
-    }
-
     /// The listener's sockets inherit the timeout of the rhythm at the start; another one is set.
     fn follow_timeout(&mut self, conn: ConnId, rhythm: Rhythm) {
         match self.config.user_timeout {
@@ -198,17 +189,17 @@ impl Gateway {
     /// What a session begins with, said to the client.
     fn welcome<'a>(
         &mut self,
-        session: (u64, Rhythm),
+        session: (u64, Rhythm, Mode),
         is_new: bool,
         token: &'a [u8],
         now: Moment,
     ) -> Message<'a> {
-        let (epoch, rhythm) = session;
+        let (epoch, rhythm, mode) = session;
         // A crowd that came at once must not beat in step.
         let interval_ms = rhythm.interval.as_millis_u32();
         Message::Welcome {
             version: *native::VERSIONS.end(),
-            mode: self.config.mode,
+            mode,
             resumed: !is_new,
             epoch,
             interval_ms,
@@ -494,4 +485,14 @@ impl HeldSessions {
     fn pop_oldest(&mut self) -> Option<ConnId> {
         self.order.pop_front()
     }
+}
+
+/// After how much silence a client is pinged: an interval where the server pings, and otherwise
+/// when it becomes suspect.
+pub(crate) fn ping_after(mode: Mode, class: Class) -> Option<Span> {
+    let rhythm = class.rhythm;
+    if mode.server_pings() {
+        return Some(rhythm.interval);
+    }
+    class.probe.span(rhythm).map(|span| rhythm.timeout.minus(span))
 }

@@ -22,6 +22,7 @@ use crate::wire::native::{self, Deframer, Inbound};
 mod admission;
 mod answers;
 mod broadcast;
+mod browsers;
 mod drain;
 mod edges;
 mod groups;

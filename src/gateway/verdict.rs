@@ -31,7 +31,7 @@ impl Gateway {
             {
                 session.on_pinged(now);
                 self.stats.pings_sent += 1;
-                if !self.config.mode.server_pings() {
+                if !connection.mode(self.config.mode).server_pings() {
                     self.tell_suspect(conn, now);
                 }
                 self.rearm(conn, now);
@@ -101,13 +101,14 @@ impl Gateway {
     /// Whether this client is suspect from its probe on, rather than from its deadline.
     fn is_probed(&self, conn: ConnId) -> bool {
         let connection = self.tracker.get(conn);
-        let is_probed = connection.is_some_and(|connection| match &connection.state {
-            State::Live(session) => session.ping_after().is_some(),
+        connection.is_some_and(|connection| match &connection.state {
+            State::Live(session) => {
+                session.ping_after().is_some() && !connection.mode(self.config.mode).server_pings()
+            }
             State::Greeting { .. } | State::Held(_) | State::Leaving { .. } | State::Closing => {
                 false
             }
-        });
-        is_probed && !self.config.mode.server_pings()
+        })
     }
 
     /// Sets the deadline that holds if nothing more is heard. Whoever is not read is shown a sign

@@ -18,6 +18,7 @@ pub mod proxy;
 pub mod terms;
 #[cfg(test)]
 mod tests;
+pub mod websocket;
 mod wrapped;
 
 use std::collections::VecDeque;

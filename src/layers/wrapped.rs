@@ -194,7 +194,7 @@ impl Wrapped {
         };
         let was_costly = websocket.is_costly();
         let goes = websocket.take_in(bytes, &mut flow.up, &mut flow.down);
-        stats.websockets += u64::from(was_costly && !websocket.is_costly());
+        stats.websockets += u64::from(goes.is_ok() && was_costly && !websocket.is_costly());
         if !flow.down.is_empty() {
             append(&mut self.tls, &flow.down, &mut self.out);
             flow.down.clear();

@@ -223,8 +223,8 @@ impl Client {
         now: Moment,
         mut heard: impl FnMut(Heard),
     ) {
-        let fresh = Tongue::new(script.plan.options().dialect);
-        let mut tongue = std::mem::replace(&mut self.tongue, fresh);
+        let stand_in = self.tongue.stand_in();
+        let mut tongue = std::mem::replace(&mut self.tongue, stand_in);
         loop {
             match tongue.next(&mut bytes) {
                 Ok(None) => break,
@@ -296,6 +296,7 @@ impl Client {
             self.unsaid.beat = std::mem::replace(&mut beat, Moment::ZERO);
         }
         let mut written = Written::default();
+        let start = out.len();
         if hello {
             self.write_hello(plan, out);
         }
@@ -315,6 +316,7 @@ impl Client {
         if bye {
             self.tongue.write_bye(out);
         }
+        self.tongue.wrap(start, out);
         if matches!(self.state, State::Live { .. }) && now >= self.deadline() {
             self.unforgiven = self.beats_in_a_timeout();
         } else {
@@ -390,6 +392,10 @@ impl Client {
             Said::TurnedAway => {
                 let sign = Sign::ToldUnknown;
                 Some(Heard::Ended(sign, self.on_ended(sign, now)))
+            }
+            Said::Opened => {
+                self.unsaid.hello = self.state == State::Greeting;
+                Some(Heard::Say)
             }
             Said::Answered => self.on_answered(script, self.beat_at, now),
             Said::Nothing => None,

@@ -4,6 +4,7 @@ use crate::base::event::CloseReason;
 use crate::base::limits;
 use crate::base::time::Span;
 use crate::load::mqtt::{self, Packet};
+use crate::load::websocket::WebSocket;
 use crate::wire::message::{Message, Reply};
 use crate::wire::native::{self, Deframer, Inbound};
 
@@ -15,6 +16,8 @@ pub enum Dialect {
     Native,
     /// MQTT 3.1.1: PINGREQ is the beat, PINGRESP its answer.
     Mqtt,
+    /// Our own in messages of a WebSocket.
+    WebSocket,
 }
 
 impl Dialect {
@@ -23,6 +26,7 @@ impl Dialect {
         match self {
             Self::Native => "native",
             Self::Mqtt => "mqtt",
+            Self::WebSocket => "websocket",
         }
     }
 }
@@ -32,6 +36,7 @@ impl Dialect {
 pub(super) enum Tongue {
     Native(Deframer),
     Mqtt(mqtt::Reader),
+    WebSocket(Box<WebSocket>),
 }
 
 /// What a server said.
@@ -39,6 +44,8 @@ pub(super) enum Tongue {
 pub(super) enum Said<'a> {
     /// A message of the native protocol.
     Message(Message<'a>),
+    /// HELLO may be said now.
+    Opened,
     /// You are in, at the rhythm you have chosen.
     Admitted,
     /// You are not.
@@ -54,6 +61,15 @@ impl Tongue {
         match dialect {
             Dialect::Native => Self::Native(Deframer::client_side()),
             Dialect::Mqtt => Self::Mqtt(mqtt::Reader::default()),
+            Dialect::WebSocket => Self::WebSocket(Box::new(WebSocket::new())),
+        }
+    }
+
+    /// One that speaks the same, while it is listened to.
+    pub(super) fn stand_in(&self) -> Self {
+        match self {
+            Self::Native(_) | Self::WebSocket(_) => Self::new(Dialect::Native),
+            Self::Mqtt(_) => Self::new(Dialect::Mqtt),
         }
     }
 
@@ -65,6 +81,7 @@ impl Tongue {
     ) -> Result<Option<Said<'a>>, CloseReason> {
         match self {
             Self::Native(deframer) => next_native(deframer, bytes),
+            Self::WebSocket(websocket) => websocket.next(bytes),
             Self::Mqtt(reader) => match reader.next(bytes) {
                 Ok(None) => Ok(None),
                 Ok(Some(Packet::Accepted)) => Ok(Some(Said::Admitted)),
@@ -79,14 +96,15 @@ impl Tongue {
     /// under way.
     pub(super) const fn answers_have_names(&self) -> bool {
         match self {
-            Self::Native(_) => true,
+            Self::Native(_) | Self::WebSocket(_) => true,
             Self::Mqtt(_) => false,
         }
     }
 
     pub(super) fn write_hello(&self, client_id: &str, interval: Span, out: &mut Vec<u8>) {
         match self {
-            Self::Native(_) => {
+            Self::WebSocket(websocket) if !websocket.is_open() => WebSocket::write_request(out),
+            Self::Native(_) | Self::WebSocket(_) => {
                 native::encode_preface(native::VERSIONS, out);
                 let hello = Message::Hello {
                     wanted_interval_ms: interval.as_millis_u32(),
@@ -106,20 +124,32 @@ impl Tongue {
     /// `payload` comes back in the answer, where answers have names.
     pub(super) fn write_beat(&self, reply: Reply, payload: &[u8], out: &mut Vec<u8>) {
         match self {
-            Self::Native(_) => native::encode(&Message::Ping { reply, payload }, out),
+            Self::Native(_) | Self::WebSocket(_) => {
+                native::encode(&Message::Ping { reply, payload }, out)
+            }
             Self::Mqtt(_) => out.extend_from_slice(&mqtt::PINGREQ),
+        }
+    }
+
+    /// Puts what was written from `start` on into the form in which it is sent.
+    pub(super) fn wrap(&mut self, start: usize, out: &mut Vec<u8>) {
+        match self {
+            Self::WebSocket(websocket) => websocket.wrap(start, out),
+            Self::Native(_) | Self::Mqtt(_) => {}
         }
     }
 
     pub(super) fn write_bye(&self, out: &mut Vec<u8>) {
         match self {
-            Self::Native(_) => native::encode(&Message::Bye { code: CloseReason::Bye.code() }, out),
+            Self::Native(_) | Self::WebSocket(_) => {
+                native::encode(&Message::Bye { code: CloseReason::Bye.code() }, out)
+            }
             Self::Mqtt(_) => out.extend_from_slice(&mqtt::DISCONNECT),
         }
     }
 }
 
-fn next_native<'a, 'b: 'a>(
+pub(super) fn next_native<'a, 'b: 'a>(
     deframer: &'a mut Deframer,
     bytes: &mut &'b [u8],
 ) -> Result<Option<Said<'a>>, CloseReason> {

@@ -6,6 +6,7 @@
 //! ```text
 //! plan        who does what and when, from the options and a seed
 //! dialect     how a client speaks: the native protocol, or MQTT                       pure
+//! websocket   the native protocol in messages of a WebSocket                          pure
 //! mqtt        as much of MQTT 3.1.1 as that needs                                     pure
 //! client      one pretend client: what it says, hears, and what its ending means      pure
 //! fleet       all of them: sockets, alarms, the course of a run                        pure
@@ -25,3 +26,4 @@ pub mod plan;
 pub mod report;
 pub mod tally;
 pub mod timers;
+mod websocket;

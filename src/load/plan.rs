@@ -391,7 +391,7 @@ fn check_talk(options: &LoadOptions) -> Result<(), PlanError> {
     if clients == 0 {
         return Ok(());
     }
-    if options.dialect != Dialect::Native {
+    if options.dialect == Dialect::Mqtt {
         return Err(PlanError::NoMessages { clients });
     }
     if every < limits::INTERVAL_MIN || every > limits::INTERVAL_MAX {
@@ -405,6 +405,8 @@ fn check_answers(options: &LoadOptions) -> Result<(), PlanError> {
     let clients = match (dialect, pace) {
         (Dialect::Native, Pace::Rhythm) => 0,
         (Dialect::Mqtt, Pace::Rhythm) => no_reply,
+        // Nobody gets in who does not read that he may.
+        (Dialect::WebSocket, Pace::Rhythm) => slow_readers,
         (_, Pace::Saturating) => no_reply + slow_readers,
     };
     if clients == 0 {
@@ -412,7 +414,8 @@ fn check_answers(options: &LoadOptions) -> Result<(), PlanError> {
     }
     let what = match dialect {
         Dialect::Mqtt => "MQTT",
-        Dialect::Native => "saturation",
+        Dialect::WebSocket if pace == Pace::Rhythm => "WebSocket",
+        Dialect::Native | Dialect::WebSocket => "saturation",
     };
     Err(PlanError::NoAnswer { clients, what })
 }
@@ -523,7 +526,7 @@ mod tests {
         let base = options();
         let secs = Span::from_secs;
         type Wrong = fn(&PlanError) -> bool;
-        let rows: [(&str, LoadOptions, Wrong); 13] = [
+        let rows: [(&str, LoadOptions, Wrong); 14] = [
             ("nobody", LoadOptions { clients: 0, parts: Parts::default(), ..options() }, |e| {
                 matches!(e, PlanError::Clients { clients: 0 })
             }),
@@ -544,6 +547,9 @@ mod tests {
             }),
             ("MQTT answers", LoadOptions { dialect: Dialect::Mqtt, ..options() }, |e| {
                 matches!(e, PlanError::NoAnswer { clients: 5, what: "MQTT" })
+            }),
+            ("WebSocket", LoadOptions { dialect: Dialect::WebSocket, ..options() }, |e| {
+                matches!(e, PlanError::NoAnswer { clients: 40, what: "WebSocket" })
             }),
             (
                 "talk in MQTT",

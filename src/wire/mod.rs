@@ -8,9 +8,11 @@
 //! message   what can be said, whatever the dialect
 //! native    our own frames: preface, header, payload; the normative text is in the manual
 //! error     what a peer did wrong
+//! websocket frames of a WebSocket, whose messages carry the native ones
 //! ```
 
 pub mod cursor;
 pub mod error;
 pub mod message;
 pub mod native;
+pub mod websocket;

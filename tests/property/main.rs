@@ -4,5 +4,6 @@ mod journal;
 mod model;
 mod session;
 mod tracker;
+mod websocket;
 mod wheel;
 mod wire;

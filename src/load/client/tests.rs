@@ -490,7 +490,7 @@ fn a_saturating_client_beats_at_every_answer_until_the_end() {
     for dialect in [Dialect::Native, Dialect::Mqtt] {
         let (mut stage, first) = match dialect {
             Dialect::Mqtt => Stage::with_broker(Pace::Saturating),
-            Dialect::Native => {
+            Dialect::Native | Dialect::WebSocket => {
                 let stage = Stage::speaking(Part::Steady, dialect, Pace::Saturating);
                 let mut stage = stage.greeted();
                 stage.hear(&[welcome(Mode::Client)], at(10));
@@ -499,7 +499,7 @@ fn a_saturating_client_beats_at_every_answer_until_the_end() {
         };
         let answer = |stage: &mut Stage, beat: Moment, now| match dialect {
             Dialect::Mqtt => stage.hear_bytes(&PINGRESP, now),
-            Dialect::Native => {
+            Dialect::Native | Dialect::WebSocket => {
                 let payload = &beat.as_nanos().to_be_bytes();
                 stage.hear(&[Message::Pong { payload }], now)
             }
@@ -596,4 +596,34 @@ fn whoever_gets_no_ack_leaves_messages_out_in_the_end_and_goes_on_beating() {
     stage.say(at(1));
     stage.hear(&[welcome(Mode::Client)], at(2));
     assert_eq!(stage.hear(&[Message::Ack { seq: 9 }], at(3)), [], "nothing was sent yet");
+}
+
+/// By WebSocket HELLO waits until the request is granted, and a ping is answered by a pong.
+#[test]
+fn by_websocket_hello_is_said_when_the_door_is_open() {
+    let stage = Stage::speaking(Part::Steady, Dialect::WebSocket, Pace::Rhythm);
+    let mut stage = stage.greeted();
+    assert!(stage.said.starts_with(b"GET / HTTP/1.1\r\n"), "{:?}", stage.said);
+    assert!(!stage.client.has_something_to_say());
+    let key = b"aGVhcnR3aGVlbCBsb2FkIQ==";
+    let accept = crate::wire::websocket::accept_key(key);
+    let granted = format!("HTTP/1.1 101 Switching\r\nSec-WebSocket-Accept: {accept}\r\n\r\n");
+    assert_eq!(stage.hear_bytes(granted.as_bytes(), at(5)), [Heard::Say]);
+    stage.say(at(5));
+    assert_eq!(stage.said[0], 0x82, "a message of bytes");
+    let mut native = Vec::new();
+    native::encode(&welcome(Mode::Either), &mut native);
+    let mut bytes = Vec::new();
+    let binary = crate::wire::websocket::Opcode::Binary;
+    crate::wire::websocket::write_frame(binary, None, &native, &mut bytes);
+    let heard = stage.hear_bytes(&bytes, at(10));
+    let took = Span::from_millis(5);
+    assert!(matches!(heard[..], [Heard::Welcomed { took: t, .. }] if t == took), "{heard:?}");
+    assert_eq!(stage.hear_bytes(&[0x89, 0], at(20)), [Heard::Say]);
+    stage.say(at(20));
+    assert_eq!((stage.said[0], stage.said[1], stage.written.pongs), (0x8A, 0x80, 1));
+    let refused = Stage::speaking(Part::Steady, Dialect::WebSocket, Pace::Rhythm);
+    let mut refused = refused.greeted();
+    let heard = refused.hear_bytes(b"HTTP/1.1 403 Forbidden\r\n\r\n", at(5));
+    assert_eq!(heard, [Heard::Ended(Sign::ToldUnknown, Ending::Refused)]);
 }
