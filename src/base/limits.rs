@@ -105,6 +105,13 @@ pub const TURN_HANDSHAKES_MAX: usize = 16;
 pub const LAYER_LATE_BYTES_MAX: usize = 2 * RECEIVE_BYTES_AT_ONCE;
 /// Bytes that layers say of their own accord (handshakes, pongs) to somebody who does not read them.
 pub const LAYER_ANSWERS_BYTES_MAX: usize = 64 * 1_024;
+/// Bytes of TLS from a peer until its handshake is done. A ClientHello with keys against quantum
+/// computers has 2 KiB, a chain of certificates up to 8; who nobody knows gets no more memory.
+pub const TLS_HANDSHAKE_BYTES_MAX: usize = 16 * 1_024;
+/// Plaintext that TLS puts into records at once, before they are taken from it.
+pub const TLS_BUFFER_BYTES_MAX: usize = 64 * 1_024;
+/// Largest file with certificates or a key. A bundle of all public authorities has 230 KiB.
+pub const TLS_FILE_BYTES_MAX: u64 = 1 << 20;
 
 // --- tables --------------------------------------------------------------------------------------
 

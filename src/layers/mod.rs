@@ -13,11 +13,13 @@
 //! handshake costs some hundred times what a beat does: only so many steps of handshakes are taken
 //! in a turn, and what came for others waits, bounded, for the next.
 
+pub mod certificate;
 pub mod layer;
 pub mod proxy;
 pub mod terms;
 #[cfg(test)]
 mod tests;
+pub mod tls;
 mod wrapped;
 
 use std::collections::VecDeque;
