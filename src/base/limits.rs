@@ -103,7 +103,7 @@ pub const PROXY_HEADER_BYTES_MAX: usize = 1_024;
 pub const TURN_HANDSHAKES_MAX: usize = 16;
 /// Bytes of a connection that wait for a step of its handshake, or for its move.
 pub const LAYER_LATE_BYTES_MAX: usize = 2 * RECEIVE_BYTES_AT_ONCE;
-/// Bytes that layers say of their own accord (handshakes, pongs) to somebody who does not read them.
+/// Bytes that layers say of their own accord, as pongs, to somebody who does not read them.
 pub const LAYER_ANSWERS_BYTES_MAX: usize = 64 * 1_024;
 /// Bytes of TLS from a peer until its handshake is done. A ClientHello with keys against quantum
 /// computers has 2 KiB, a chain of certificates up to 8; who nobody knows gets no more memory.

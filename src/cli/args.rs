@@ -5,6 +5,7 @@
 //! [`ServeArgs`] has a default here.
 
 mod check;
+pub mod edge;
 mod leave;
 mod talk;
 mod top;
@@ -201,6 +202,10 @@ pub struct ServeArgs {
     /// How much of what clients send up may wait.
     #[command(flatten)]
     pub up: up::UpArgs,
+
+    /// What clients speak, and who speaks for them.
+    #[command(flatten)]
+    pub edge: edge::EdgeArgs,
 
     /// How messages wait for clients.
     #[command(flatten)]

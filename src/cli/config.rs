@@ -12,6 +12,7 @@ use crate::base::time::Span;
 use crate::cli::admin::AdminOptions;
 use crate::cli::args::{DemoArgs, Descriptors, DriverChoice, ServeArgs, Switch};
 use crate::cli::classes;
+use crate::cli::edge::EdgeOptions;
 use crate::cli::error::CliError;
 use crate::cli::mistakes::Mistakes;
 use crate::cli::values::ShardsArg;
@@ -55,6 +56,8 @@ pub struct ServeOptions {
     pub admin: AdminOptions,
     /// Where transport events are written.
     pub transport_events: EventsTarget,
+    /// What is between clients' frames and their connections.
+    pub edge: EdgeOptions,
     /// Where events are sent in batches.
     pub webhooks: Vec<Target>,
     /// How the log looks.
@@ -170,6 +173,7 @@ impl ServeOptions {
             journal: wrong.keep(journal(args), None),
             admin: wrong.keep(AdminOptions::new(args), AdminOptions::nowhere()),
             transport_events: wrong.keep(transport_events(args), EventsTarget::Nowhere),
+            edge: EdgeOptions::new(&args.edge),
             webhooks: wrong.keep(webhooks::meant(&args.webhooks.webhook, told(args)), Vec::new()),
             log_format: args.log_format.unwrap_or_default(),
             log_level: args.log_level.unwrap_or_default(),

@@ -99,6 +99,11 @@ pub static KEYS: &[Key] = &[
     key("queue-ttl", Applied, |o| span(o.gateway.queue.ttl)),
     key("slow-policy", Applied, |o| word(&POLICIES, o.gateway.queue.slow)),
     key("broadcast-rate", Applied, |o| Some(o.gateway.broadcast_per_second.to_string())),
+    key("proxy-from", Applied, |o| {
+        let proxies = &o.edge.proxies;
+        (!proxies.is_empty()).then(|| proxies.to_string())
+    })
+    .such_as("10.0.0.0/8,fd00::/8"),
     key("keepalive", Restart, |o| Some(switch(o.listener.keepalive.is_some()))),
     key("keepalive-idle", Restart, |o| span(o.listener.keepalive?.idle)),
     key("keepalive-interval", Restart, |o| span(o.listener.keepalive?.interval)),

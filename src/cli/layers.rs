@@ -451,6 +451,7 @@ mod tests {
             ("max-payload", "0x1000"),
             ("outbox-bytes", "65_536"),
             ("up-bytes", "1_048_576"),
+            ("proxy-from", "\"10.0.0.0/8, 192.0.2.7\""),
             ("queue-bytes", "100_000"),
             ("queue-ttl", "\"1min\""),
             ("slow-policy", "\"close\""),

@@ -1,6 +1,6 @@
 //! Words in, exit code out: the commands.
 //!
-//! May import: base, wire, tracker, os, gateway, client, server, load, control.
+//! May import: base, wire, tracker, os, gateway, layers, client, server, load, control.
 //! Never here: anything that another program embedding this crate would miss.
 
 pub mod admin;
@@ -14,6 +14,7 @@ pub mod configuration;
 pub mod ctl;
 pub mod demo;
 pub mod doctor;
+pub mod edge;
 pub mod error;
 pub mod events;
 pub mod example;

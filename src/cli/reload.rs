@@ -223,6 +223,7 @@ impl Inner {
             coalesce: wanted.coalesce,
             log_level: wanted.log_level,
             webhooks: wanted.webhooks,
+            edge: wanted.edge,
             ..running.clone()
         }
     }
@@ -413,6 +414,7 @@ mod tests {
         ("max-payload", "1000"),
         ("outbox-bytes", "70000"),
         ("up-bytes", "2000000"),
+        ("proxy-from", "10.0.0.0/8"),
         ("queue-bytes", "100000"),
         ("queue-ttl", "9s"),
         ("slow-policy", "close"),

@@ -15,6 +15,7 @@ use crate::cli::admin::{self, Admin};
 use crate::cli::args::Descriptors;
 use crate::cli::config::{ConnectionsFrom, ListenerOptions, ServeOptions};
 use crate::cli::configuration;
+use crate::cli::edge::EdgeTaker;
 use crate::cli::error::CliError;
 use crate::cli::machine;
 use crate::cli::reload::{Prepared, ReloadBell, Reloader, Taker};
@@ -37,6 +38,7 @@ use crate::control::transport::{self, TransportFeed, TransportThread};
 use crate::control::watchdog::Watchdog;
 use crate::control::webhook::{Sources, Webhooks};
 use crate::gateway::{Command, Drain};
+use crate::layers::terms::SharedTerms;
 use crate::os::clock::Clock;
 use crate::os::driver::DriverConfig;
 use crate::os::machine::{Plan, Wanted};
@@ -75,6 +77,7 @@ fn serve(options: &ServeOptions, flags: &ArgMatches, log: &Log) -> Result<(), Cl
     let supervisor = supervisor(var);
     let clock = Clock::new();
     webhooks::check(&options.webhooks)?;
+    let terms = SharedTerms::new(options.edge.terms()?);
     let plan = look_at_machine(options)?;
     let listener = listen(&options.listener, inherited.clients)?;
     let address = listener.local_address();
@@ -91,7 +94,7 @@ fn serve(options: &ServeOptions, flags: &ArgMatches, log: &Log) -> Result<(), Cl
     let admin_address = admin.as_ref().map(Admin::address);
     let ready = ready_line(&gateway, &options.events, address, admin_address);
     let plans = plans_of_shards(&plan, &gateway, listener)?;
-    let (shards, asker, readers) = shards::start(plans, clock, options.coalesce)
+    let (shards, asker, readers) = shards::start(plans, clock, options.coalesce, &terms)
         .map_err(|error| CliError::machine(error.to_string()))?;
     say_what_coalescing_costs(shards.first(), options.coalesce);
     let asker = Arc::new(Mutex::new(asker));
@@ -111,7 +114,7 @@ fn serve(options: &ServeOptions, flags: &ArgMatches, log: &Log) -> Result<(), Cl
     let (source, hub) = source.with_hub();
     let side = side::spawn(source, writer, door).map_err(no_thread)?;
     let webhooks = start_webhooks(options, heard, hub, &identity)?;
-    let takers = takers(log, admin.as_ref(), &webhooks);
+    let takers = takers(log, terms, admin.as_ref(), &webhooks);
     let reloader = reloader(flags, options, gateway, &asker, takers, clock);
     let http = admin.map(|admin| admin.serve(webhooks.clone(), &reloader, view)).transpose()?;
     let status = {
@@ -163,9 +166,17 @@ fn reloader(
 }
 
 /// Those beside the loops who take up another configuration.
-fn takers(log: &Log, admin: Option<&Admin>, webhooks: &Webhooks) -> Vec<Box<dyn Taker>> {
-    let mut takers: Vec<Box<dyn Taker>> =
-        vec![Box::new(LogTaker(log.clone())), Box::new(WebhooksTaker(webhooks.clone()))];
+fn takers(
+    log: &Log,
+    terms: SharedTerms,
+    admin: Option<&Admin>,
+    webhooks: &Webhooks,
+) -> Vec<Box<dyn Taker>> {
+    let mut takers: Vec<Box<dyn Taker>> = vec![
+        Box::new(LogTaker(log.clone())),
+        Box::new(EdgeTaker(terms)),
+        Box::new(WebhooksTaker(webhooks.clone())),
+    ];
     if let Some(admin) = admin {
         takers.push(Box::new(admin.taker()));
     }

@@ -10,6 +10,7 @@ use prometheus_client::metrics::exemplar::Exemplar;
 use prometheus_client::registry::Registry;
 
 use crate::base::event::CloseReason;
+use crate::base::introduction::LayerStats;
 use crate::base::limits;
 use crate::base::time::Span;
 use crate::control::api::Api;
@@ -411,6 +412,22 @@ pub(crate) static METRICS: &[Metric] = &[
     }),
     metric("heartwheel_transport_dropped", "Transport events dropped for want of room", |s| {
         count(s.stats.tally.transport_dropped)
+    }),
+    metric("heartwheel_proxied_connections", "Connections that a proxy said its word for", |s| {
+        count(s.stats.tally.layers.proxied)
+    }),
+    metric("heartwheel_tls_handshakes", "TLS handshakes, by outcome", |s| {
+        let LayerStats { tls_handshakes: ok, tls_failed: failed, .. } = s.stats.tally.layers;
+        Some(Reading::Counters("outcome", vec![("ok", ok), ("failed", failed)]))
+    }),
+    metric("heartwheel_websockets_opened", "WebSockets opened", |s| {
+        count(s.stats.tally.layers.websockets)
+    }),
+    metric("heartwheel_handshakes_put_off", "Handshakes that had to wait for a turn", |s| {
+        count(s.stats.tally.layers.put_off)
+    }),
+    metric("heartwheel_layered_connections", "Connections that are more than a stream", |s| {
+        gauge(s.stats.tally.layers.wrapped)
     }),
     metric("heartwheel_stale_completions", "Completions for connections that are gone", |s| {
         count(s.stats.stale)

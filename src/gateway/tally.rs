@@ -1,6 +1,7 @@
 //! What is counted of beats, bytes, sessions and refusals.
 
 use crate::base::event::CloseReason;
+use crate::base::introduction::LayerStats;
 use crate::gateway::classes::ClassCounts;
 
 /// Counts since the start, unless said otherwise.
@@ -24,6 +25,8 @@ pub struct Tally {
     pub transport_waiting: usize,
     /// Transport events that were dropped for want of room.
     pub transport_dropped: u64,
+    /// What layers around clients' frames did; told by whoever has them.
+    pub layers: LayerStats,
 }
 
 impl Tally {
@@ -40,6 +43,7 @@ impl Tally {
             classes,
             transport_waiting,
             transport_dropped,
+            layers,
         } = other;
         for (sum, count) in [
             (&mut self.beats_answered, beats_answered),
@@ -51,6 +55,7 @@ impl Tally {
             *sum += count;
         }
         self.transport_waiting += transport_waiting;
+        self.layers.add(layers);
         let reasons = self.refused.iter_mut().zip(refused);
         let reasons = reasons.chain(self.sessions_ended.iter_mut().zip(sessions_ended));
         reasons.for_each(|(sum, more)| *sum += more);

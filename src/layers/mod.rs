@@ -60,6 +60,8 @@ pub struct Layers {
     waits: VecDeque<(Moment, ConnId)>,
     /// Steps of handshakes that may be taken in this turn.
     budget: usize,
+    /// Whether anything waits for the end of a send.
+    awaits_send: bool,
     flow: Flow,
     stats: LayerStats,
 }
@@ -78,6 +80,7 @@ impl Layers {
             put_off: VecDeque::new(),
             waits: VecDeque::new(),
             budget: limits::TURN_HANDSHAKES_MAX,
+            awaits_send: false,
             flow: Flow::default(),
             stats: LayerStats::default(),
         }
@@ -91,6 +94,12 @@ impl Layers {
     /// Whether something is to be told that no completion brings.
     pub fn has_work(&self) -> bool {
         !self.due.is_empty() || !self.put_off.is_empty()
+    }
+
+    /// Whether anything waits for the end of a send that was asked for since this was last asked.
+    /// Who sleeps on it holds it up.
+    pub fn take_awaits_send(&mut self) -> bool {
+        std::mem::take(&mut self.awaits_send)
     }
 
     /// When somebody has waited long enough, if somebody waits.
@@ -156,6 +165,7 @@ impl Layers {
         };
         wrapped.send(chunk);
         let op = wrapped.next_send(conn);
+        self.awaits_send |= wrapped.awaits_send();
         if op.is_none() && !wrapped.is_in_flight {
             self.due.push_back(conn);
         }
@@ -176,6 +186,7 @@ impl Layers {
             return close;
         }
         wrapped.closing = Some(how);
+        self.awaits_send = true;
         self.waits.push_back((now + limits::LAYER_LINGER, conn));
         send
     }
@@ -189,6 +200,7 @@ impl Layers {
         if wrapped.is_in_flight {
             self.waits.push_back((now + limits::LAYER_LINGER, departure.conn));
             wrapped.moving = Some(departure);
+            self.awaits_send = true;
             return None;
         }
         Some(Op::Move(departure))
@@ -313,6 +325,7 @@ impl Layers {
         if let Some(op) = wrapped.next_send(conn) {
             self.ops.push(op);
         }
+        self.awaits_send |= wrapped.awaits_send();
         if let Some(introduction) = wrapped.take_introduction(!self.flow.up.is_empty()) {
             each(Completion::Introduced { conn, as_what: introduction });
         }
@@ -385,7 +398,10 @@ impl Layers {
                     }
                 };
                 match next {
-                    Some(op) => self.ops.push(op),
+                    Some(op) => {
+                        self.ops.push(op);
+                        self.awaits_send |= wrapped.awaits_send();
+                    }
                     None => self.settle(conn, Ok(()), each),
                 }
             }

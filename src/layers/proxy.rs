@@ -74,7 +74,11 @@ mod tests {
     fn a_header_says_who_is_there_and_where_it_ends() {
         for (name, bytes, source) in [
             ("1", b"PROXY TCP4 192.0.2.7 127.0.0.1 4711 7\r\n".to_vec(), Some("192.0.2.7:4711")),
-            ("1, IPv6", b"PROXY TCP6 2001:db8::7 ::1 4711 7\r\n".to_vec(), Some("[2001:db8::7]:4711")),
+            (
+                "1, IPv6",
+                b"PROXY TCP6 2001:db8::7 ::1 4711 7\r\n".to_vec(),
+                Some("[2001:db8::7]:4711"),
+            ),
             ("1, unknown", b"PROXY UNKNOWN\r\n".to_vec(), None),
             ("2", v2("192.0.2.7:4711"), Some("192.0.2.7:4711")),
             ("2, IPv6", v2("[2001:db8::7]:4711"), Some("[2001:db8::7]:4711")),
@@ -121,7 +125,9 @@ mod tests {
         fn whatever_comes_is_answered_alike_in_whatever_pieces(
             bytes in proptest::collection::vec(any::<u8>(), 0..80),
             start in prop_oneof![
-                Just(&b""[..]), Just(&b"PROXY TCP4 "[..]), Just(&b"\r\n\r\n\0\r\nQUIT\n\x21\x11"[..])
+                Just(&b""[..]),
+                Just(&b"PROXY TCP4 "[..]),
+                Just(&b"\r\n\r\n\0\r\nQUIT\n\x21\x11"[..])
             ],
         ) {
             let bytes = [start, &bytes].concat();

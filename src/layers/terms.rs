@@ -170,6 +170,24 @@ impl Networks {
     }
 }
 
+impl FromStr for Networks {
+    type Err = NoNetwork;
+
+    fn from_str(text: &str) -> Result<Self, NoNetwork> {
+        let networks = text.split(',').map(str::trim).map(str::parse);
+        networks.collect::<Result<Vec<_>, _>>().map(Self)
+    }
+}
+
+impl fmt::Display for Networks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, network) in self.0.iter().enumerate() {
+            write!(f, "{}{network}", if index > 0 { "," } else { "" })?;
+        }
+        Ok(())
+    }
+}
+
 impl FromIterator<Network> for Networks {
     fn from_iter<T: IntoIterator<Item = Network>>(networks: T) -> Self {
         Self(networks.into_iter().collect())

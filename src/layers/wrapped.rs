@@ -221,6 +221,12 @@ impl Wrapped {
         self.home = Some(chunk);
     }
 
+    /// Whether something waits for the end of the send that is under way.
+    pub(crate) fn awaits_send(&self) -> bool {
+        let has_to_go = self.closing.is_some() || self.moving.is_some();
+        self.is_in_flight && (has_to_go || !self.out.is_empty())
+    }
+
     /// Says the layers' own last words.
     pub(crate) fn finish(&mut self) {
         if let Some(websocket) = &mut self.websocket {

@@ -18,7 +18,7 @@ use crate::base::event::{Record, TransportRecord};
 use crate::base::io::Op;
 use crate::base::limits;
 use crate::base::time::{Moment, Span};
-use crate::gateway::{Command, Gateway};
+use crate::gateway::{Command, Gateway, Reply};
 use crate::layers::Layers;
 use crate::layers::terms::SharedTerms;
 use crate::os::clock::Clock;
@@ -199,6 +199,9 @@ impl Server {
     /// How long to sleep now, and for how long to gather while at it.
     fn sleep(&mut self, now: Moment) -> Span {
         self.driver.gather(self.pace.window(now, self.driver.received()));
+        if self.layers.take_awaits_send() {
+            return Span::ZERO;
+        }
         if self.gateway.take_awaits_send() {
             return Span::ZERO;
         }
@@ -268,7 +271,10 @@ impl Server {
                 self.coalesce(new.coalesce);
             }
             weight += command.weight();
-            let reply = self.gateway.on_command(command, now);
+            let mut reply = self.gateway.on_command(command, now);
+            if let Reply::Stats(stats) = &mut reply {
+                stats.tally.layers = self.layers.stats();
+            }
             self.turns.stats.questions += 1;
             self.replies.push_back(News::Reply { ticket, reply });
         }
@@ -306,7 +312,9 @@ impl Server {
         self.gateway.set_wall(wall);
         if self.mailbox.room_for_answers() >= 4 {
             self.mailbox.tell(News::Wall(wall));
-            self.mailbox.tell(News::Stats(Box::new(self.gateway.stats())));
+            let mut stats = self.gateway.stats();
+            stats.tally.layers = self.layers.stats();
+            self.mailbox.tell(News::Stats(Box::new(stats)));
             self.mailbox.tell(News::Loop(Box::new(self.loop_stats())));
             self.mailbox.tell(News::Driver(self.driver.stats()));
             self.mailbox.wake_reader();

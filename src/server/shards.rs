@@ -17,6 +17,7 @@ use crate::base::ids::ClientId;
 use crate::base::limits;
 use crate::base::time::Span;
 use crate::gateway::{Command, Kick, Stats, owner};
+use crate::layers::terms::SharedTerms;
 use crate::os::clock::Clock;
 use crate::os::driver::{DriverConfig, DriverError};
 use crate::os::parcel::Parcel;
@@ -65,7 +66,7 @@ pub struct Switchboard {
 /// threads and no queues, and nothing is as it would be with several.
 ///
 /// The readers are in the same order. What they tell is numbered by each shard for itself. Each
-/// loop [coalesces](Server::coalesce) for `window`.
+/// loop [coalesces](Server::coalesce) for `window` and lets clients in on these `terms`.
 ///
 /// # Errors
 /// When the machine does not give a ring or a thread.
@@ -73,16 +74,17 @@ pub fn start(
     plans: Vec<(DriverConfig, GatewayConfig)>,
     clock: Clock,
     window: Span,
+    terms: &SharedTerms,
 ) -> Result<(Shards, Switchboard, Vec<Reader>), StartError> {
     let mut plans = plans.into_iter();
     let (driver, gateway) = plans.next().expect("there is at least one shard");
     let shard = gateway.shard;
-    let (mut first, asker, reader) = open(driver, gateway, clock, window)?;
+    let (mut first, asker, reader) = open(driver, gateway, clock, window, terms)?;
     let (mut askers, mut readers) = (vec![asker], vec![reader]);
     let mut wakers = vec![first.driver.waker()];
     let (mut others, mut starts) = (Vec::new(), Vec::new());
     for (index, (driver, gateway)) in (1..).zip(plans) {
-        let began = begin(index, driver, gateway, clock, window)?;
+        let began = begin(index, (driver, gateway), clock, window, terms)?;
         askers.push(began.asker);
         readers.push(began.reader);
         wakers.push(began.waker);
@@ -106,9 +108,11 @@ fn open(
     gateway: GatewayConfig,
     clock: Clock,
     window: Span,
+    terms: &SharedTerms,
 ) -> Result<(Server, Asker, Reader), DriverError> {
     let (mut server, asker, reader) = Server::new(driver, gateway, clock)?;
     server.coalesce(window);
+    server.set_terms(terms.clone());
     Ok((server, asker, reader))
 }
 
@@ -124,16 +128,17 @@ struct Began {
 
 fn begin(
     index: usize,
-    driver: DriverConfig,
-    gateway: GatewayConfig,
+    (driver, gateway): (DriverConfig, GatewayConfig),
     clock: Clock,
     window: Span,
+    terms: &SharedTerms,
 ) -> Result<Began, StartError> {
+    let terms = terms.clone();
     let (ready_in, ready) = sync_channel(1);
     let (start, exchange) = sync_channel(1);
     let thread = thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
         // A ring belongs to the thread that makes it.
-        match open(driver, gateway, clock, window) {
+        match open(driver, gateway, clock, window, &terms) {
             Ok((server, asker, reader)) => {
                 let _ = ready_in.send(Ok((asker, reader, server.driver.waker())));
                 live(server, &exchange)
@@ -615,7 +620,8 @@ mod tests {
     fn beats_wait_for_each_other_in_every_shard() {
         let (driver, gateway) = plan(1);
         let window = Span::from_millis(5);
-        let (mut server, ..) = open(driver, gateway, Clock::new(), window).expect("a ring");
+        let (mut server, ..) =
+            open(driver, gateway, Clock::new(), window, &SharedTerms::default()).expect("a ring");
         let later = server.clock.now() + Span::from_secs(1);
         assert_eq!(server.pace.window(later, 1_000), window, "a crowd is gathered");
     }
@@ -632,7 +638,8 @@ mod tests {
     fn questions_go_to_whom_they_concern() {
         let plans = (0..COUNT).map(plan).collect();
         let (shards, mut switchboard, mut readers) =
-            start(plans, Clock::new(), Span::ZERO).expect("rings and a thread");
+            start(plans, Clock::new(), Span::ZERO, &SharedTerms::default())
+                .expect("rings and a thread");
         let client = (0..)
             .map(|number| format!("client-{number}"))
             .find(|name| owner(shard(0), name) == 1)

@@ -13,7 +13,7 @@ use crate::http::start;
 use crate::pages::metrics;
 
 /// Not on the dashboard: names of things, what other panels say better, and what the alerts watch.
-const NOT_SHOWN: [&str; 18] = [
+const NOT_SHOWN: [&str; 23] = [
     "heartwheel_node_info",
     "heartwheel_driver_info",
     "heartwheel_connections_ended_total",
@@ -24,6 +24,11 @@ const NOT_SHOWN: [&str; 18] = [
     "heartwheel_loop_busy_longest_seconds",
     "heartwheel_questions_answered_total",
     "heartwheel_stale_completions_total",
+    "heartwheel_proxied_connections_total",
+    "heartwheel_tls_handshakes_total",
+    "heartwheel_websockets_opened_total",
+    "heartwheel_handshakes_put_off_total",
+    "heartwheel_layered_connections",
     "heartwheel_journal_writable",
     "heartwheel_feed_followers",
     "heartwheel_rings",

@@ -4,6 +4,7 @@ mod forbidden;
 mod gate;
 mod on_epoll;
 mod policies;
+mod proxy;
 mod shards;
 
 use std::collections::{HashMap, HashSet};

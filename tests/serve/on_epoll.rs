@@ -3,6 +3,7 @@
 use crate as serve;
 use crate::gate::on_epoll;
 use crate::policies;
+use crate::proxy;
 use crate::shards;
 
 macro_rules! again {
@@ -35,6 +36,7 @@ again!(
     policies::a_class_that_rejects_keeps_the_older_login,
     policies::a_silent_client_is_asked_before_the_verdict_and_not_after_its_timeout,
     policies::transport_events_are_a_stream_of_their_own,
+    proxy::it_is_the_same_over_shards_and_a_silent_client_is_found,
     shards::silence_is_noticed_in_time_wherever_the_connection_came_in,
     shards::a_second_login_takes_over_whichever_shard_takes_the_call,
     shards::a_lost_session_is_resumed_whichever_shard_takes_the_call,

@@ -62,7 +62,12 @@ fn arrives(stage: &mut Stage, departure: &Move) -> ConnId {
     let socket = SocketHandle(900 + stage.sockets);
     stage.sockets += 1;
     let bytes = &departure.bytes;
-    stage.complete(Completion::Arrived { socket, peer: departure.peer, bytes, baggage: Baggage::default() });
+    stage.complete(Completion::Arrived {
+        socket,
+        peer: departure.peer,
+        bytes,
+        baggage: Baggage::default(),
+    });
     let adopted = stage.ops.iter().find_map(|op| match op {
         Op::Adopt { socket: adopted, conn } if *adopted == socket => Some(*conn),
         _ => None,

@@ -238,14 +238,16 @@ impl Driver {
         match self.descriptors {
             Descriptors::Ordinary => {
                 let place = Place::At(Socket { ring, file: self.files.keep(socket) });
-                let key = self.moves.arriving.insert(Arriving { ring, peer, bytes, baggage, place });
+                let key =
+                    self.moves.arriving.insert(Arriving { ring, peer, bytes, baggage, place });
                 self.immediate.push_back(Immediate::Arrived { key });
             }
             Descriptors::Direct => {
                 let memory = Room::new(socket.as_raw_fd());
                 let address = memory.as_ptr().cast_const();
                 let place = Place::Entering { memory, _socket: socket };
-                let key = self.moves.arriving.insert(Arriving { ring, peer, bytes, baggage, place });
+                let key =
+                    self.moves.arriving.insert(Arriving { ring, peer, bytes, baggage, place });
                 let entry = opcode::FilesUpdate::new(address, 1).offset(ANY_SLOT).build();
                 let slot = u32::try_from(key).expect("limits keep the arrivals few");
                 self.push(ring, entry, Token::new(Kind::Arrive, 0, slot));
