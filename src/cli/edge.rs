@@ -1,22 +1,32 @@
 //! On what terms connections are let in, as an operator says it.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use crate::cli::args::edge::EdgeArgs;
 use crate::cli::config::ServeOptions;
 use crate::cli::error::CliError;
 use crate::cli::reload::{Prepared, Taker};
-use crate::layers::terms::{Networks, SharedTerms, Terms};
+use crate::cli::tls::TlsOptions;
+use crate::control::reload::Change;
+use crate::layers::terms::{Begin, Networks, SharedTerms, Terms};
 
 /// What is between clients' frames and their connections.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct EdgeOptions {
     /// Who says first for whom it speaks.
     pub proxies: Networks,
+    /// With what TLS is served.
+    pub tls: Option<TlsOptions>,
 }
 
 impl EdgeOptions {
     /// What was typed, as meant.
-    pub fn new(args: &EdgeArgs) -> Self {
-        Self { proxies: args.proxy_from.clone().unwrap_or_default() }
+    ///
+    /// # Errors
+    /// When one thing is missing beside another.
+    pub fn new(args: &EdgeArgs) -> Result<Self, CliError> {
+        let tls = TlsOptions::new(&args.tls)?;
+        Ok(Self { proxies: args.proxy_from.clone().unwrap_or_default(), tls })
     }
 
     /// The terms that these are.
@@ -24,17 +34,86 @@ impl EdgeOptions {
     /// # Errors
     /// When a file that they name is not what it should be.
     pub fn terms(&self) -> Result<Terms, CliError> {
-        Ok(Terms { proxies: self.proxies.clone(), ..Terms::default() })
+        self.terms_beside(None).map(|(terms, _)| terms)
+    }
+
+    /// The same, with TLS as it is `already` where it is to be the same; and what TLS it is.
+    fn terms_beside(&self, already: Option<&Spoken>) -> Result<(Terms, Option<Spoken>), CliError> {
+        let spoken = self.tls.as_ref().map(|tls| Spoken::new(tls, already)).transpose()?;
+        let terms = Terms {
+            proxies: self.proxies.clone(),
+            tls: spoken.as_ref().map(|spoken| Arc::clone(&spoken.begin)),
+            only_tls: self.tls.as_ref().is_some_and(|tls| tls.only),
+            ..Terms::default()
+        };
+        Ok((terms, spoken))
+    }
+}
+
+/// TLS, and what it is made of.
+#[derive(Clone)]
+struct Spoken {
+    options: TlsOptions,
+    digest: [u8; 32],
+    begin: Arc<dyn Begin>,
+}
+
+impl Spoken {
+    /// Made new only where something is not as it was: tickets are good as long as it is not.
+    fn new(options: &TlsOptions, already: Option<&Self>) -> Result<Self, CliError> {
+        let contents = options.read()?;
+        let digest = contents.digest();
+        let is_same = |spoken: &&Self| spoken.options == *options && spoken.digest == digest;
+        if let Some(already) = already.filter(is_same) {
+            return Ok(already.clone());
+        }
+        let begin = Arc::new(options.serve(&contents)?);
+        Ok(Self { options: options.clone(), digest, begin })
     }
 }
 
 /// Takes up other terms: newcomers are let in on them, and who is here stays.
-pub struct EdgeTaker(pub SharedTerms);
+pub struct EdgeTaker {
+    shared: SharedTerms,
+    spoken: Arc<Mutex<Option<Spoken>>>,
+}
+
+impl EdgeTaker {
+    /// Begins with the terms of `options`.
+    ///
+    /// # Errors
+    /// When a file that they name is not what it should be.
+    pub fn new(options: &EdgeOptions) -> Result<Self, CliError> {
+        let (terms, spoken) = options.terms_beside(None)?;
+        Ok(Self { shared: SharedTerms::new(terms), spoken: Arc::new(Mutex::new(spoken)) })
+    }
+
+    /// The terms, which change when others are taken up.
+    pub fn shared(&self) -> &SharedTerms {
+        &self.shared
+    }
+}
 
 impl Taker for EdgeTaker {
     fn prepare(&mut self, wanted: &ServeOptions) -> Result<Prepared, CliError> {
-        let (shared, terms) = (self.0.clone(), wanted.edge.terms()?);
-        let commit = Box::new(move || shared.replace(terms));
-        Ok(Prepared { changes: Vec::new(), commit })
+        let before = self.spoken.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (terms, spoken) = wanted.edge.terms_beside(before.as_ref())?;
+        let mut changes = Vec::new();
+        if let (Some(before), Some(after)) = (&before, &spoken)
+            && before.digest != after.digest
+            && before.options == after.options
+        {
+            changes.push(Change {
+                key: "tls-cert (content)".to_owned(),
+                old: Some("a certificate".to_owned()),
+                new: Some("another certificate, key or authority".to_owned()),
+            });
+        }
+        let (shared, kept) = (self.shared.clone(), Arc::clone(&self.spoken));
+        let commit = Box::new(move || {
+            shared.replace(terms);
+            *kept.lock().unwrap_or_else(PoisonError::into_inner) = spoken;
+        });
+        Ok(Prepared { changes, commit })
     }
 }

@@ -212,6 +212,7 @@ impl Inner {
             user_timeout: running.gateway.user_timeout,
             transport_events: running.gateway.transport_events,
             up_bytes_max: running.gateway.up_bytes_max,
+            certified_ids: running.gateway.certified_ids,
             connections_max,
             ..wanted.gateway
         };
@@ -415,6 +416,12 @@ mod tests {
         ("outbox-bytes", "70000"),
         ("up-bytes", "2000000"),
         ("proxy-from", "10.0.0.0/8"),
+        ("tls-cert", "/tmp/cert"),
+        ("tls-key", "/tmp/key"),
+        ("tls-only", "on"),
+        ("tls-client-ca", "/tmp/ca"),
+        ("tls-client-cert", "optional"),
+        ("tls-client-name", "id"),
         ("queue-bytes", "100000"),
         ("queue-ttl", "9s"),
         ("slow-policy", "close"),

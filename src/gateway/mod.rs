@@ -25,6 +25,7 @@
 
 mod answers;
 mod broadcast;
+mod certified;
 mod classes;
 mod command;
 mod connection;
@@ -67,6 +68,7 @@ use crate::base::io::{
 use crate::base::limits;
 use crate::base::time::{Moment, WallAnchor};
 use crate::gateway::answers::session_of;
+use crate::gateway::certified::Certified;
 use crate::gateway::classes::Classes;
 use crate::gateway::connection::{
     ChunkPool, Connection, Hearing, Look, Receive, Socket, State, WaitsFor,
@@ -118,6 +120,7 @@ pub struct Gateway {
     groups: Groups,
     post: PostOffice,
     classes: Classes,
+    certified: Certified,
     chunks: ChunkPool,
     ops: Vec<Op>,
     /// About to be moved: said to the kernel when operations are taken next.
@@ -193,6 +196,7 @@ impl Gateway {
             groups: Groups::default(),
             post: PostOffice::default(),
             classes: Classes::new(&config),
+            certified: Certified::default(),
             chunks: ChunkPool::default(),
             ops: Vec::new(),
             departures: BTreeMap::new(),
@@ -410,6 +414,7 @@ impl Gateway {
         assert!(self.departures.len() <= self.moves);
         assert!(self.measures.len() <= limits::MEASURES_MAX);
         assert!(self.moves <= limits::MOVES_MAX);
+        assert!(self.certified.len() <= self.tracker.len() - self.tracker.named());
         let (mut live, mut held, mut leavers) = (0, 0, 0);
         let mut classes = Classes::new(&self.config);
         for slot in 0..self.tracker.slots_end() {
@@ -543,6 +548,9 @@ impl Gateway {
         if let (Some(connection), Some(peer)) = (self.tracker.get_mut(conn), as_what.peer) {
             connection.set_peer(peer);
         }
+        if let (true, Some(name)) = (self.config.certified_ids, &as_what.name) {
+            self.certified.note(conn, name.clone());
+        }
     }
 
     /// Whether the newest connection is one too many, or its events would be.
@@ -629,6 +637,7 @@ impl Gateway {
     }
 
     fn on_closed(&mut self, conn: ConnId) {
+        self.certified.take(conn);
         if let Some(connection) = self.tracker.get_mut(conn)
             && let State::Held(held) = &mut connection.state
         {

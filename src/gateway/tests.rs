@@ -19,6 +19,7 @@ use crate::wire::native::{self, Deframer, Inbound};
 
 mod answers;
 mod broadcast;
+mod certified;
 mod drain;
 mod edges;
 mod groups;

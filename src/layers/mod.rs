@@ -26,7 +26,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use crate::base::event::CloseReason;
 use crate::base::ids::ConnId;
@@ -48,6 +48,8 @@ pub struct Layers {
     wrapped: HashMap<ConnId, Box<Wrapped>>,
     /// Sockets that are no connections yet: who is there.
     newcomers: HashMap<SocketHandle, SocketAddr>,
+    /// Sockets that we have connected and that are no connections yet.
+    dialled: HashSet<SocketHandle>,
     /// Sockets that came from other shards and are no connections yet.
     arrivals: HashMap<SocketHandle, Box<Wrapped>>,
     /// To the kernel, of our own accord.
@@ -74,6 +76,7 @@ impl Layers {
             shared,
             wrapped: HashMap::new(),
             newcomers: HashMap::new(),
+            dialled: HashSet::new(),
             arrivals: HashMap::new(),
             ops: Vec::new(),
             due: VecDeque::new(),
@@ -111,7 +114,7 @@ impl Layers {
 
     /// Turns the gateway's operations into the kernel's.
     pub fn on_ops(&mut self, ops: &mut Vec<Op>, now: Moment) {
-        let is_idle = self.wrapped.is_empty() && self.ops.is_empty();
+        let is_idle = self.wrapped.is_empty() && self.ops.is_empty() && self.dialled.is_empty();
         if is_idle && self.newcomers.is_empty() && self.arrivals.is_empty() {
             return;
         }
@@ -131,6 +134,7 @@ impl Layers {
             }
             Op::Discard { socket } => {
                 self.newcomers.remove(&socket);
+                self.dialled.remove(&socket);
                 self.arrivals.remove(&socket);
                 Some(op)
             }
@@ -151,6 +155,10 @@ impl Layers {
         if let Some(wrapped) = self.arrivals.remove(&socket) {
             self.wrapped.insert(conn, wrapped);
             self.due.push_back(conn);
+        } else if self.dialled.remove(&socket) {
+            if let Some(dial) = &self.terms.dial {
+                self.wrapped.insert(conn, Box::new(Wrapped::dialled(dial.begin())));
+            }
         } else if let Some(peer) = self.newcomers.remove(&socket)
             && self.terms.is_on()
         {
@@ -234,6 +242,12 @@ impl Layers {
                 }
                 each(completion);
             }
+            Completion::Connected { socket, .. } => {
+                if self.terms.dial.is_some() {
+                    self.dialled.insert(socket);
+                }
+                each(completion);
+            }
             Completion::Arrived { socket, peer, bytes, baggage } => {
                 self.on_arrived(socket, peer, bytes, baggage, &mut each);
             }
@@ -254,7 +268,6 @@ impl Layers {
                 each(completion);
             }
             Completion::AcceptFailed { .. }
-            | Completion::Connected { .. }
             | Completion::ConnectFailed { .. }
             | Completion::Moved { .. }
             | Completion::Stayed { .. }

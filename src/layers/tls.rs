@@ -79,6 +79,9 @@ pub enum TlsError {
     /// None at all.
     #[error("no certificate authority is known")]
     NoAuthority,
+    /// Nobody can be called so.
+    #[error("{0} is no name; expected one such as gate.example")]
+    NoName(String),
     /// They do not fit together.
     #[error("certificate and key are of no use together ({0})")]
     Pair(#[source] rustls::Error),
@@ -94,8 +97,7 @@ impl Serve {
     /// When they are not what they should be.
     pub fn new(files: Files<'_>) -> Result<Self, TlsError> {
         let provider = provider();
-        let chain =
-            certificate::certificates(files.certificates).map_err(TlsError::Certificate)?;
+        let chain = certificate::certificates(files.certificates).map_err(TlsError::Certificate)?;
         let key = certificate::private_key(files.key).map_err(TlsError::Key)?;
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
@@ -117,14 +119,13 @@ impl Serve {
 }
 
 impl Dial {
-    /// TLS with whom these authorities know by this name.
+    /// TLS with whom these authorities know by this name, or address.
     ///
     /// # Errors
-    /// When there is none of them.
-    pub fn new(
-        authorities: Vec<CertificateDer<'static>>,
-        name: ServerName<'static>,
-    ) -> Result<Self, TlsError> {
+    /// When there is none of them, or the name is none.
+    pub fn new(authorities: Vec<CertificateDer<'static>>, name: &str) -> Result<Self, TlsError> {
+        let server = ServerName::try_from(name.to_owned());
+        let name = server.map_err(|_| TlsError::NoName(name.escape_debug().to_string()))?;
         let mut roots = RootCertStore::empty();
         roots.add_parsable_certificates(authorities);
         if roots.is_empty() {
@@ -136,12 +137,7 @@ impl Dial {
             .with_root_certificates(roots)
             .with_no_client_auth();
         config.alpn_protocols = vec![PROTOCOLS[0].to_vec()];
-        Ok(Self::with(config, name))
-    }
-
-    /// TLS as `config` has it.
-    pub fn with(config: ClientConfig, name: ServerName<'static>) -> Self {
-        Self { config: Arc::new(config), name }
+        Ok(Self { config: Arc::new(config), name })
     }
 }
 
@@ -305,7 +301,8 @@ impl Layer for Tls {
     fn introduce(&self, introduction: &mut Introduction) {
         introduction.is_encrypted = true;
         let shown = self.connection.as_ref().and_then(|connection| connection.peer_certificates());
-        introduction.name = shown.and_then(<[_]>::first).and_then(certificate::name);
+        let shown = shown.and_then(<[_]>::first);
+        introduction.name = shown.map(|shown| certificate::name(shown).unwrap_or_default());
     }
 }
 

@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use crate::cli::args::tls::TlsArgs;
 use crate::layers::terms::Networks;
 
 /// What is between a client's frames and its connection.
@@ -12,4 +13,7 @@ pub struct EdgeArgs {
     /// none from them, closes the connection (default: none)
     #[arg(long, value_name = "NETWORKS", help_heading = "Edge")]
     pub proxy_from: Option<Networks>,
+    /// With what TLS is served.
+    #[command(flatten)]
+    pub tls: TlsArgs,
 }

@@ -1,11 +1,16 @@
-use proptest::prelude::*;
+use proptest::prelude::{ProptestConfig, any, prop_assert, proptest};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, PKCS_ECDSA_P256_SHA256,
 };
 use rustls::client::Resumption;
 use rustls::{HandshakeKind, SupportedProtocolVersion, version};
 
-use super::*;
+use super::{
+    Arc, Begin, CertificateDer, ClientConfig, ClientConnection, Clients, Dial, Files, Goes, Layer,
+    Read, RootCertStore, Serve, ServerName, TlsError, Write, certificate, limits, provider,
+};
+use crate::base::event::CloseReason;
+use crate::base::introduction::Introduction;
 
 const VERSIONS: [&SupportedProtocolVersion; 2] = [&version::TLS13, &version::TLS12];
 
@@ -42,7 +47,11 @@ impl Papers {
     }
 
     /// A client's configuration; `name`: of the certificate that it shows.
-    fn client(&self, version: &'static SupportedProtocolVersion, name: Option<&str>) -> ClientConfig {
+    fn client(
+        &self,
+        version: &'static SupportedProtocolVersion,
+        name: Option<&str>,
+    ) -> ClientConfig {
         let mut roots = RootCertStore::empty();
         roots.add(self.authority.der().clone()).expect("an authority");
         let builder = ClientConfig::builder_with_provider(provider())
@@ -232,7 +241,8 @@ fn the_name_in_a_certificate_is_told_and_who_has_to_show_one_and_does_not_is_sen
             let key = sign(&papers.authority, "mill-7");
             let chain = certificate::certificates(key.0.as_bytes()).expect("PEM");
             let key = certificate::private_key(key.1.as_bytes()).expect("PEM");
-            let pair = rustls::sign::CertifiedKey::from_der(chain, key, &provider()).expect("a pair");
+            let pair =
+                rustls::sign::CertifiedKey::from_der(chain, key, &provider()).expect("a pair");
             let resolver = rustls::sign::SingleCertAndKey::from(pair);
             config.client_auth_cert_resolver = Arc::new(resolver);
             let name = ServerName::try_from("localhost").expect("a name");
@@ -366,15 +376,15 @@ fn files_that_are_of_no_use_are_refused_in_one_line() {
         let error = Serve::new(files).err().expect(words).to_string();
         assert!(error.contains(words) && !error.contains('\n'), "{error}");
     }
-    let name = ServerName::try_from("localhost").expect("a name");
-    assert!(matches!(Dial::new(Vec::new(), name), Err(TlsError::NoAuthority)));
+    assert!(matches!(Dial::new(Vec::new(), "localhost"), Err(TlsError::NoAuthority)));
+    assert!(matches!(Dial::new(Vec::new(), "no name"), Err(TlsError::NoName(_))));
 }
 
 #[test]
 fn who_dials_speaks_first_and_both_understand_each_other() {
     let papers = Papers::new();
-    let name = ServerName::try_from("localhost").expect("a name");
-    let dial = Dial::new(vec![papers.authority.der().clone()], name).expect("an authority");
+    let authorities = vec![papers.authority.der().clone()];
+    let dial = Dial::new(authorities, "localhost").expect("an authority");
     let (mut client, mut server) = (dial.begin(), papers.serve().begin());
     let (mut up, mut down, mut to_client, mut to_server) = <(Vec<u8>, Vec<u8>, _, _)>::default();
     client.send(b"HELLO", &mut to_server);
@@ -404,4 +414,3 @@ proptest! {
         prop_assert!(up.is_empty() && down.len() < 1_000);
     }
 }
-
