@@ -139,12 +139,15 @@ impl Layers {
                 Some(op)
             }
             Op::Send { conn, chunk } => self.send(conn, chunk),
+            Op::Receive { conn } => {
+                let wrapped = self.wrapped.get(&conn);
+                (!wrapped.is_some_and(|wrapped| wrapped.is_over)).then_some(op)
+            }
             Op::Close { conn, how } => self.close(conn, how, now),
             Op::Move(departure) => self.depart(departure, now),
             Op::Accept { .. }
             | Op::StopAccepting
             | Op::Connect(_)
-            | Op::Receive { .. }
             | Op::Pause { .. }
             | Op::Look { .. }
             | Op::SetUserTimeout { .. } => Some(op),
@@ -267,10 +270,10 @@ impl Layers {
                 }
                 each(completion);
             }
+            Completion::Stayed { conn, why } => self.stay(conn, why, &mut each),
             Completion::AcceptFailed { .. }
             | Completion::ConnectFailed { .. }
             | Completion::Moved { .. }
-            | Completion::Stayed { .. }
             | Completion::ArrivalFailed { .. }
             | Completion::Introduced { .. }
             | Completion::Spoilt { .. } => each(completion),
@@ -300,7 +303,8 @@ impl Layers {
             return;
         }
         let is_moving = wrapped.moving.is_some();
-        let is_late = !wrapped.late.is_empty();
+        // What came with it from another shard comes before.
+        let is_late = wrapped.has_more_before();
         if is_moving || is_late || (wrapped.is_costly() && self.budget == 0) {
             if wrapped.late.len() + bytes.len() > limits::LAYER_LATE_BYTES_MAX {
                 return self.drown(conn, each);
@@ -320,7 +324,7 @@ impl Layers {
         let Some(wrapped) = self.wrapped.get_mut(&conn) else { return };
         wrapped.late = Vec::new();
         if wrapped.moving.take().is_some() {
-            return each(Completion::Stayed { conn, why: Stay::TooMuch });
+            return self.give_up_move(conn, Stay::TooMuch, each);
         }
         wrapped.is_over = true;
         each(Completion::Spoilt { conn, reason: CloseReason::Flood });
@@ -360,6 +364,23 @@ impl Layers {
         }
     }
 
+    /// It could not be moved, and what was to travel is of no use any more.
+    fn stay(&mut self, conn: ConnId, why: Stay, each: &mut impl FnMut(Completion<'_>)) {
+        if let Some(wrapped) = self.wrapped.get_mut(&conn) {
+            wrapped.unwrapped = Vec::new();
+        }
+        each(Completion::Stayed { conn, why });
+    }
+
+    /// The kernel was not even asked to move it, and may still receive: nobody hears of that, since
+    /// what was to travel is lost.
+    fn give_up_move(&mut self, conn: ConnId, why: Stay, each: &mut impl FnMut(Completion<'_>)) {
+        if let Some(wrapped) = self.wrapped.get_mut(&conn) {
+            wrapped.is_over = true;
+        }
+        self.stay(conn, why, each);
+    }
+
     fn on_receive_ended(
         &mut self,
         conn: ConnId,
@@ -374,11 +395,11 @@ impl Layers {
             match (end, wrapped.moving.is_some()) {
                 (ReceiveEnd::Fault(fault), true) => {
                     wrapped.moving = None;
-                    return each(Completion::Stayed { conn, why: Stay::Broken(fault) });
+                    return self.give_up_move(conn, Stay::Broken(fault), each);
                 }
                 // It is found again by whoever receives next.
                 (_, true) => return,
-                (_, false) if is_end && !wrapped.late.is_empty() => {
+                (_, false) if is_end && wrapped.has_more_before() => {
                     wrapped.late_end = Some(end);
                     return;
                 }
@@ -448,9 +469,7 @@ impl Layers {
             self.ops.push(Op::Close { conn, how });
         }
         match (moving, result) {
-            (Some(_), Err(fault)) => {
-                each(Completion::Stayed { conn, why: Stay::Broken(fault) });
-            }
+            (Some(_), Err(fault)) => self.give_up_move(conn, Stay::Broken(fault), each),
             (Some(departure), Ok(())) => self.ops.push(Op::Move(departure)),
             (None, _) => {}
         }
@@ -482,7 +501,7 @@ impl Layers {
     fn tell_arrived(&mut self, conn: ConnId, each: &mut impl FnMut(Completion<'_>)) {
         let Some(wrapped) = self.wrapped.get_mut(&conn) else { return };
         let unwrapped = std::mem::take(&mut wrapped.unwrapped);
-        if unwrapped.is_empty() {
+        if unwrapped.is_empty() || wrapped.is_deaf() {
             return;
         }
         wrapped.is_introduced = false;
@@ -515,7 +534,7 @@ impl Layers {
             wrapped.is_closed = true;
             self.ops.push(Op::Close { conn, how: CloseHow::Abort });
         } else if wrapped.moving.take().is_some() {
-            each(Completion::Stayed { conn, why: Stay::NoRoom });
+            self.give_up_move(conn, Stay::NoRoom, each);
         }
     }
 

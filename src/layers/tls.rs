@@ -162,9 +162,11 @@ fn verifier(
         true => builder,
         false => builder.allow_unauthenticated(),
     };
-    builder.build().map_err(|error| match error {
-        VerifierBuilderError::NoRootAnchors => TlsError::NoAuthority,
-        other => TlsError::Library(rustls::Error::General(other.to_string())),
+    builder.build().map_err(|error| {
+        if matches!(error, VerifierBuilderError::NoRootAnchors) {
+            return TlsError::NoAuthority;
+        }
+        TlsError::Library(rustls::Error::General(error.to_string()))
     })
 }
 

@@ -80,6 +80,11 @@ impl Wrapped {
         self.closing.is_some() || self.is_closed || self.moving.is_some()
     }
 
+    /// Whether something is to be told before what comes next.
+    pub(crate) fn has_more_before(&self) -> bool {
+        !self.late.is_empty() || !self.unwrapped.is_empty()
+    }
+
     pub(crate) fn is_costly(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.is_costly())
     }
