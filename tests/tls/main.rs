@@ -6,6 +6,7 @@ mod floods;
 #[allow(dead_code, reason = "shared with the tests of serve, which use more of it")]
 mod gate;
 mod names;
+#[allow(dead_code, reason = "shared with the tests of memory and layers, which use more of it")]
 mod papers;
 mod reload;
 mod secured;
