@@ -20,6 +20,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use tested::has_test;
+
+#[path = "tidy/tested.rs"]
+mod tested;
 
 /// At least so many: a list that shrinks is one that nobody minds.
 const BREAKAGES_MIN: usize = 100;
@@ -157,12 +161,4 @@ fn is_there(test: &str) -> bool {
         inline => inline.iter().all(|module| text.contains(&format!("mod {module} {{"))),
     };
     is_in_its_module && has_test(&text, function)
-}
-
-/// Whether a text has a function of that name that is a test.
-fn has_test(text: &str, function: &str) -> bool {
-    text.match_indices(&format!("fn {function}(")).any(|(at, _)| {
-        let above = text[..at].lines().rev().map(str::trim).skip_while(|line| line.is_empty());
-        above.take_while(|line| line.starts_with("#[")).any(|line| line == "#[test]")
-    })
 }

@@ -15,6 +15,10 @@ use reading::{code_of, end_of_item, is_word, line_of, modules_open_at, without_t
 mod bites;
 #[path = "tidy/reading.rs"]
 mod reading;
+#[path = "tidy/tested.rs"]
+mod tested;
+#[path = "tidy/threats.rs"]
+mod threats;
 
 const FILE_LINES_MAX: usize = 800;
 const FUNCTION_LINES_MAX: usize = 70;
@@ -504,6 +508,14 @@ fn pages_name_what_there_is() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let is_there = |path: &str| root.join(path).exists();
     hold(".md", |path, text| rule_pages_name_what_is(path, text, is_there, &names));
+}
+
+#[test]
+fn every_threat_names_tests_that_are_there() {
+    let sources: Vec<_> = texts().into_iter().filter(|(path, _)| path.ends_with(".rs")).collect();
+    let page = text_of(threats::PAGE);
+    assert!(page.contains("| attack | what happens | test |"), "there is a table");
+    assert_none(threats::rule_threats_are_tested(threats::PAGE, &page, &sources));
 }
 
 #[test]

@@ -57,6 +57,8 @@ pub const TICK_MIN: Span = Span::from_millis(1);
 pub const TICK_MAX: Span = Span::from_secs(1);
 /// How long beats wait for each other so that one turn serves several, unless configured otherwise.
 pub const COALESCE_DEFAULT: Span = Span::from_millis(10);
+/// How many times as long they wait where nothing else comes.
+pub const COALESCE_STRETCH_MAX: u64 = 5;
 /// Longest that they can be made to wait.
 pub const COALESCE_MAX: Span = Span::from_millis(100);
 /// Tick of the wheel, unless configured otherwise.
@@ -321,6 +323,8 @@ pub const ASK_PATIENCE: Span = Span::from_secs(5);
 pub const HTTP_CONNECTIONS_MAX: usize = 64;
 /// From the first to the last byte of a request's head, and from one request to the next.
 pub const HTTP_HEAD_PATIENCE: Span = Span::from_secs(5);
+/// From the first to the last byte of a TLS handshake.
+pub const HTTP_HANDSHAKE_PATIENCE: Span = Span::from_secs(5);
 /// For the rest of a request.
 pub const HTTP_BODY_PATIENCE: Span = Span::from_secs(5);
 /// Longest that an answer waits because the other end takes no byte of it.
@@ -430,6 +434,16 @@ pub const HEALTH_REPORT_AGE_MAX: Span = Span::from_secs(5);
 pub const ADMIN_TOKEN_BYTES_MIN: usize = 16;
 /// Longest token of the admin API.
 pub const ADMIN_TOKEN_BYTES_MAX: usize = 1_024;
+/// Most tokens of the admin API: each is compared with whatever somebody says.
+pub const ADMIN_TOKENS_MAX: usize = 32;
+/// Largest file of them: every one as long as it may be, and its role.
+pub const ADMIN_TOKEN_FILE_BYTES_MAX: u64 = 36 * 1_024;
+/// Longest origin of pages that may use the admin API: a name of 253 bytes, a scheme and a port.
+pub const ADMIN_ORIGIN_BYTES_MAX: usize = 272;
+/// Most such origins: each is compared with what a browser says.
+pub const ADMIN_ORIGINS_MAX: usize = 16;
+/// Largest file of a certificate or a key of the admin API: a long chain in PEM.
+pub const ADMIN_TLS_BYTES_MAX: u64 = 256 * 1_024;
 
 // --- work in one turn ----------------------------------------------------------------------------
 

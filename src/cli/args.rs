@@ -4,6 +4,7 @@
 //! `cli::config`, where the file and the environment have joined them; that is why nothing in
 //! [`ServeArgs`] has a default here.
 
+pub mod admin;
 mod check;
 pub mod edge;
 mod leave;
@@ -86,7 +87,7 @@ pub enum Command {
     /// Ask a running gateway, and tell it what to do: clients, kick, rhythm, push, drain, events
     Ctl(Box<CtlArgs>),
     /// Watch a running gateway in a terminal: rates, who went and why, events, busiest clients
-    Top(TopArgs),
+    Top(Box<TopArgs>),
     /// Print the completions of a shell
     Completions(CompletionsArgs),
     /// Print a man page
@@ -266,10 +267,14 @@ pub struct ServeArgs {
     /// (default: 127.0.0.1:7071)
     #[arg(long, value_name = "ADDR:PORT|off", value_parser = parse_admin, help_heading = "Admin")]
     pub admin: Option<AdminArg>,
-    /// File with the token that whoever uses the admin API must know; an address that can be
-    /// reached from elsewhere needs one (default: none)
+    /// File with the token that whoever uses the admin API must know, or with a line ROLE TOKEN for
+    /// each of several, where ROLE is read, push or admin; an address that can be reached from
+    /// elsewhere needs one (default: none)
     #[arg(long, value_name = "FILE", help_heading = "Admin")]
     pub admin_token_file: Option<PathBuf>,
+    /// How the admin API is reached.
+    #[command(flatten)]
+    pub admin_door: admin::AdminDoorArgs,
     /// How the log on standard error looks (default: human)
     #[arg(long, value_name = "HOW", value_parser = choice(&LOG_FORMATS), help_heading = "Output")]
     pub log_format: Option<LogFormat>,
@@ -461,12 +466,9 @@ Examples:
   heartwheel ctl rebalance 10% --per-second 100
   heartwheel ctl drain --within 30s")]
 pub struct CtlArgs {
-    /// The gateway's admin API (default: 127.0.0.1:7071)
-    #[arg(long, value_name = "ADDR:PORT", value_parser = parse_address, global = true)]
-    pub admin: Option<SocketAddr>,
-    /// File with its token (default: none)
-    #[arg(long, value_name = "FILE", global = true)]
-    pub token_file: Option<PathBuf>,
+    /// Which gateway.
+    #[command(flatten)]
+    pub gateway: admin::GatewayArgs,
     /// Print JSON
     #[arg(long, global = true)]
     pub json: bool,

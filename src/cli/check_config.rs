@@ -7,6 +7,7 @@ use std::path::Path;
 use clap::ArgMatches;
 use serde_json::{Value, json};
 
+use crate::cli::admin;
 use crate::cli::args::{CheckConfigArgs, Descriptors};
 use crate::cli::config::{ConnectionsFrom, ServeOptions};
 use crate::cli::configuration::{self, Configuration};
@@ -20,7 +21,6 @@ use crate::cli::origins::Origins;
 use crate::cli::tls::TlsOptions;
 use crate::cli::webhooks;
 use crate::cli::write_stdout;
-use crate::control::auth;
 use crate::control::events::EventsTarget;
 use crate::os::machine::Wanted;
 use crate::os::process;
@@ -175,17 +175,14 @@ fn warnings(options: &ServeOptions) -> Vec<String> {
     }
     warnings.extend(machine::fallback(&survey));
     warnings.extend(options.edge.tls.as_ref().and_then(TlsOptions::warning));
+    warnings.extend(options.admin.address.and_then(|address| options.admin.warning(address)));
     warnings
 }
 
 /// What the configuration names and `serve` would not find, or could not write.
 fn missing_files(options: &ServeOptions) -> Mistakes {
     let mut wrong = Mistakes::default();
-    if let Some(path) = &options.admin.token_file
-        && let Err(error) = auth::read_token(path)
-    {
-        wrong.add(CliError::machine(format!("admin-token-file: {error}")));
-    }
+    wrong.keep(admin::check_files(&options.admin), ());
     for (key, target) in
         [("events", &options.events), ("transport-events", &options.transport_events)]
     {

@@ -9,14 +9,12 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value, json};
 
 use crate::base::time::Span;
-use crate::cli::admin::ADMIN_DEFAULT;
 use crate::cli::args::{
     CtlArgs, CtlClientsArgs, CtlCommand, CtlDrainArgs, CtlEventsArgs, CtlKickArgs,
     CtlRebalanceArgs, CtlRhythmArgs,
 };
 use crate::cli::error::CliError;
 use crate::cli::explain;
-use crate::control::auth;
 use crate::control::caller::{CallError, Caller};
 use crate::os::pause;
 
@@ -35,11 +33,7 @@ const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
 
 /// Runs `ctl`.
 pub fn run(args: &CtlArgs) -> Result<(), CliError> {
-    let token = args.token_file.as_deref().map(auth::read_token).transpose();
-    let token = token.map_err(|error| CliError::machine(error.to_string()))?;
-    let address = args.admin.unwrap_or(ADMIN_DEFAULT);
-    let caller = Caller::new(address, token)
-        .map_err(|cause| CliError::machine(format!("cannot wait for an answer: {cause}")))?;
+    let caller = args.gateway.caller()?;
     let mut desk = Desk { caller, form: args.form(), out: BufWriter::new(io::stdout().lock()) };
     match &args.command {
         CtlCommand::Clients(args) => desk.clients(args)?,

@@ -156,6 +156,17 @@ pub static KEYS: &[Key] = &[
     }),
     key("admin-token-file", Applied, |o| Some(o.admin.token_file.as_ref()?.display().to_string()))
         .such_as("/etc/heartwheel/token"),
+    key("admin-tls-cert", Applied, |o| {
+        Some(o.admin.tls.as_ref()?.certificate.display().to_string())
+    })
+    .such_as("/etc/heartwheel/admin.pem"),
+    key("admin-tls-key", Applied, |o| Some(o.admin.tls.as_ref()?.key.display().to_string()))
+        .such_as("/etc/heartwheel/admin.key"),
+    key("admin-cors", Applied, |o| {
+        let origins: Vec<_> = o.admin.origins.iter().map(ToString::to_string).collect();
+        (!origins.is_empty()).then(|| origins.join(","))
+    })
+    .such_as("https://ops.example"),
     key("log-format", Restart, |o| word(&LOG_FORMATS, o.log_format)),
     key("log-level", Applied, |o| word(&LOG_LEVELS, o.log_level)),
 ];

@@ -484,6 +484,9 @@ mod tests {
             ),
             ("admin", "\"off\""),
             ("admin-token-file", "\"t\""),
+            ("admin-tls-cert", "\"c\""),
+            ("admin-tls-key", "\"k\""),
+            ("admin-cors", "\"https://a.example,https://b.example:8443\""),
             ("log-format", "\"json\""),
             ("log-level", "\"off\""),
         ];

@@ -13,7 +13,7 @@ use clap::ArgMatches;
 
 use crate::base::config::{GatewayConfig, TransportEvents};
 use crate::base::reconfiguration::Reconfiguration;
-use crate::cli::admin::AdminArg;
+use crate::cli::admin::{AdminArg, AdminOptions};
 use crate::cli::config::{ConnectionsFrom, ServeOptions};
 use crate::cli::configuration::{self, Configuration};
 use crate::cli::error::CliError;
@@ -216,8 +216,11 @@ impl Inner {
             connections_max,
             ..wanted.gateway
         };
-        let mut admin = running.admin.clone();
-        admin.token_file = wanted.admin.token_file;
+        let admin = AdminOptions {
+            address: running.admin.address,
+            asked: running.admin.asked,
+            ..wanted.admin
+        };
         ServeOptions {
             gateway,
             admin,
@@ -443,6 +446,9 @@ mod tests {
         ("webhook", "audit:url=http://127.0.0.1:3/"),
         ("admin", "127.0.0.1:2"),
         ("admin-token-file", "/tmp/token"),
+        ("admin-tls-cert", "/tmp/cert.pem"),
+        ("admin-tls-key", "/tmp/key.pem"),
+        ("admin-cors", "https://ops.example,http://127.0.0.1:3000"),
         ("log-format", "json"),
         ("log-level", "warn"),
     ];

@@ -13,6 +13,7 @@ use crate::base::config::{Duplicate, ProbePolicy, UserTimeout};
 use crate::base::limits;
 use crate::base::time::Span;
 use crate::cli::admin::AdminArg;
+use crate::control::caller::Place;
 use crate::control::events::EventsTarget;
 use crate::control::webhook::target::{Stream, UrlError};
 
@@ -231,6 +232,19 @@ pub fn parse_address(text: &str) -> Result<SocketAddr, ValueError> {
     let addresses: Vec<_> = text.to_socket_addrs().map_err(unresolved)?.collect();
     let preferred = addresses.iter().find(|address| address.is_ipv4()).or(addresses.first());
     preferred.copied().ok_or(ValueError::Address)
+}
+
+/// Where an admin API is: an address with a port, behind `https://` where it has TLS.
+pub fn parse_gateway(text: &str) -> Result<Place, ValueError> {
+    let Some(rest) = text.strip_prefix("https://") else {
+        let rest = text.strip_prefix("http://").unwrap_or(text);
+        return parse_address(rest.strip_suffix('/').unwrap_or(rest)).map(Place::plain);
+    };
+    let authority = rest.strip_suffix('/').unwrap_or(rest);
+    let address = parse_address(authority)?;
+    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+    Place::encrypted(address, host.trim_matches(['[', ']']), authority)
+        .map_err(|_| ValueError::Address)
 }
 
 /// `-` for standard output, anything else is a path.

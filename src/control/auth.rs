@@ -1,118 +1,143 @@
 //! Who may use the admin API.
 //!
-//! With a token: whoever has it. Without one: whoever is on this machine, which the address sees
-//! to, and no page in a browser on this machine. A browser does send requests of foreign pages to
-//! 127.0.0.1; it says `Origin` then, or, where a name was made to point here, another `Host`.
+//! With tokens: whoever has one whose role is enough. Without: whoever is on this machine, which
+//! the address sees to, and no page in a browser on this machine. A browser does send requests of
+//! foreign pages to 127.0.0.1; it says `Origin` then, or, where a name was made to point here,
+//! another `Host`. Pages of an origin that was configured may ask like everybody else.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::fmt;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use axum::http::{HeaderMap, header};
-use siphasher::sip128::{Hasher128, SipHasher13};
+use axum::http::{HeaderMap, HeaderValue, Uri, header};
 
 use crate::base::limits;
 use crate::control::api::problem::{Kind, Problem};
+use crate::control::tokens::{Role, Tokens};
+use crate::control::webhook::target::Scheme;
 
-/// A secret that whoever asks must know. Kept as a keyed hash, which is also how it is compared:
-/// how long that takes says nothing about the secret.
-#[derive(Clone)]
-pub struct Token {
-    key: [u64; 2],
-    digest: (u64, u64),
+/// What is asked of whoever asks.
+#[derive(Clone, Debug, Default)]
+pub struct Guard {
+    /// The tokens that count; `None` where only this machine can connect.
+    pub tokens: Option<Tokens>,
+    /// Where pages may come from that are not served here.
+    pub origins: Vec<Origin>,
 }
 
-impl std::fmt::Debug for Token {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Token(..)")
+/// The connection that a request came by.
+#[derive(Debug)]
+pub(crate) struct Visit {
+    /// How it came.
+    pub(crate) scheme: Scheme,
+    is_known: AtomicBool,
+}
+
+impl Visit {
+    pub(crate) fn new(scheme: Scheme) -> Self {
+        Self { scheme, is_known: AtomicBool::new(false) }
+    }
+
+    /// Whoever is there asked for something that it may ask for.
+    pub(crate) fn note_known(&self) {
+        self.is_known.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it ever did.
+    pub(crate) fn is_known(&self) -> bool {
+        self.is_known.load(Ordering::Relaxed)
     }
 }
 
-/// Why a file has no token.
-#[derive(Debug, thiserror::Error)]
-pub enum TokenError {
-    /// It cannot be read.
-    #[error("cannot read the token in {}: {cause}", path.display())]
-    Unreadable {
-        /// Which file.
-        path: PathBuf,
-        /// What the machine said.
-        cause: io::Error,
-    },
-    /// It is too short or too long, or not what can stand in a header.
-    #[error(
-        "{} has no token; expected one line of {} to {} visible ASCII characters, as from \
-         `openssl rand -hex 32`",
-        path.display(),
-        limits::ADMIN_TOKEN_BYTES_MIN,
-        limits::ADMIN_TOKEN_BYTES_MAX
-    )]
-    NoToken {
-        /// Which file.
-        path: PathBuf,
-    },
-}
+/// Where a page comes from, as a browser says it: scheme, host and port.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Origin(String);
 
-/// The token in a file, without the space around it.
-///
-/// # Errors
-/// When there is none, or it could be guessed.
-pub fn read_token(path: &Path) -> Result<String, TokenError> {
-    let unreadable = |cause| TokenError::Unreadable { path: path.to_owned(), cause };
-    let mut text = String::new();
-    let file = File::open(path).map_err(unreadable)?;
-    let most = limits::ADMIN_TOKEN_BYTES_MAX as u64 + 3;
-    file.take(most).read_to_string(&mut text).map_err(unreadable)?;
-    let token = text.trim();
-    let fits =
-        (limits::ADMIN_TOKEN_BYTES_MIN..=limits::ADMIN_TOKEN_BYTES_MAX).contains(&token.len());
-    if !fits || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(TokenError::NoToken { path: path.to_owned() });
-    }
-    Ok(token.to_owned())
-}
+/// Not an origin.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error(
+    "expected an origin such as https://ops.example or http://127.0.0.1:3000: http or https, a \
+     host, perhaps a port, no path and no *"
+)]
+pub struct OriginError;
 
-impl Token {
-    /// Takes `secret` as the token; `key` is random.
-    pub fn new(secret: &str, key: [u64; 2]) -> Self {
-        Self { key, digest: digest(key, secret.as_bytes()) }
-    }
-
-    /// Whether this is it.
-    pub fn is(&self, said: &[u8]) -> bool {
-        digest(self.key, said) == self.digest
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
     }
 }
 
-fn digest(key: [u64; 2], bytes: &[u8]) -> (u64, u64) {
-    let mut hasher = SipHasher13::new_with_keys(key[0], key[1]);
-    std::hash::Hasher::write(&mut hasher, bytes);
-    let hash = hasher.finish128();
-    (hash.h1, hash.h2)
+impl FromStr for Origin {
+    type Err = OriginError;
+
+    fn from_str(text: &str) -> Result<Self, OriginError> {
+        let uri: Uri = text.parse().map_err(|_| OriginError)?;
+        let (scheme, port_implied) = match uri.scheme_str() {
+            Some("http") => ("http", 80),
+            Some("https") => ("https", 443),
+            Some(_) | None => return Err(OriginError),
+        };
+        let authority = uri.authority().ok_or(OriginError)?;
+        let host = authority.host().to_ascii_lowercase();
+        let is_bare = uri.path() == "/" && uri.query().is_none() && !text.ends_with(['/', '#']);
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
+        if text.len() > limits::ADMIN_ORIGIN_BYTES_MAX
+            || !is_bare
+            || host.is_empty()
+            || authority.as_str().contains('@')
+            || !host.bytes().all(is_name)
+        {
+            return Err(OriginError);
+        }
+        // Browsers leave out a port that goes without saying.
+        let port = authority.port_u16().filter(|port| *port != port_implied);
+        let port = port.map(|port| format!(":{port}")).unwrap_or_default();
+        Ok(Self(format!("{scheme}://{host}{port}")))
+    }
 }
 
-/// Lets in who may use the API. `token` is `None` where only this machine can connect.
-pub(crate) fn check(token: Option<&Token>, headers: &HeaderMap) -> Result<(), Problem> {
-    refuse_foreign_pages(headers)?;
-    let Some(token) = token else { return require_own_name(headers) };
-    let said = headers.get(header::AUTHORIZATION).map(|value| value.as_bytes());
+/// Lets in whoever has the role that is needed.
+pub(crate) fn check(
+    guard: &Guard,
+    scheme: Scheme,
+    headers: &HeaderMap,
+    needed: Role,
+) -> Result<(), Problem> {
+    refuse_foreign_pages(guard, scheme, headers)?;
+    let Some(tokens) = &guard.tokens else { return require_own_name(headers) };
+    let said = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
     let said = said.and_then(|said| said.split_at_checked("Bearer ".len()));
-    match said {
-        Some((scheme, said)) if scheme.eq_ignore_ascii_case(b"Bearer ") && token.is(said) => Ok(()),
-        _ => Err(Problem::new(Kind::Unauthorized, "expected Authorization: Bearer and the token")),
+    let role = match said {
+        Some((word, said)) if word.eq_ignore_ascii_case(b"Bearer ") => tokens.role_of(said),
+        _ => None,
+    };
+    match role {
+        Some(role) if role >= needed => Ok(()),
+        Some(role) => Err(Problem::weak(role, needed)),
+        None => Err(Problem::new(Kind::Unauthorized, "expected Authorization: Bearer and a token")),
     }
+}
+
+/// The origin of a page that is served elsewhere and may ask all the same.
+pub(crate) fn welcome_origin<'a>(guard: &Guard, headers: &'a HeaderMap) -> Option<&'a HeaderValue> {
+    let origin = headers.get(header::ORIGIN)?;
+    guard.origins.iter().any(|own| own.0.as_bytes() == origin.as_bytes()).then_some(origin)
 }
 
 /// A page that was not served here may not ask here.
-fn refuse_foreign_pages(headers: &HeaderMap) -> Result<(), Problem> {
+fn refuse_foreign_pages(guard: &Guard, scheme: Scheme, headers: &HeaderMap) -> Result<(), Problem> {
+    if welcome_origin(guard, headers).is_some() {
+        return Ok(());
+    }
     let foreign = || Problem::new(Kind::Foreign, "a page from elsewhere may not ask here");
     if headers.get("sec-fetch-site").is_some_and(|site| site != "same-origin" && site != "none") {
         return Err(foreign());
     }
     let Some(origin) = headers.get(header::ORIGIN) else { return Ok(()) };
     let own = headers.get(header::HOST).map(|host| host.as_bytes());
-    match origin.as_bytes().strip_prefix(b"http://") {
+    let host = origin.as_bytes().strip_prefix(scheme.word().as_bytes());
+    match host.and_then(|rest| rest.strip_prefix(b"://")) {
         Some(origin) if Some(origin) == own => Ok(()),
         _ => Err(foreign()),
     }
@@ -136,6 +161,7 @@ fn require_own_name(headers: &HeaderMap) -> Result<(), Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::tokens::read_tokens;
 
     fn headers(lines: &[(&'static str, &str)]) -> HeaderMap {
         lines
@@ -144,65 +170,130 @@ mod tests {
             .collect()
     }
 
+    fn tokens(text: &str) -> Option<Tokens> {
+        let folder = tempfile::tempdir().expect("there is room for a file");
+        let path = folder.path().join("token");
+        std::fs::write(&path, text).expect("there is room");
+        Some(Tokens::new(&read_tokens(&path).expect("fine"), [1, 2]))
+    }
+
     #[test]
     fn without_a_token_this_machine_may_ask_and_no_page_in_its_browser() {
-        let kind =
-            |lines: &[(&'static str, &str)]| check(None, &headers(lines)).map_err(|p| p.kind);
+        let guard = Guard::default();
+        let kind = |scheme, lines: &[(&'static str, &str)]| {
+            check(&guard, scheme, &headers(lines), Role::Admin).map_err(|problem| problem.kind)
+        };
+        let plain = |lines: &[(&'static str, &str)]| kind(Scheme::Http, lines);
         for host in ["127.0.0.1:7071", "127.0.0.1", "localhost:7071", "LocalHost", "[::1]:7071"] {
-            assert_eq!(kind(&[("host", host)]), Ok(()), "{host}");
+            assert_eq!(plain(&[("host", host)]), Ok(()), "{host}");
         }
         for host in ["", "evil.example:7071", "127.0.0.1.evil.example", "10.0.0.1:7071", "[::2]"] {
-            assert_eq!(kind(&[("host", host)]), Err(Kind::Foreign), "{host}");
+            assert_eq!(plain(&[("host", host)]), Err(Kind::Foreign), "{host}");
         }
         let own = ("host", "localhost:7071");
-        assert_eq!(kind(&[own, ("origin", "http://localhost:7071")]), Ok(()));
-        assert_eq!(kind(&[own, ("sec-fetch-site", "none")]), Ok(()));
+        assert_eq!(plain(&[own, ("origin", "http://localhost:7071")]), Ok(()));
+        assert_eq!(plain(&[own, ("sec-fetch-site", "none")]), Ok(()));
         for foreign in [
             ("origin", "http://evil.example"),
             ("origin", "null"),
             ("origin", "http://localhost:8080"),
+            ("origin", "https://localhost:7071"),
             ("sec-fetch-site", "cross-site"),
             ("sec-fetch-site", "same-site"),
         ] {
-            assert_eq!(kind(&[own, foreign]), Err(Kind::Foreign), "{foreign:?}");
+            assert_eq!(plain(&[own, foreign]), Err(Kind::Foreign), "{foreign:?}");
         }
-        assert_eq!(kind(&[]), Err(Kind::Foreign));
+        assert_eq!(plain(&[]), Err(Kind::Foreign));
+        // Under TLS our own pages come from https, and from nowhere else.
+        let page = ("origin", "https://localhost:7071");
+        assert_eq!(kind(Scheme::Https, &[own, page]), Ok(()));
+        let plain_page = ("origin", "http://localhost:7071");
+        assert_eq!(kind(Scheme::Https, &[own, plain_page]), Err(Kind::Foreign));
     }
 
     #[test]
     fn with_a_token_only_whoever_has_it_may_ask() {
-        let token = Token::new("0123456789abcdef", [1, 2]);
+        let guard = Guard { tokens: tokens("0123456789abcdef"), origins: Vec::new() };
         let kind = |value: &str| {
             let lines = [("host", "gate.example"), ("authorization", value)];
-            check(Some(&token), &headers(&lines)).map_err(|problem| problem.kind)
+            let checked = check(&guard, Scheme::Http, &headers(&lines), Role::Admin);
+            checked.map_err(|problem| problem.kind)
         };
         assert_eq!(kind("Bearer 0123456789abcdef"), Ok(()));
         assert_eq!(kind("bearer 0123456789abcdef"), Ok(()));
         for wrong in ["", "Bearer ", "Bearer 0123456789abcdeF", "Basic 0123456789abcdef", "Bear"] {
             assert_eq!(kind(wrong), Err(Kind::Unauthorized), "{wrong}");
         }
-        let nothing = check(Some(&token), &headers(&[("host", "localhost")]));
+        let nothing = check(&guard, Scheme::Http, &headers(&[("host", "localhost")]), Role::Read);
         assert_eq!(nothing.map_err(|problem| problem.kind), Err(Kind::Unauthorized));
-        assert!(!format!("{token:?}").contains("0123"));
     }
 
     #[test]
-    fn a_token_is_one_long_word_in_a_file() {
-        let folder = tempfile::tempdir().expect("there is room for a file");
-        let path = folder.path().join("token");
-        assert!(matches!(read_token(&path), Err(TokenError::Unreadable { .. })));
-        for (text, expected) in [
-            ("0123456789abcdef\n", Some("0123456789abcdef")),
-            ("  0123456789abcdef", Some("0123456789abcdef")),
-            ("0123456789abcde", None),
-            ("", None),
-            ("0123456789 abcdef", None),
-            ("0123456789abcdef\nsecond", None),
-        ] {
-            std::fs::write(&path, text).expect("there is room");
-            assert_eq!(read_token(&path).ok().as_deref(), expected, "{text:?}");
+    fn a_role_does_what_those_before_it_do_and_nothing_more() {
+        let text = "read 0000000000000000\npush 1111111111111111\nadmin 2222222222222222\n";
+        let guard = Guard { tokens: tokens(text), origins: Vec::new() };
+        for (own, digit) in Role::ALL.into_iter().zip(0..) {
+            let value = format!("Bearer {}", digit.to_string().repeat(16));
+            let headers = headers(&[("authorization", &value)]);
+            for needed in Role::ALL {
+                let checked = check(&guard, Scheme::Http, &headers, needed);
+                let expected = if own >= needed { Ok(()) } else { Err(Kind::Forbidden) };
+                assert_eq!(checked.map_err(|problem| problem.kind), expected, "{own:?} {needed:?}");
+            }
         }
-        std::fs::write(&path, "a".repeat(2_000)).expect("there is room");
-        assert!(read_token(&path).is_err());
+    }
+
+    #[test]
+    fn a_page_of_a_configured_origin_asks_like_everybody_else() {
+        let origins = vec!["https://ops.example".parse().expect("an origin")];
+        let open = Guard { tokens: None, origins: origins.clone() };
+        let locked = Guard { tokens: tokens("0123456789abcdef"), origins };
+        let ask = |guard: &Guard, origin: &str, host: &str| {
+            let lines = [("origin", origin), ("host", host), ("sec-fetch-site", "cross-site")];
+            let checked = check(guard, Scheme::Http, &headers(&lines), Role::Read);
+            checked.map_err(|problem| problem.kind)
+        };
+        assert_eq!(ask(&open, "https://ops.example", "localhost"), Ok(()));
+        let elsewhere = ask(&open, "https://ops.example", "evil.example");
+        assert_eq!(elsewhere, Err(Kind::Foreign), "a name that was made to point here");
+        let no_token = ask(&locked, "https://ops.example", "gate.example");
+        assert_eq!(no_token, Err(Kind::Unauthorized), "an origin is no token");
+        for other in [
+            "http://ops.example",
+            "https://ops.example:8443",
+            "https://ops.example.evil.example",
+            "https://evil.example",
+            "null",
+        ] {
+            assert_eq!(ask(&open, other, "localhost"), Err(Kind::Foreign), "{other}");
+        }
+    }
+
+    #[test]
+    fn an_origin_is_read_as_browsers_say_it() {
+        for (text, expected) in [
+            ("https://ops.example", "https://ops.example"),
+            ("https://OPS.example:443", "https://ops.example"),
+            ("http://127.0.0.1:3000", "http://127.0.0.1:3000"),
+            ("http://[::1]:80", "http://[::1]"),
+        ] {
+            assert_eq!(text.parse::<Origin>().expect("an origin").to_string(), expected);
+        }
+        for text in [
+            "",
+            "*",
+            "null",
+            "ops.example",
+            "https://",
+            "https://ops.example/",
+            "https://ops.example/page",
+            "https://ops.example?x",
+            "https://*.example",
+            "https://user@ops.example",
+            "ftp://ops.example",
+            "https://ops.example#",
+        ] {
+            assert_eq!(text.parse::<Origin>(), Err(OriginError), "{text}");
+        }
     }
 }

@@ -2,19 +2,25 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::client::conn::http1;
+use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::{InvalidDnsNameError, ServerName};
+
+use crate::control::webhook::tls::{Tls, TlsError};
 
 /// Longest wait for a connection.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
@@ -23,11 +29,63 @@ const SILENCE_PATIENCE: Duration = Duration::from_secs(30);
 /// Longest answer that is kept in memory as a whole.
 const ANSWER_BYTES_MAX: usize = 1 << 30;
 
+/// Where the admin API of a gateway is.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Place {
+    address: SocketAddr,
+    /// What its certificate must say; `None`: it is asked in the clear.
+    name: Option<ServerName<'static>>,
+    /// What it is called in `Host`.
+    authority: String,
+}
+
+impl Place {
+    /// Asked in the clear.
+    pub fn plain(address: SocketAddr) -> Self {
+        Self { address, name: None, authority: address.to_string() }
+    }
+
+    /// Asked by TLS, where the certificate must be for `host`.
+    ///
+    /// # Errors
+    /// When no certificate can be for that.
+    pub fn encrypted(
+        address: SocketAddr,
+        host: &str,
+        authority: &str,
+    ) -> Result<Self, InvalidDnsNameError> {
+        let name = ServerName::try_from(host.to_owned())?;
+        Ok(Self { address, name: Some(name), authority: authority.to_owned() })
+    }
+
+    /// Its address.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Whether it is asked by TLS.
+    pub fn is_encrypted(&self) -> bool {
+        self.name.is_some()
+    }
+}
+
 /// One who asks a gateway.
 pub struct Caller {
-    address: SocketAddr,
+    place: Place,
+    tls: Option<TlsConnector>,
     token: Option<String>,
     runtime: Runtime,
+}
+
+/// Why nobody can be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum CallerError {
+    /// The machine does not give what waiting needs.
+    #[error("cannot wait for an answer: {0}")]
+    Machine(#[from] io::Error),
+    /// Nobody could vouch for the gateway.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
 }
 
 /// Why there is no answer, or another one than was wished for.
@@ -39,6 +97,17 @@ pub enum CallError {
         /// Where.
         address: SocketAddr,
         /// What the machine said.
+        cause: io::Error,
+    },
+    /// Its certificate is not trusted, or it has none.
+    #[error(
+        "no TLS with the admin API at {address}: {cause}; does it have TLS, and does --admin-ca \
+         name who vouches for it?"
+    )]
+    Untrusted {
+        /// Where.
+        address: SocketAddr,
+        /// What is known.
         cause: io::Error,
     },
     /// The conversation broke off.
@@ -77,13 +146,22 @@ struct Question<'a> {
 }
 
 impl Caller {
-    /// Asks the gateway whose admin API is at `address`.
+    /// Asks the gateway whose admin API is at `place`. Authorities in `ca_file` may vouch for it;
+    /// without one those of this machine.
     ///
     /// # Errors
-    /// When the machine does not give what waiting needs.
-    pub fn new(address: SocketAddr, token: Option<String>) -> io::Result<Self> {
+    /// When the machine does not give what waiting needs, or nobody could vouch.
+    pub fn new(
+        place: Place,
+        token: Option<String>,
+        ca_file: Option<&Path>,
+    ) -> Result<Self, CallerError> {
         let runtime = Builder::new_current_thread().enable_io().enable_time().build()?;
-        Ok(Self { address, token, runtime })
+        let tls = match place.is_encrypted() {
+            true => Some(Tls::by(ca_file)?.connector()),
+            false => None,
+        };
+        Ok(Self { place, tls, token, runtime })
     }
 
     /// Reads what is at `path`.
@@ -153,19 +231,11 @@ impl Caller {
 
     /// The response, if it is a success.
     async fn ask(&self, question: &Question<'_>) -> Result<Response<Incoming>, CallError> {
-        let address = self.address;
-        let unreachable = |cause| CallError::Unreachable { address, cause };
-        let connecting = timeout(CONNECT_PATIENCE, TcpStream::connect(address)).await;
-        let stream = connecting
-            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
-            .map_err(unreachable)?;
-        let handshake = http1::handshake::<_, Full<Bytes>>(TokioIo::new(stream));
-        let (mut sender, conversation) = handshake.await.map_err(|error| self.broken(&error))?;
-        tokio::spawn(conversation);
+        let mut sender = self.connect().await?;
         let mut request = Request::builder()
             .method(question.method.clone())
             .uri(question.path)
-            .header(HOST, address.to_string())
+            .header(HOST, &self.place.authority)
             .header(ACCEPT, "*/*")
             .header(CONTENT_TYPE, "application/json");
         if let Some(token) = &self.token {
@@ -189,6 +259,30 @@ impl Caller {
             Err(_) => ("this is no heartwheel".to_owned(), status.to_string()),
         };
         Err(CallError::Refused { status: status.as_u16(), title, detail })
+    }
+
+    async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, CallError> {
+        let address = self.place.address;
+        let unreachable = |cause| CallError::Unreachable { address, cause };
+        let connecting = timeout(CONNECT_PATIENCE, TcpStream::connect(address)).await;
+        let stream = connecting.unwrap_or_else(|_| Err(late())).map_err(unreachable)?;
+        let (Some(tls), Some(name)) = (&self.tls, &self.place.name) else {
+            return self.begin(stream).await;
+        };
+        let handshake = timeout(CONNECT_PATIENCE, tls.connect(name.clone(), stream)).await;
+        let untrusted = |cause| CallError::Untrusted { address, cause };
+        let stream = handshake.unwrap_or_else(|_| Err(late())).map_err(untrusted)?;
+        self.begin(stream).await
+    }
+
+    async fn begin(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    ) -> Result<SendRequest<Full<Bytes>>, CallError> {
+        let handshake = http1::handshake(TokioIo::new(stream));
+        let (sender, conversation) = handshake.await.map_err(|error| self.broken(&error))?;
+        tokio::spawn(conversation);
+        Ok(sender)
     }
 
     async fn rest(&self, response: &mut Response<Incoming>) -> Result<Vec<u8>, CallError> {
@@ -221,6 +315,10 @@ impl Caller {
     }
 
     fn broken(&self, cause: &dyn std::fmt::Display) -> CallError {
-        CallError::Broken { address: self.address, cause: cause.to_string() }
+        CallError::Broken { address: self.place.address, cause: cause.to_string() }
     }
+}
+
+fn late() -> io::Error {
+    io::ErrorKind::TimedOut.into()
 }

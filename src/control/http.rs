@@ -1,9 +1,10 @@
-//! The thread that serves the admin API over HTTP/1.1.
+//! The thread that serves the admin API over HTTP/1.1, in the clear or by TLS.
 //!
 //! It is one thread with one reactor, beside everything else: if it stands still, or dies, nobody
 //! notices but whoever asks. Everything it gives to a connection is bounded, and whoever is slow
 //! costs only a place among [`HTTP_CONNECTIONS_MAX`](limits::HTTP_CONNECTIONS_MAX).
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -12,19 +13,29 @@ use std::thread;
 use std::time::Duration;
 
 use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
 
 use crate::base::limits;
 use crate::base::time::Span;
 use crate::control::api::{Api, router};
+use crate::control::auth::Visit;
 use crate::control::door::LoopHandle;
+use crate::control::live::Live;
 use crate::control::patient::Patient;
+use crate::control::tls::Tls;
+use crate::control::webhook::target::Scheme;
 use crate::os::socket::bound_send_buffer;
 
 /// Before accepting again after the machine refused a descriptor.
@@ -70,11 +81,12 @@ pub struct HttpThread {
     ended: Receiver<()>,
 }
 
-/// Serves `api` at `bound`, until the loop has ended and those who follow have heard it.
+/// Serves `api` at `bound`, by TLS where there is a certificate, until the loop has ended and those
+/// who follow have heard it.
 ///
 /// # Errors
 /// When the machine gives no further thread or descriptor.
-pub fn spawn(bound: Bound, api: Api) -> io::Result<HttpThread> {
+pub fn spawn(bound: Bound, tls: Live<Option<Tls>>, api: Api) -> io::Result<HttpThread> {
     let runtime = Builder::new_current_thread()
         .enable_io()
         .enable_time()
@@ -83,7 +95,7 @@ pub fn spawn(bound: Bound, api: Api) -> io::Result<HttpThread> {
         .build()?;
     let (end, ended) = sync_channel(1);
     thread::Builder::new().name("http".to_owned()).spawn(move || {
-        serve(&runtime, bound.listener, api);
+        serve(&runtime, bound.listener, tls, api);
         // Readers of a journal on a dead disk are not waited for.
         runtime.shutdown_background();
         drop(end);
@@ -98,13 +110,13 @@ impl HttpThread {
     }
 }
 
-fn serve(runtime: &Runtime, listener: TcpListener, api: Api) {
+fn serve(runtime: &Runtime, listener: TcpListener, tls: Live<Option<Tls>>, api: Api) {
     runtime.block_on(async move {
         let door = api.door.clone();
         let followers = Arc::clone(&api.followers);
         let router = router(Arc::new(api));
         tokio::select! {
-            refused = accept(listener, router) => {
+            refused = accept(listener, router, tls) => {
                 if let Err(error) = refused {
                     tracing::error!(%error, "the admin API cannot be served");
                 }
@@ -124,32 +136,99 @@ async fn loop_ends(door: LoopHandle) {
     while newest.changed().await.is_ok() {}
 }
 
-async fn accept(listener: TcpListener, router: Router) -> io::Result<()> {
+async fn accept(listener: TcpListener, router: Router, tls: Live<Option<Tls>>) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let places = Arc::new(Semaphore::new(limits::HTTP_CONNECTIONS_MAX));
+    let mut seats = Seats::default();
     loop {
         let Ok((stream, _)) = listener.accept().await else {
             sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        // Whoever comes when all places are taken is sent away by the closing of its socket.
-        if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
-            tokio::spawn(converse(stream, router.clone(), place));
-        }
+        // Whoever gets no place is sent away by the closing of its socket.
+        let Some(place) = seats.take().await else { continue };
+        let acceptor = tls.get().as_ref().as_ref().map(Tls::acceptor);
+        let scheme = if acceptor.is_some() { Scheme::Https } else { Scheme::Http };
+        let visit = Arc::new(Visit::new(scheme));
+        let router = Visited { router: TowerToHyperService::new(router.clone()), visit };
+        let visit = Arc::clone(&router.visit);
+        let conversation = tokio::spawn(async move {
+            come_in(stream, acceptor, router).await;
+            drop(place);
+        });
+        seats.note(visit, conversation.abort_handle());
     }
 }
 
-async fn converse(stream: TcpStream, router: Router, place: OwnedSemaphorePermit) {
+/// Places for connections, a bounded number of them. Where all are taken, whoever comes gets the
+/// one of whoever has sat there longest without having asked anything that it may ask. So those who
+/// say nothing, or half a word, or have no token, keep nobody out, neither probes nor operators.
+struct Seats {
+    places: Arc<Semaphore>,
+    /// The oldest first.
+    strangers: VecDeque<(Arc<Visit>, AbortHandle)>,
+}
+
+impl Default for Seats {
+    fn default() -> Self {
+        let places = Arc::new(Semaphore::new(limits::HTTP_CONNECTIONS_MAX));
+        Self { places, strangers: VecDeque::new() }
+    }
+}
+
+impl Seats {
+    /// A place, if there is one, or will be in a moment.
+    async fn take(&mut self) -> Option<OwnedSemaphorePermit> {
+        self.strangers.retain(|(visit, talk)| !visit.is_known() && !talk.is_finished());
+        if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
+            return Some(place);
+        }
+        let (_, oldest) = self.strangers.pop_front()?;
+        oldest.abort();
+        // It is dropped, with its place, as soon as this one waits.
+        Arc::clone(&self.places).acquire_owned().await.ok()
+    }
+
+    fn note(&mut self, visit: Arc<Visit>, talk: AbortHandle) {
+        self.strangers.push_back((visit, talk));
+    }
+}
+
+/// The router, for the requests of one connection.
+struct Visited {
+    router: TowerToHyperService<Router>,
+    visit: Arc<Visit>,
+}
+
+impl Service<Request<Incoming>> for Visited {
+    type Response = <TowerToHyperService<Router> as Service<Request<Incoming>>>::Response;
+    type Error = <TowerToHyperService<Router> as Service<Request<Incoming>>>::Error;
+    type Future = <TowerToHyperService<Router> as Service<Request<Incoming>>>::Future;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        request.extensions_mut().insert(Arc::clone(&self.visit));
+        self.router.call(request)
+    }
+}
+
+async fn come_in(stream: TcpStream, acceptor: Option<TlsAcceptor>, router: Visited) {
     // Events are small, and whoever follows wants each at once.
     let _ = stream.set_nodelay(true);
     let stream = Patient::new(stream, limits::HTTP_WRITE_PATIENCE.into());
+    let Some(acceptor) = acceptor else { return converse(stream, router).await };
+    let handshake = timeout(limits::HTTP_HANDSHAKE_PATIENCE.into(), acceptor.accept(stream));
+    // Why there is none is the other end's concern.
+    if let Ok(Ok(stream)) = handshake.await {
+        converse(stream, router).await;
+    }
+}
+
+async fn converse(stream: impl AsyncRead + AsyncWrite + Unpin, router: Visited) {
     let conversation = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(Duration::from(limits::HTTP_HEAD_PATIENCE))
         .max_buf_size(limits::HTTP_BUFFER_BYTES)
         .max_headers(limits::HTTP_HEADERS_MAX)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(TokioIo::new(stream), router);
     // Why a conversation broke off is the other end's concern.
     let _ = conversation.await;
-    drop(place);
 }

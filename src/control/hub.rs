@@ -106,6 +106,8 @@ struct Subscription {
     next: u64,
     /// With those below it is done.
     done_below: u64,
+    /// So many that it asked for were forgotten before it took them, since it was last told.
+    missed: u64,
 }
 
 struct Kept {
@@ -165,7 +167,8 @@ impl Hub {
         if next <= inner.forgotten {
             return Err(Forgotten);
         }
-        let key = inner.sinks.insert(Subscription { topics, since, next, done_below: next });
+        let key =
+            inner.sinks.insert(Subscription { topics, since, next, done_below: next, missed: 0 });
         inner.wish();
         drop(inner);
         Ok(Sink { shared: Arc::clone(&self.shared), newest: self.newest.clone(), key })
@@ -216,6 +219,23 @@ impl Sink {
     /// those that are taken once do not come again.
     pub fn take(&mut self, messages_max: usize, bytes_max: usize) -> Vec<Arc<Message>> {
         self.shared.lock().take(self.key, messages_max, bytes_max)
+    }
+
+    /// How many that it asked for were forgotten before it took them, since it was last told. What
+    /// it took last may be behind them.
+    pub fn missed(&mut self) -> u64 {
+        std::mem::take(&mut self.shared.lock().sinks[self.key].missed)
+    }
+
+    /// Somebody else goes on behind number `after`, up to which this one is done, with these
+    /// topics; none: all. What waited for this one and is of these topics waits for that one.
+    #[must_use]
+    pub fn hand_over(self, topics: Vec<Box<str>>, after: u64) -> Self {
+        let mut inner = self.shared.lock();
+        let key = inner.succeed(self.key, topics, after);
+        drop(inner);
+        // With this one goes its own claim, when the other has been made.
+        Self { shared: Arc::clone(&self.shared), newest: self.newest.clone(), key }
     }
 
     /// The number of the last message that was looked at, whether it was for it or not.
@@ -284,6 +304,9 @@ impl Inner {
         let mut taken = Vec::new();
         let mut bytes = 0;
         for (useq, kept) in self.messages.range(sink.next..) {
+            // What is not there any more was forgotten. From `since` on that is not for it.
+            sink.missed += (*useq).min(sink.since).saturating_sub(sink.next);
+            sink.next = *useq;
             if sink.wants(&kept.message) {
                 let body_bytes = kept.message.record.body.len();
                 let is_full = taken.len() >= messages_max || bytes + body_bytes > bytes_max;
@@ -295,8 +318,23 @@ impl Inner {
             }
             sink.next = useq + 1;
         }
+        sink.missed += sink.since.saturating_sub(sink.next);
         sink.next = self.useq_next;
         taken
+    }
+
+    /// A sink that goes on behind `after` where another one was, which is still there.
+    fn succeed(&mut self, former: usize, topics: Vec<Box<str>>, after: u64) -> usize {
+        let next = after.saturating_add(1).min(self.useq_next);
+        let since = self.sinks[former].since.max(next);
+        let heir = Subscription { topics, since, next, done_below: next, missed: 0 };
+        for (_, kept) in self.messages.range_mut(since..) {
+            // What nobody waits for has had its credit.
+            if kept.pending > 0 && heir.wants(&kept.message) {
+                kept.pending += 1;
+            }
+        }
+        self.sinks.insert(heir)
     }
 
     fn on_done(&mut self, key: usize, upto: u64) {

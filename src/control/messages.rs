@@ -110,6 +110,10 @@ impl Follower {
                 sink.done(upto);
             }
             let batch = sink.take(limits::DATA_BATCH_MAX, limits::DATA_BATCH_BYTES_MAX);
+            if sink.missed() > 0 {
+                // Whoever asks again from its last one is told that.
+                break;
+            }
             if let Some(last) = batch.last() {
                 on_its_way = Some(last.useq);
                 room.send(piece(&batch, &api.identity));

@@ -27,6 +27,8 @@ pub mod patient;
 pub mod reload;
 pub mod side;
 pub mod summary;
+pub mod tls;
+pub mod tokens;
 pub mod transport;
 pub mod watchdog;
 pub mod webhook;

@@ -83,7 +83,14 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Patient<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rcgen::{CertifiedKey, generate_simple_self_signed};
+    use std::sync::Arc;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::time::timeout;
+    use tokio_rustls::rustls::crypto::aws_lc_rs;
+    use tokio_rustls::rustls::pki_types::{PrivateKeyDer, ServerName};
+    use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
+    use tokio_rustls::{TlsAcceptor, TlsConnector};
 
     #[test]
     fn whoever_does_not_read_is_waited_for_only_so_long() {
@@ -111,6 +118,54 @@ mod tests {
                 |error| assert_eq!(error.kind(), io::ErrorKind::TimedOut),
                 |()| panic!("nobody read it"),
             );
+        });
+    }
+
+    /// The same below TLS, which keeps some of what is written for itself.
+    #[test]
+    fn whoever_does_not_read_by_tls_is_waited_for_no_longer() {
+        let made = generate_simple_self_signed(vec!["localhost".to_owned()]);
+        let CertifiedKey { cert, signing_key } = made.expect("a certificate");
+        let key = PrivateKeyDer::try_from(signing_key.serialize_der()).expect("a key");
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .expect("protocols")
+            .with_no_client_auth()
+            .with_single_cert(vec![cert.der().clone()], key)
+            .expect("they belong together");
+        let mut roots = RootCertStore::empty();
+        roots.add(cert.der().clone()).expect("a certificate");
+        let client = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("protocols")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .expect("a runtime");
+        runtime.block_on(async {
+            let (near, far) = tokio::io::duplex(1_000);
+            let near = Patient::new(near, Duration::from_secs(10));
+            let name = ServerName::try_from("localhost").expect("a name");
+            let connector = TlsConnector::from(Arc::new(client));
+            let (near, far) = tokio::join!(
+                TlsAcceptor::from(Arc::new(server)).accept(near),
+                connector.connect(name, far)
+            );
+            let (mut near, _far) = (near.expect("a handshake"), far.expect("a handshake"));
+            let writing = async {
+                near.write_all(&[1; 10_000]).await?;
+                near.flush().await
+            };
+            tokio::pin!(writing);
+            let nine = Duration::from_secs(9);
+            assert!(timeout(nine, &mut writing).await.is_err(), "it is waited for");
+            let written = timeout(nine, writing).await.expect("for no longer than that");
+            let error = written.expect_err("nobody read it");
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{error}");
         });
     }
 }

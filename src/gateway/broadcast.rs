@@ -18,7 +18,7 @@ use crate::tracker::Progress;
 /// The broadcasts that go on, and those that were.
 #[derive(Default)]
 pub(crate) struct Broadcasts {
-    /// In the order in which they were asked for.
+    /// In the order in which they were asked for: their numbers rise.
     jobs: VecDeque<Job>,
     number_last: u32,
 }
@@ -66,10 +66,8 @@ impl Broadcasts {
     }
 
     fn job(&mut self, number: u32) -> Option<&mut Job> {
-        // The numbers have no gaps.
-        let first = self.jobs.front()?.number;
-        let place = number.checked_sub(first).filter(|_| number > 0)?;
-        self.jobs.get_mut(place as usize)
+        let place = self.jobs.binary_search_by_key(&number, |job| job.number).ok()?;
+        self.jobs.get_mut(place)
     }
 
     fn by_id(&self, id: u64) -> Option<&Job> {
@@ -92,13 +90,24 @@ impl Broadcasts {
         }
     }
 
-    /// The latest that are over are remembered, unless one that goes on is older.
+    /// The latest that are over are remembered.
     fn forget(&mut self) {
-        while self.jobs.len() > limits::BROADCASTS_KEPT_MAX
-            && self.jobs.front().is_some_and(|job| job.walk.is_none())
-        {
-            self.jobs.pop_front();
+        if self.jobs.len() <= limits::BROADCASTS_KEPT_MAX {
+            return;
         }
+        let mut over = self.jobs.len() - self.running();
+        self.jobs.retain(|job| {
+            let is_too_old = job.walk.is_none() && over > limits::BROADCASTS_KEPT_MAX;
+            over -= usize::from(is_too_old);
+            !is_too_old
+        });
+    }
+
+    /// Panics when there are too many.
+    pub(crate) fn check(&self) {
+        let running = self.running();
+        assert!(running <= limits::BROADCASTS_RUNNING_MAX);
+        assert!(self.jobs.len() <= running + limits::BROADCASTS_KEPT_MAX);
     }
 
     fn walk(&mut self, place: usize) -> Option<&mut Walk> {
@@ -137,7 +146,7 @@ impl Gateway {
         let own_share = per_second.div_ceil(u32::from(self.config.shard.count)).max(1);
         let number = self.post.broadcasts.number_last + 1;
         let walk = Walk {
-            order: self.order(post, number, now),
+            order: self.order(post, number),
             group,
             slot: 0,
             slots_end: self.tracker.slots_end(),

@@ -313,6 +313,13 @@ impl Gateway {
         std::mem::take(&mut self.awaits_send)
     }
 
+    /// How much came that is in more of a hurry than a beat: connections, DATA, acknowledgements. A
+    /// count since the start.
+    pub fn hurried(&self) -> u64 {
+        let Stats { accepted, arrived, data_received, mail, .. } = &self.stats;
+        accepted + arrived + data_received + mail.acked
+    }
+
     /// Moves at most `budget` events to the end of `out`, in order.
     pub fn take_events(&mut self, out: &mut Vec<Record>, budget: usize) {
         self.ledger.take(out, budget);

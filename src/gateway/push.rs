@@ -11,7 +11,7 @@ use crate::base::config::SlowPolicy;
 use crate::base::event::CloseReason;
 use crate::base::ids::{ClientId, ConnId};
 use crate::base::limits;
-use crate::base::time::Moment;
+use crate::base::time::{Moment, Span};
 use crate::gateway::answers::{session_of, session_of_mut};
 use crate::gateway::broadcast::Broadcasts;
 use crate::gateway::connection::State;
@@ -38,7 +38,8 @@ pub(crate) struct PostOffice {
 pub(crate) struct Order {
     pub(crate) body: Arc<Body>,
     pub(crate) wants_ack: bool,
-    pub(crate) expires_at: Moment,
+    /// For how long it may wait from when it is in that queue.
+    pub(crate) ttl: Span,
     /// The broadcast it belongs to; 0: none.
     pub(crate) job: u32,
 }
@@ -96,15 +97,15 @@ impl Gateway {
         if epoch.is_some() && !clients.first().is_some_and(|client| self.has(client, epoch)) {
             return Reply::OtherSession;
         }
-        let order = self.order(post, 0, now);
+        let order = self.order(post, 0);
         let clients = clients.iter().take(limits::PUSH_CLIENTS_MAX);
         Reply::Pushed(clients.map(|client| self.push_to(client, &order, now)).collect())
     }
 
     /// A message as it is told to each client's queue.
-    pub(crate) fn order(&self, post: Post, job: u32, now: Moment) -> Order {
+    pub(crate) fn order(&self, post: Post, job: u32) -> Order {
         let ttl = post.ttl.unwrap_or(self.config.queue.ttl).min(limits::QUEUE_TTL_MAX);
-        Order { body: post.body, wants_ack: post.ack, expires_at: now + ttl, job }
+        Order { body: post.body, wants_ack: post.ack, ttl, job }
     }
 
     /// Whether a client that is here has this session. Whoever is not here has none to differ.
@@ -157,10 +158,10 @@ impl Gateway {
         };
         let epoch = session.epoch;
         let mail = &mut session.extra().mail;
-        let Order { body, wants_ack, expires_at, job } = order;
+        let Order { body, wants_ack, ttl, job } = order;
         let seq = self
             .post
-            .with(mail, |_, mail| mail.push(Arc::clone(body), *wants_ack, *expires_at, *job));
+            .with(mail, |_, mail| mail.push(Arc::clone(body), *wants_ack, now + *ttl, *job));
         self.stats.mail.pushed += 1;
         if !std::mem::replace(&mut mail.is_listed, true) {
             self.post.listed.push_back(conn);
@@ -191,7 +192,7 @@ impl Gateway {
                 SlowPolicy::Oldest | SlowPolicy::Newest | SlowPolicy::Close => None,
             };
             match dropped {
-                Some(letter) => self.on_dropped(conn, letter, Drop::NoRoom),
+                Some(letter) => self.on_dropped(conn, &letter, Drop::NoRoom, Outcome::Slow),
                 None => {
                     self.stats.mail.dropped_newest += 1;
                     if policy.slow == SlowPolicy::Close {
@@ -256,16 +257,16 @@ impl Gateway {
 
     /// The session goes on by this connection: what did not arrive goes out again.
     pub(crate) fn on_mail_resumed(&mut self, conn: ConnId, last_seq: u32, now: Moment) {
-        if !self.has_mail(conn) {
-            return;
-        }
-        self.on_lost(conn);
-        self.on_ack(conn, last_seq);
-        if let Some(session) = self.tracker.get_mut(conn).and_then(session_of_mut) {
-            session.extra().mail.is_listed = true;
+        let Some(session) = self.tracker.get_mut(conn).and_then(session_of_mut) else { return };
+        let Some(extra) = &mut session.extra else { return };
+        // It was listed by its former connection.
+        extra.mail.is_listed = !extra.mail.is_empty();
+        if extra.mail.is_listed {
             self.post.listed.push_back(conn);
+            self.on_lost(conn);
+            self.on_ack(conn, last_seq);
+            self.fill_outbox(conn, now);
         }
-        self.fill_outbox(conn, now);
     }
 
     /// The connection of this session is lost: what may not have arrived waits again.
@@ -298,14 +299,14 @@ impl Gateway {
         let mut dropped = std::mem::take(&mut self.post.dropped);
         self.post.with(&mut extra.mail, |_, mail| mail.expire(now, outcome, &mut dropped));
         for letter in dropped.drain(..) {
-            self.on_dropped(conn, letter, Drop::TooOld);
+            self.on_dropped(conn, &letter, Drop::TooOld, outcome);
         }
         self.post.dropped = dropped;
     }
 
-    fn on_dropped(&mut self, conn: ConnId, letter: Letter, why: Drop) {
+    fn on_dropped(&mut self, conn: ConnId, letter: &Letter, why: Drop, outcome: Outcome) {
         let client = self.tracker.client(conn).cloned();
-        self.count_dropped(client.as_ref(), &letter, why, Outcome::Slow);
+        self.count_dropped(client.as_ref(), letter, why, outcome);
     }
 
     fn count_dropped(
@@ -381,6 +382,7 @@ impl Gateway {
                 matches!(connection.state, State::Live(_)) && connection.outbox.is_empty();
             assert!(!is_idle || !extra.mail.has_waiting(), "{conn}: it goes out");
         }
+        self.post.broadcasts.check();
         assert_eq!(bytes, self.post.queue_bytes);
         assert!(self.post.listed.len() <= 3 * self.capacity() + limits::SWEEP_BATCH_MAX);
     }

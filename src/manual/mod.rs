@@ -29,3 +29,6 @@ pub mod webhook {}
 
 #[doc = include_str!("reliability.md")]
 pub mod reliability {}
+
+#[doc = include_str!("security.md")]
+pub mod security {}

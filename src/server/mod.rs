@@ -198,7 +198,8 @@ impl Server {
 
     /// How long to sleep now, and for how long to gather while at it.
     fn sleep(&mut self, now: Moment) -> Span {
-        self.driver.gather(self.pace.window(now, self.driver.received()));
+        let hurried = self.gateway.hurried() + self.turns.stats.questions;
+        self.driver.gather(self.pace.window(now, self.driver.received(), hurried));
         if self.layers.take_awaits_send() {
             return Span::ZERO;
         }

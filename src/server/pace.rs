@@ -1,4 +1,8 @@
-//! Whether beats come so densely that it pays to let several wait for each other.
+//! Whether beats come so densely that it pays to let several wait for each other, and for how long.
+//!
+//! A beat is in no hurry, and a login, a message or a question of the side thread is. Where none of
+//! these has come for a second, the window grows step by step to several times what was asked for;
+//! the first of them finds it so, and the next one does not.
 
 use crate::base::limits;
 use crate::base::time::{Moment, Span};
@@ -7,20 +11,35 @@ use crate::base::time::{Moment, Span};
 const WORTH_IT: u64 = 2;
 /// Windows after which the rate is looked at again.
 const LOOK_EVERY: u64 = 4;
+/// Nothing but beats for so long is calm.
+const CALM_AFTER: Span = Span::from_secs(1);
 
 /// Decides how long the next sleep gathers.
 #[derive(Debug)]
 pub(super) struct Pace {
     window: Span,
+    /// How many times that a sleep gathers for.
+    stretch: u64,
     looked_at: Moment,
     received_by_then: u64,
     is_dense: bool,
+    /// What is in more of a hurry than beats, as it was counted last, and since when that is so.
+    hurried: u64,
+    calm_since: Moment,
 }
 
 impl Pace {
     /// Never gathers.
     pub(super) fn new(now: Moment) -> Self {
-        Self { window: Span::ZERO, looked_at: now, received_by_then: 0, is_dense: false }
+        Self {
+            window: Span::ZERO,
+            stretch: 1,
+            looked_at: now,
+            received_by_then: 0,
+            is_dense: false,
+            hurried: 0,
+            calm_since: now,
+        }
     }
 
     /// From now on gathers for `window` where it pays; zero: never.
@@ -29,8 +48,14 @@ impl Pace {
     }
 
     /// How long a sleep that begins now should gather, `received` pieces of bytes having come so
-    /// far: zero where hardly anything would be gathered, so that who is alone is answered at once.
-    pub(super) fn window(&mut self, now: Moment, received: u64) -> Span {
+    /// far, and `hurried` of what is more than a beat: zero where hardly anything would be
+    /// gathered, so that who is alone is answered at once.
+    pub(super) fn window(&mut self, now: Moment, received: u64, hurried: u64) -> Span {
+        if hurried != self.hurried {
+            self.hurried = hurried;
+            self.calm_since = now;
+            self.stretch = 1;
+        }
         let elapsed = now.since(self.looked_at).as_nanos();
         let period = self.window.times(LOOK_EVERY).as_nanos();
         if period == 0 {
@@ -41,8 +66,14 @@ impl Pace {
             self.is_dense = received - self.received_by_then >= windows.saturating_mul(WORTH_IT);
             self.looked_at = now;
             self.received_by_then = received;
+            if now.since(self.calm_since) >= CALM_AFTER {
+                self.stretch = (self.stretch + 1).min(limits::COALESCE_STRETCH_MAX);
+            }
         }
-        if self.is_dense { self.window } else { Span::ZERO }
+        match self.is_dense {
+            true => self.window.times(self.stretch).min(limits::COALESCE_MAX),
+            false => Span::ZERO,
+        }
     }
 }
 
@@ -58,7 +89,8 @@ mod tests {
         (1..=beats)
             .filter(|beat| {
                 let now = from + between.times(*beat);
-                pace.window(now, received + beat) == WINDOW
+                // In no calm: somebody logs in with every beat.
+                pace.window(now, received + beat, received + beat) == WINDOW
             })
             .count() as u64
     }
@@ -73,6 +105,25 @@ mod tests {
         let dense = gathering(&mut pace, Span::from_millis(2), 1_000);
         assert!(dense >= 1_000 - 20, "{dense} of a dense thousand");
         assert!(gathering(&mut pace, Span::from_secs(2), 10) == 0, "the crowd has gone");
+    }
+
+    #[test]
+    fn in_a_calm_crowd_beats_wait_longer_until_somebody_is_in_a_hurry() {
+        let mut pace = Pace::new(Moment::ZERO);
+        pace.set_window(WINDOW);
+        let mut windows = Vec::new();
+        for beat in 1..2_000 {
+            let now = Moment::ZERO + Span::from_millis(2).times(beat);
+            windows.push(pace.window(now, beat, 0));
+        }
+        let first = |window| windows.iter().position(|it| *it == window).expect("it comes");
+        assert!(first(WINDOW.times(2)) >= 499, "not within a second");
+        assert!(first(WINDOW.times(2)) < first(WINDOW.times(3)), "step by step");
+        let longest = WINDOW.times(limits::COALESCE_STRETCH_MAX);
+        assert_eq!(windows.iter().max(), Some(&longest));
+        assert_eq!(windows.last(), Some(&longest));
+        assert_eq!(pace.window(Moment::from_millis(5_000), 3_000, 1), WINDOW, "a login");
+        assert_eq!(pace.window(Moment::from_millis(5_000), 3_000, 1), WINDOW);
     }
 
     #[test]

@@ -54,6 +54,8 @@ pub struct Ended {
 pub struct Shards {
     first: Server,
     others: Vec<JoinHandle<Ended>>,
+    /// Those of the others, which they turn with.
+    starts: Vec<(SyncSender<Exchange>, Exchange)>,
 }
 
 /// Asks the shards as if they were one. For one thread.
@@ -94,12 +96,11 @@ pub fn start(
     if !others.is_empty() {
         let mut exchanges = connect(wakers).into_iter();
         first.exchange = exchanges.next();
-        for (start, exchange) in starts.into_iter().zip(exchanges) {
-            // A thread that is gone already is found when it is joined.
-            let _ = start.send(exchange);
-        }
+        let starts = starts.into_iter().zip(exchanges).collect();
+        return Ok((Shards { first, others, starts }, Switchboard::new(askers, shard), readers));
     }
-    Ok((Shards { first, others }, Switchboard::new(askers, shard), readers))
+    let starts = Vec::new();
+    Ok((Shards { first, others, starts }, Switchboard::new(askers, shard), readers))
 }
 
 /// One of the loops, on the thread that will turn it.
@@ -200,6 +201,10 @@ impl Shards {
     pub fn run(self) -> Ended {
         let alarm = self.first.exchange.as_ref().map(|exchange| Arc::clone(&exchange.common));
         let alarm = alarm.map(Alarm);
+        for (start, exchange) in self.starts {
+            // A thread that is gone already is found when it is joined.
+            let _ = start.send(exchange);
+        }
         let mut all = turn_to_the_end(self.first);
         drop(alarm);
         for thread in self.others {
@@ -622,8 +627,8 @@ mod tests {
         let window = Span::from_millis(5);
         let (mut server, ..) =
             open(driver, gateway, Clock::new(), window, &SharedTerms::default()).expect("a ring");
-        let later = server.clock.now() + Span::from_secs(1);
-        assert_eq!(server.pace.window(later, 1_000), window, "a crowd is gathered");
+        let later = server.clock.now() + Span::from_millis(500);
+        assert_eq!(server.pace.window(later, 1_000, 0), window, "a crowd is gathered");
     }
 
     #[test]

@@ -111,4 +111,31 @@ mod tests {
         let most = index.parts.iter().map(HashTable::len).max();
         assert!(most < Some(NAMES_PER_PART * 5 / 4), "{most:?} names are hashed in one go");
     }
+
+    /// Whoever chose names that fall into one part under some key has chosen nothing under another.
+    #[test]
+    fn names_that_collide_under_one_key_do_not_under_another() {
+        const NAMES: usize = 16 * NAMES_PER_PART;
+        let parts_of = |key: [u64; 2], names: &[String]| {
+            let (mut table, mut index) = (Table::new(NAMES), Index::new(NAMES, key));
+            for name in names {
+                let conn = table.insert(());
+                table.set_client(conn, ClientId::new(name).unwrap());
+                index.insert(conn.slot, &table);
+            }
+            index.check(&table);
+            index.parts.iter().map(HashTable::len).max().unwrap_or_default()
+        };
+        let known = Index::new(NAMES, [1, 2]);
+        let falls_into_the_first =
+            |name: &String| part_of(known.hash(name), known.parts.len()) == 0;
+        let chosen: Vec<String> = (0..)
+            .map(|number| format!("id-{number}"))
+            .filter(falls_into_the_first)
+            .take(400)
+            .collect();
+        assert_eq!(parts_of([1, 2], &chosen), 400, "they are well chosen for this key");
+        let most = parts_of([2, 1], &chosen);
+        assert!(most < 60, "{most} of 400 in one of 16 parts under another key");
+    }
 }

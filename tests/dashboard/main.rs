@@ -1,6 +1,7 @@
 //! The dashboard in a real Chromium, against the built binary.
 
 mod browser;
+mod foreign;
 #[path = "../serve/gate.rs"]
 #[allow(dead_code, reason = "shared with the tests of serve, which use more of it")]
 mod gate;

@@ -9,9 +9,15 @@ use heartwheel::base::event::CloseReason;
 use crate::faults::FAULTS;
 use crate::script::STEPS;
 
-/// Endings that nothing in these worlds leads to.
-const UNREACHABLE: [CloseReason; 3] =
-    [CloseReason::BadToken, CloseReason::Flood, CloseReason::ServerError];
+/// Endings that nothing in these worlds leads to: there are no layers in them, for one.
+const UNREACHABLE: [CloseReason; 6] = [
+    CloseReason::BadToken,
+    CloseReason::Flood,
+    CloseReason::ServerError,
+    CloseReason::BadProxyHeader,
+    CloseReason::BadTls,
+    CloseReason::BadWebsocket,
+];
 
 const EVENTS: [&str; 7] =
     ["started", "online", "resumed", "contested", "offline", "stalled", "stopped"];

@@ -104,3 +104,51 @@ fn messages_are_unclaimed_when_the_backend_is_gone() {
     });
     assert!(is_over, "{}", crate::http::get(admin, "/v1/stats").json());
 }
+
+/// What a target has not taken goes to the one that a reload puts in its place, and only then is it
+/// acknowledged.
+#[test]
+fn messages_that_wait_for_a_target_go_to_the_one_that_takes_its_place() {
+    let down = Backend::start(|_| Answer::Status(503));
+    let up = Backend::start(|_| Answer::Status(200));
+    let folder = tempfile::tempdir().expect("there is room for a file");
+    let path = folder.path().join("heartwheel.toml");
+    let configure = |url: String| {
+        let text = format!("[webhook.a]\nurl = \"{url}\"\nstreams = [\"messages\"]\n");
+        std::fs::write(&path, format!("{text}retry-max = \"250ms\"\nbatch-wait = \"0s\"\n"))
+            .expect("there is room");
+    };
+    configure(down.url());
+    let file = path.to_str().expect("it is text");
+    let mut gate = Gate::start(&["--config", file]);
+    let mut caller = Caller::login(gate.address, "anna");
+    caller.say(&data(1, "t", b"one"));
+    caller.say(&data(2, "t", b"two"));
+    let _tried = down.next();
+    configure(up.url());
+    gate.signal("HUP");
+    gate.wait_for_log("reloaded: ");
+    let mut seqs = Vec::new();
+    while seqs.len() < 2 {
+        seqs.extend(messages(&up.next_taken()).iter().map(|it| it["seq"].as_u64()));
+    }
+    assert_eq!(seqs, [Some(1), Some(2)]);
+    while caller.hear() != acked(2) {}
+}
+
+/// A message that comes as soon as the gateway listens is for the webhook as any later one.
+#[test]
+fn messages_of_the_first_moment_are_not_unclaimed() {
+    for way in [&[][..], &["--shards", "2"]] {
+        let backend = Backend::start(|_| Answer::Status(200));
+        let webhook = format!("a:url={},streams=messages,batch-wait=0s", backend.url());
+        let gate = Gate::start(&[&["--webhook", &webhook], way].concat());
+        for number in 0..8 {
+            let mut caller = Caller::connect(gate.address);
+            let mut bytes = crate::gate::hello(&format!("client-{number}"), "", 0);
+            heartwheel::wire::native::encode(&data(1, "t", b"early"), &mut bytes);
+            caller.send(&bytes);
+            while caller.hear() != acked(1) {}
+        }
+    }
+}

@@ -1,13 +1,13 @@
 //! Hears a gateway for `top`: what it tells goes through one bounded queue, and whatever breaks off
 //! is begun again.
 
-use std::net::SocketAddr;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
 use serde_json::Value;
 
 use crate::base::time::Span;
+use crate::cli::args::admin::GatewayArgs;
 use crate::cli::ctl::{Feed, understood};
 use crate::cli::error::CliError;
 use crate::cli::top::known::{History, News, Sample};
@@ -25,15 +25,6 @@ const AGAIN_AFTER: Span = Span::from_secs(1);
 const EVENTS_BEFORE: u64 = 100;
 /// Clients looked at: the first page.
 const CLIENTS: usize = 1_000;
-
-/// Where the gateway is, and what it wants to know.
-#[derive(Clone, Debug)]
-pub(super) struct Place {
-    /// Of the admin API.
-    pub(super) address: SocketAddr,
-    /// What it asks for.
-    pub(super) token: Option<String>,
-}
 
 /// Why a listener stops for a while, or for good.
 enum Stop {
@@ -62,10 +53,8 @@ pub(super) struct Listener {
 
 impl Listener {
     /// One who asks at `place`.
-    pub(super) fn new(place: &Place) -> Result<Self, CliError> {
-        let caller = Caller::new(place.address, place.token.clone())
-            .map_err(|cause| CliError::machine(format!("cannot wait for an answer: {cause}")))?;
-        Ok(Self { caller })
+    pub(super) fn new(place: &GatewayArgs) -> Result<Self, CliError> {
+        Ok(Self { caller: place.caller()? })
     }
 
     /// Who speaks, and how things were.
@@ -172,7 +161,7 @@ fn tell(out: &SyncSender<News>, news: News) -> Result<(), Stop> {
 }
 
 /// Starts to listen; it goes on until nobody takes what is heard.
-pub(super) fn start(place: &Place) -> Result<Receiver<News>, CliError> {
+pub(super) fn start(place: &GatewayArgs) -> Result<Receiver<News>, CliError> {
     let (out, news) = sync_channel(NEWS_MAX);
     let mut last_id = None;
     spawn("samples", place, out.clone(), Says::Lost, |listener, out| listener.follow_samples(out))?;
@@ -192,7 +181,7 @@ enum Says {
 
 fn spawn(
     name: &str,
-    place: &Place,
+    place: &GatewayArgs,
     out: SyncSender<News>,
     says: Says,
     mut listen: impl FnMut(&Listener, &SyncSender<News>) -> Result<(), Stop> + Send + 'static,

@@ -16,14 +16,13 @@ use ratatui::crossterm::terminal;
 use ratatui::{DefaultTerminal, Terminal};
 
 use crate::base::time::Span;
-use crate::cli::admin::ADMIN_DEFAULT;
 use crate::cli::args::TopArgs;
+use crate::cli::args::admin::GatewayArgs;
 use crate::cli::error::CliError;
 use crate::cli::signals;
 use crate::cli::top::known::{Known, News};
-use crate::cli::top::listen::{Listener, Place};
+use crate::cli::top::listen::Listener;
 use crate::cli::top::screen::Wishes;
-use crate::control::auth;
 use crate::os::pause::pause;
 
 /// Longest wait for a key before what was heard is looked at.
@@ -39,20 +38,18 @@ const FILTER_MAX: usize = crate::base::limits::CLIENT_ID_BYTES_MAX;
 
 /// Runs `top`.
 pub fn run(args: &TopArgs) -> Result<(), CliError> {
-    let token = args.token_file.as_deref().map(auth::read_token).transpose();
-    let token = token.map_err(|error| CliError::machine(error.to_string()))?;
-    let place = Place { address: args.admin.unwrap_or(ADMIN_DEFAULT), token };
+    let place = &args.gateway;
     let filter = args.filter.clone().unwrap_or_default();
     let wishes = Wishes { filter, ..Wishes::default() };
     if args.once {
-        return once(&place, &wishes, args.json);
+        return once(place, &wishes, args.json);
     }
     if !io::stdout().is_terminal() || !io::stdin().is_terminal() {
         return Err(CliError::usage("top draws on a terminal; without one, use --once"));
     }
     // Whoever cannot be asked now is told so before the screen is taken.
-    let history = Listener::new(&place)?.history()?;
-    let news = listen::start(&place)?;
+    let history = Listener::new(place)?.history()?;
+    let news = listen::start(place)?;
     let wants_end = Arc::new(AtomicBool::new(false));
     let ends = Arc::clone(&wants_end);
     let watch = signals::watch(move |_| ends.store(true, Ordering::Relaxed));
@@ -70,7 +67,7 @@ pub fn run(args: &TopArgs) -> Result<(), CliError> {
 }
 
 /// One frame, as text or as JSON.
-fn once(place: &Place, wishes: &Wishes, as_json: bool) -> Result<(), CliError> {
+fn once(place: &GatewayArgs, wishes: &Wishes, as_json: bool) -> Result<(), CliError> {
     let listener = Listener::new(place)?;
     let mut known = Known::default();
     known.hear(News::History(listener.history()?));

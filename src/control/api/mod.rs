@@ -9,6 +9,7 @@ pub(crate) mod history;
 pub(crate) mod leave;
 pub(crate) mod node;
 pub(crate) mod openapi;
+mod page;
 pub(crate) mod past;
 pub(crate) mod problem;
 pub(crate) mod push;
@@ -24,7 +25,7 @@ use std::task::{Context, Poll};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{RawPathParams, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{Extensions, HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, on};
 use bytes::Bytes;
@@ -38,9 +39,10 @@ use tokio::time::timeout;
 use crate::base::config::GatewayConfig;
 use crate::base::limits;
 use crate::base::time::Moment;
+use crate::control::api::page::Page;
 use crate::control::api::problem::{Kind, Problem};
 use crate::control::api::routes::{Access, ROUTES, Route, Verb};
-use crate::control::auth::{self, Token};
+use crate::control::auth::{self, Guard, Visit};
 use crate::control::door::LoopHandle;
 use crate::control::events::Identity;
 use crate::control::hub::Hub;
@@ -48,7 +50,9 @@ use crate::control::journal::Health;
 use crate::control::ledger::Ledger;
 use crate::control::live::Live;
 use crate::control::reload::{Reload, ReloadCounts};
+use crate::control::tokens::Role;
 use crate::control::webhook::Webhooks;
+use crate::control::webhook::target::Scheme;
 
 /// All that the API needs to know.
 pub struct Api {
@@ -62,8 +66,8 @@ pub struct Api {
     pub identity: Identity,
     /// What the gateway was told last: its classes, its bounds.
     pub gateway: Live<GatewayConfig>,
-    /// What whoever asks must know, if anything.
-    pub token: Live<Option<Token>>,
+    /// What is asked of whoever asks.
+    pub guard: Live<Guard>,
     /// Reads the configuration again.
     pub reload: Reload,
     /// How often that was done.
@@ -95,8 +99,8 @@ pub struct JournalView {
 pub struct Told {
     /// What the gateway was told last.
     pub gateway: Live<GatewayConfig>,
-    /// What whoever asks must know, if anything.
-    pub token: Live<Option<Token>>,
+    /// What is asked of whoever asks.
+    pub guard: Live<Guard>,
     /// Reads the configuration again.
     pub reload: Reload,
     /// How often that was done.
@@ -112,14 +116,14 @@ impl Api {
         told: Told,
         journal: Option<JournalView>,
     ) -> Self {
-        let Told { gateway, token, reload, reloads } = told;
+        let Told { gateway, guard, reload, reloads } = told;
         Self {
             began: door.clock().now(),
             door,
             hub,
             identity,
             gateway,
-            token,
+            guard,
             reload,
             reloads,
             journal,
@@ -220,8 +224,9 @@ async fn serve(
     path: RawPathParams,
     request: Request,
 ) -> Response {
+    let page = Page::of(&api, request.headers());
     let answer = answer(route, api, &path, request).await;
-    dressed(answer.unwrap_or_else(IntoResponse::into_response))
+    dressed(answer.unwrap_or_else(IntoResponse::into_response), page)
 }
 
 async fn answer(
@@ -231,8 +236,8 @@ async fn answer(
     request: Request,
 ) -> Answer {
     let (head, body) = request.into_parts();
-    if route.access == Access::Guarded {
-        auth::check(api.token.get().as_ref().as_ref(), &head.headers)?;
+    if let Access::Needs(role) = route.access {
+        admit(&api, &head.headers, &head.extensions, role)?;
     }
     let query: Vec<(String, String)> =
         form_urlencoded::parse(head.uri.query().unwrap_or_default().as_bytes())
@@ -268,23 +273,48 @@ async fn read(body: Body) -> Result<Bytes, Problem> {
     }
 }
 
+/// Lets in whoever has the role that is needed.
+fn admit(
+    api: &Api,
+    headers: &HeaderMap,
+    extensions: &Extensions,
+    needed: Role,
+) -> Result<(), Problem> {
+    let visit = extensions.get::<Arc<Visit>>();
+    let scheme = visit.map_or(Scheme::Http, |visit| visit.scheme);
+    auth::check(&api.guard.get(), scheme, headers, needed)?;
+    if let Some(visit) = visit {
+        visit.note_known();
+    }
+    Ok(())
+}
+
 async fn nothing_here(State(api): State<Arc<Api>>, request: Request, kind: Kind) -> Response {
-    let problem = match auth::check(api.token.get().as_ref().as_ref(), request.headers()) {
+    let page = Page::of(&api, request.headers());
+    if page.origin.is_some() && page::is_preflight(&request) {
+        return dressed(page::preflight(), page);
+    }
+    let problem = match admit(&api, request.headers(), request.extensions(), Role::Read) {
         Ok(()) => {
             let (method, path) = (request.method(), request.uri().path());
             Problem::new(kind, format!("{method} {path}; see /openapi.json"))
         }
         Err(problem) => problem,
     };
-    dressed(problem.into_response())
+    dressed(problem.into_response(), page)
 }
 
-/// What every answer says to whoever would keep or interpret it.
-fn dressed(mut response: Response) -> Response {
+/// What every answer says to whoever would keep, show or interpret it.
+fn dressed(mut response: Response, page: Page) -> Response {
     let headers = response.headers_mut();
-    let no_store = HeaderValue::from_static("no-store");
-    headers.entry(header::CACHE_CONTROL).or_insert(no_store);
+    for (name, value) in [
+        (header::CACHE_CONTROL, "no-store"),
+        (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
+    ] {
+        headers.entry(name).or_insert(HeaderValue::from_static(value));
+    }
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    page.dress(headers);
     response
 }
 

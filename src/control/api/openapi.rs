@@ -9,6 +9,7 @@ use crate::control::api::routes::{
     Access, PROBLEMS_ANYWHERE, PROBLEMS_ASKING, PROBLEMS_GUARDED, ROUTES, Route, Verb,
 };
 use crate::control::api::{Answer, Asked, json as answer, push};
+use crate::control::tokens::Role;
 
 /// `GET /openapi.json`
 pub(crate) async fn serve(_asked: Asked) -> Answer {
@@ -38,7 +39,12 @@ fn document() -> Value {
         "paths": paths,
         "components": {
             "schemas": schemas(),
-            "securitySchemes": { "token": { "type": "http", "scheme": "bearer" } },
+            "securitySchemes": { "token": {
+                "type": "http",
+                "scheme": "bearer",
+                "description": "Each token has a role: read, push or admin; each includes those \
+                                before it. What an operation needs is its `x-role`",
+            } },
         },
     })
 }
@@ -75,8 +81,10 @@ fn operation(route: &Route) -> Value {
         "parameters": parameters,
         "responses": responses,
     });
-    if route.access == Access::Guarded {
-        operation["security"] = json!([{ "token": [] }, {}]);
+    if let Access::Needs(role) = route.access {
+        // Without tokens nobody but this machine can ask, and none is needed.
+        operation["security"] = json!([{ "token": [role.word()] }, {}]);
+        operation["x-role"] = json!(role.word());
     }
     if let Some(name) = route.body {
         operation["requestBody"] =
@@ -92,7 +100,7 @@ fn path_parameters(path: &str) -> impl Iterator<Item = &str> {
 
 fn problems_by_status(route: &Route) -> Vec<(String, Vec<Kind>)> {
     let guarded: [&[Kind]; 2] = match route.access {
-        Access::Guarded => [PROBLEMS_GUARDED, PROBLEMS_ASKING],
+        Access::Needs(_) => [PROBLEMS_GUARDED, PROBLEMS_ASKING],
         Access::Open | Access::Page => [&[], &[]],
     };
     let mut by_status: Vec<(String, Vec<Kind>)> = Vec::new();
@@ -252,6 +260,11 @@ fn answer_schemas() -> Value {
                 "title": { "type": "string" },
                 "status": { "type": "integer" },
                 "detail": { "type": "string" },
+                "role": {
+                    "type": "string",
+                    "enum": Role::ALL.map(Role::word),
+                    "description": "What would have been enough, where the problem is `forbidden`",
+                },
             },
         },
         "Done": object([("done", "boolean")]),

@@ -6,6 +6,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use crate::control::door::AskError;
+use crate::control::tokens::Role;
 
 /// Why a request was not answered as it wished.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -13,6 +14,8 @@ pub(crate) struct Problem {
     pub(crate) kind: Kind,
     /// One sentence about this case.
     pub(crate) detail: String,
+    /// The role that would have been enough, where that is what is wrong.
+    pub(crate) role: Option<Role>,
 }
 
 macro_rules! kinds {
@@ -55,6 +58,8 @@ kinds! {
     Unauthorized = UNAUTHORIZED, "unauthorized", "The token is missing or wrong";
     /// A page of a browser, or a name that is not ours.
     Foreign = FORBIDDEN, "foreign", "The request comes from a foreign page";
+    /// A token whose role is not enough.
+    Forbidden = FORBIDDEN, "forbidden", "The token's role does not allow this";
     /// No such path.
     NoSuchPath = NOT_FOUND, "no-such-path", "There is nothing at this path";
     /// Nobody of that name is online.
@@ -97,6 +102,9 @@ kinds! {
 pub(crate) const TYPE_PREFIX: &str = "urn:heartwheel:problem:";
 /// Seconds after which it makes sense to ask again.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+/// What is asked for where it is missing, as RFC 6750 says it.
+const REALM: &str = "Bearer realm=\"heartwheel\"";
+const CHALLENGE: HeaderValue = HeaderValue::from_static(REALM);
 const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/problem+json");
 
 #[derive(Serialize)]
@@ -105,15 +113,24 @@ struct Document<'a> {
     title: &'static str,
     status: u16,
     detail: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    role: Option<&'static str>,
 }
 
 impl Problem {
     pub(crate) fn new(kind: Kind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into() }
+        Self { kind, detail: detail.into(), role: None }
     }
 
     pub(crate) fn bad(detail: impl Into<String>) -> Self {
         Self::new(Kind::BadRequest, detail)
+    }
+
+    /// Whoever asks has the role `own`, and would need another.
+    pub(crate) fn weak(own: Role, needed: Role) -> Self {
+        let (own, needs) = (own.word(), needed.word());
+        let detail = format!("this needs a token with the role {needs}; the one given has {own}");
+        Self { role: Some(needed), ..Self::new(Kind::Forbidden, detail) }
     }
 
     pub(crate) fn no_such_client(client: &str) -> Self {
@@ -139,6 +156,7 @@ impl IntoResponse for Problem {
             title: self.kind.title(),
             status: status.as_u16(),
             detail: &self.detail,
+            role: self.role.map(Role::word),
         };
         let json = serde_json::to_vec(&document).expect("texts and a number");
         let mut response = Response::new(Body::from(json));
@@ -150,9 +168,15 @@ impl IntoResponse for Problem {
                 headers.insert(header::RETRY_AFTER, RETRY_AFTER);
             }
             StatusCode::UNAUTHORIZED => {
-                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+                headers.insert(header::WWW_AUTHENTICATE, CHALLENGE);
             }
             _ => {}
+        }
+        if let Some(role) = self.role {
+            let challenge =
+                format!("{REALM}, error=\"insufficient_scope\", scope=\"{}\"", role.word());
+            let challenge = HeaderValue::from_str(&challenge).expect("words of ours");
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
         }
         response
     }

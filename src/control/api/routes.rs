@@ -7,6 +7,7 @@ use crate::control::api::problem::Kind;
 use crate::control::api::{
     Answer, Asked, clients, groups, history, leave, node, openapi, past, push, snapshot, webhooks,
 };
+use crate::control::tokens::Role;
 use crate::control::{dashboard, feed, messages, metrics};
 
 /// One path with one method.
@@ -45,9 +46,13 @@ pub(crate) enum Access {
     /// Anybody who can connect: a file of the dashboard, the same for everybody. It is for browsers
     /// and not in the OpenAPI document.
     Page,
-    /// Whoever has the token.
-    Guarded,
+    /// Whoever has a token with this role, or with one that includes it.
+    Needs(Role),
 }
+
+const READ: Access = Access::Needs(Role::Read);
+const PUSH: Access = Access::Needs(Role::Push);
+const ADMIN: Access = Access::Needs(Role::Admin);
 
 /// What can stand behind the question mark.
 pub(crate) struct Parameter {
@@ -96,7 +101,7 @@ pub(crate) static ROUTES: &[Route] = &[
         path: "/v1/clients",
         id: "listClients",
         about: "Who is online, page by page",
-        access: Access::Guarded,
+        access: READ,
         query: &[
             parameter("cursor", "string", "Where to go on: `next` of the page before"),
             parameter("limit", "integer", "Most clients on the page, 1 to 1000 (default: 100)"),
@@ -114,7 +119,7 @@ pub(crate) static ROUTES: &[Route] = &[
         path: "/v1/clients/{id}",
         id: "showClient",
         about: "What is known of one client",
-        access: Access::Guarded,
+        access: READ,
         query: &[],
         body: None,
         success: success(200, "Client", "The client"),
@@ -126,7 +131,7 @@ pub(crate) static ROUTES: &[Route] = &[
         path: "/v1/clients/{id}/history",
         id: "showHistory",
         about: "The latest events of one client, oldest first, whether it is here or not",
-        access: Access::Guarded,
+        access: READ,
         query: &[parameter("limit", "integer", "Most events, 1 to 1000 (default: 20)")],
         body: None,
         success: success(200, "History", "Its events, as in the feed"),
@@ -138,7 +143,7 @@ pub(crate) static ROUTES: &[Route] = &[
         path: "/v1/clients/{id}/kick",
         id: "kickClient",
         about: "End a client's session; it hears why, and the ledger says kicked",
-        access: Access::Guarded,
+        access: ADMIN,
         query: &[],
         body: Some("Kick"),
         success: success(200, "Done", "The session has ended"),
@@ -150,7 +155,7 @@ pub(crate) static ROUTES: &[Route] = &[
         path: "/v1/clients/{id}/rhythm",
         id: "setRhythm",
         about: "Give a client another rhythm, from its next beat on",
-        access: Access::Guarded,
+        access: ADMIN,
         query: &[],
         body: Some("Rhythm"),
         success: success(200, "Done", "The client was told, and so was the ledger"),
@@ -162,7 +167,7 @@ pub(crate) static ROUTES: &[Route] = &[
         path: "/v1/clients/{id}/push",
         id: "pushToClient",
         about: "Send a message to one client, and say what became of it",
-        access: Access::Guarded,
+        access: PUSH,
         query: &[],
         body: Some("Push"),
         success: success(200, "Pushed", "What became of it by now"),
@@ -174,7 +179,7 @@ pub(crate) static ROUTES: &[Route] = &[
         path: "/v1/push",
         id: "pushToClients",
         about: "Send a message to several clients, and say of each what became of it",
-        access: Access::Guarded,
+        access: PUSH,
         query: &[],
         body: Some("PushMany"),
         success: success(200, "PushedMany", "What became of it by now, in their order"),
@@ -186,7 +191,7 @@ pub(crate) static ROUTES: &[Route] = &[
         path: "/v1/groups",
         id: "listGroups",
         about: "The groups that have somebody in them, by name, page by page",
-        access: Access::Guarded,
+        access: READ,
         query: &[
             parameter("after", "string", "Where to go on: `next` of the page before"),
             parameter("limit", "integer", "Most groups on the page, 1 to 1000 (default: 100)"),
@@ -201,7 +206,7 @@ pub(crate) static ROUTES: &[Route] = &[
         path: "/v1/groups/{group}/clients/{id}",
         id: "joinGroup",
         about: "Put a client into a group, for as long as its session lasts",
-        access: Access::Guarded,
+        access: PUSH,
         query: &[],
         body: None,
         success: success(200, "Done", "It is in there"),
@@ -213,7 +218,7 @@ pub(crate) static ROUTES: &[Route] = &[
         path: "/v1/groups/{group}/clients/{id}",
         id: "leaveGroup",
         about: "Take a client out of a group",
-        access: Access::Guarded,
+        access: PUSH,
         query: &[],
         body: None,
         success: success(200, "Done", "It is not in there"),
@@ -225,7 +230,7 @@ pub(crate) static ROUTES: &[Route] = &[
         path: "/v1/groups/{group}/push",
         id: "pushToGroup",
         about: "Send a message to everybody in a group, some in each turn of the loop",
-        access: Access::Guarded,
+        access: PUSH,
         query: &[],
         body: Some("Broadcast"),
         success: success(202, "BroadcastStatus", "It has begun"),
@@ -237,7 +242,7 @@ pub(crate) static ROUTES: &[Route] = &[
         path: "/v1/broadcast",
         id: "broadcast",
         about: "Send a message to everybody, some in each turn of the loop",
-        access: Access::Guarded,
+        access: PUSH,
         query: &[],
         body: Some("Broadcast"),
         success: success(202, "BroadcastStatus", "It has begun"),
@@ -249,7 +254,7 @@ pub(crate) static ROUTES: &[Route] = &[
         path: "/v1/broadcasts/{id}",
         id: "showBroadcast",
         about: "How a message to a group or to everybody goes",
-        access: Access::Guarded,
+        access: READ,
         query: &[],
         body: None,
         success: success(200, "BroadcastStatus", "How far it is"),
@@ -261,7 +266,7 @@ pub(crate) static ROUTES: &[Route] = &[
         path: "/v1/drain",
         id: "drain",
         about: "Ask everybody to leave, and end",
-        access: Access::Guarded,
+        access: ADMIN,
         query: &[],
         body: Some("Drain"),
         success: success(202, "Draining", "It has begun"),
@@ -273,7 +278,7 @@ pub(crate) static ROUTES: &[Route] = &[
         path: "/v1/rebalance",
         id: "rebalance",
         about: "Ask a part of the clients to go elsewhere, and go on",
-        access: Access::Guarded,
+        access: ADMIN,
         query: &[],
         body: Some("Rebalance"),
         success: success(202, "Rebalancing", "It has begun"),
@@ -285,7 +290,7 @@ pub(crate) static ROUTES: &[Route] = &[
         path: "/v1/reload",
         id: "reload",
         about: "Read the configuration again, as SIGHUP does, and take up what can change",
-        access: Access::Guarded,
+        access: ADMIN,
         query: &[],
         body: None,
         success: success(200, "Reloaded", "What changed; with any error, nothing did"),
@@ -297,7 +302,7 @@ pub(crate) static ROUTES: &[Route] = &[
         path: "/v1/snapshot",
         id: "takeSnapshot",
         about: "Who is online, all of them, exactly true at the position it names",
-        access: Access::Guarded,
+        access: READ,
         query: &[],
         body: None,
         success: success(200, "Snapshot", "Go on with /v1/events?after= its position"),
@@ -309,7 +314,7 @@ pub(crate) static ROUTES: &[Route] = &[
         path: "/v1/stats",
         id: "showStats",
         about: "How things are: counts since the start, unless said otherwise",
-        access: Access::Guarded,
+        access: READ,
         query: &[],
         body: None,
         success: success(200, "Stats", "The counts"),
@@ -321,7 +326,7 @@ pub(crate) static ROUTES: &[Route] = &[
         path: "/v1/stats/history",
         id: "showStatsHistory",
         about: "How things were, about one sample a second, a quarter of an hour back",
-        access: Access::Guarded,
+        access: READ,
         query: &[],
         body: None,
         success: success(200, "StatsHistory", "Who speaks, and the samples in their order"),
@@ -333,7 +338,7 @@ pub(crate) static ROUTES: &[Route] = &[
         path: "/v1/stats/stream",
         id: "followStats",
         about: "How things are, as server-sent events: the latest sample, then each as it is taken",
-        access: Access::Guarded,
+        access: READ,
         query: &[FOLLOW],
         body: None,
         success: text(EVENT_STREAM, "One sample each, with its boot and number as id"),
@@ -345,7 +350,7 @@ pub(crate) static ROUTES: &[Route] = &[
         path: "/v1/events",
         id: "followEvents",
         about: "The ledger as server-sent events, from any position that is kept",
-        access: Access::Guarded,
+        access: READ,
         query: &[AFTER, FOLLOW],
         body: None,
         success: text(EVENT_STREAM, "One event each, with its position as id"),
@@ -357,7 +362,7 @@ pub(crate) static ROUTES: &[Route] = &[
         path: "/v1/transport",
         id: "followTransport",
         about: "Comings and goings of connections as server-sent events, best effort",
-        access: Access::Guarded,
+        access: READ,
         query: &[AFTER, FOLLOW],
         body: None,
         success: text(EVENT_STREAM, "One event each, with its boot and tseq as id"),
@@ -367,9 +372,10 @@ pub(crate) static ROUTES: &[Route] = &[
     Route {
         verb: Verb::Get,
         path: "/v1/messages",
+        // Whoever follows takes messages in the name of the backends, and holds credit.
         id: "followMessages",
         about: "What clients send up, as server-sent events; what is not read holds their credit",
-        access: Access::Guarded,
+        access: PUSH,
         query: &[
             parameter("topic", "string", "Only messages of this topic (default: of all)"),
             parameter(
@@ -390,7 +396,7 @@ pub(crate) static ROUTES: &[Route] = &[
         path: "/v1/webhooks",
         id: "listWebhooks",
         about: "How the webhooks are: every stream of every target",
-        access: Access::Guarded,
+        access: READ,
         query: &[],
         body: None,
         success: success(200, "WebhookList", "The targets; none where none is configured"),
@@ -402,7 +408,7 @@ pub(crate) static ROUTES: &[Route] = &[
         path: "/metrics",
         id: "metrics",
         about: "How things are, for Prometheus",
-        access: Access::Guarded,
+        access: READ,
         query: &[],
         body: None,
         success: text(metrics::CONTENT_TYPE, "Every metric"),
@@ -463,7 +469,7 @@ pub(crate) static ROUTES: &[Route] = &[
         path: "/openapi.json",
         id: "openapi",
         about: "This document",
-        access: Access::Guarded,
+        access: READ,
         query: &[],
         body: None,
         success: Success {
@@ -479,7 +485,32 @@ pub(crate) static ROUTES: &[Route] = &[
 
 /// What can go wrong everywhere.
 pub(crate) const PROBLEMS_ANYWHERE: &[Kind] = &[Kind::BadRequest, Kind::TooLarge, Kind::TooSlow];
-/// What can go wrong wherever the token is asked for.
-pub(crate) const PROBLEMS_GUARDED: &[Kind] = &[Kind::Unauthorized, Kind::Foreign];
+/// What can go wrong wherever a token is asked for.
+pub(crate) const PROBLEMS_GUARDED: &[Kind] = &[Kind::Unauthorized, Kind::Foreign, Kind::Forbidden];
 /// What can go wrong wherever the loop is asked.
 pub(crate) const PROBLEMS_ASKING: &[Kind] = &[Kind::Busy, Kind::NoAnswer];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Looking changes nothing, so whoever may only look may use no other verb.
+    #[test]
+    fn whatever_is_no_get_needs_more_than_the_role_to_look() {
+        for route in ROUTES.iter().filter(|route| route.verb != Verb::Get) {
+            assert!(matches!(route.access, PUSH | ADMIN), "{}", route.id);
+        }
+        for route in ROUTES.iter().filter(|route| route.verb == Verb::Get) {
+            assert!(route.body.is_none(), "{}: a GET says nothing in a body", route.id);
+            assert_ne!(route.access, ADMIN, "{}", route.id);
+        }
+    }
+
+    #[test]
+    fn only_the_probes_and_the_files_of_the_page_are_open() {
+        let open =
+            ROUTES.iter().filter(|route| matches!(route.access, Access::Open | Access::Page));
+        let paths: Vec<_> = open.map(|route| route.path).collect();
+        assert_eq!(paths, ["/healthz", "/readyz", "/", "/dashboard/{file}"]);
+    }
+}

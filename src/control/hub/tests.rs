@@ -190,3 +190,55 @@ fn a_batch_is_bounded_and_whoever_waits_is_woken() {
     drop(feeder);
     assert_eq!(runtime.block_on(sink.changed()), Err(Ended));
 }
+
+#[test]
+fn what_one_was_not_done_with_is_its_successors_and_nobody_calls_it_unclaimed() {
+    let mut rig = Rig::new(1);
+    let topics = |names: &[&str]| names.iter().map(|name| Box::from(*name)).collect::<Vec<_>>();
+    let mut former = rig.hub.subscribe_to(topics(&["a", "b"]), None).expect("nothing is asked for");
+    let first = rig.send("a");
+    let body = vec![0; 64 * 1_024];
+    let count = 2 * limits::DATA_RECENT_BYTES_MAX / body.len();
+    let tickets: Vec<_> = (0..count).map(|_| rig.send_to(0, "a", &body)).collect();
+    let no_longer = rig.send("b");
+    let not_yet = rig.send("c");
+    assert_eq!(rig.credits(0), [Credit { ticket: not_yet, fate: Fate::Unclaimed }]);
+    assert_eq!(useqs(&former.take(3, usize::MAX)), [1, 2, 3]);
+    former.done(1);
+    assert_eq!(rig.credits(0), [Credit { ticket: first, fate: Fate::Taken }]);
+    let mut heir = former.hand_over(topics(&["a", "c"]), 1);
+    assert_eq!(rig.credits(0), [Credit { ticket: no_longer, fate: Fate::Unclaimed }]);
+    assert!(rig.loops[0].is_wished());
+    let taken = useqs(&heir.take(usize::MAX, usize::MAX));
+    assert_eq!(taken.first(), Some(&2), "it was taken, and nobody was done with it");
+    assert_eq!(taken.iter().filter(|useq| **useq <= count as u64 + 1).count(), count);
+    assert!(rig.credits(0).is_empty());
+    heir.done(u64::MAX);
+    let credits = rig.credits(0);
+    assert_eq!(credits.len(), count);
+    assert!(credits.iter().all(|credit| credit.fate == Fate::Taken));
+    assert!(credits.iter().map(|credit| credit.ticket).eq(tickets));
+}
+
+#[test]
+fn whoever_is_too_slow_for_what_is_kept_hears_that_something_is_missing() {
+    let mut rig = Rig::new(1);
+    let mut other = rig.hub.subscribe(None, None).expect("nothing is asked for");
+    for _ in 0..4 {
+        rig.send("a");
+    }
+    take(&mut other);
+    other.done(u64::MAX);
+    let mut back = rig.hub.subscribe(Some("a"), Some(0)).expect("it is kept");
+    assert_eq!(useqs(&back.take(1, usize::MAX)), [1]);
+    assert_eq!(back.missed(), 0);
+    let body = vec![0; 64 * 1_024];
+    for _ in 0..2 * limits::DATA_RECENT_BYTES_MAX / body.len() {
+        rig.send_to(0, "b", &body);
+        take(&mut other);
+        other.done(u64::MAX);
+    }
+    assert_eq!(take(&mut back).len(), 0);
+    assert_eq!(back.missed(), 3);
+    assert_eq!(back.missed(), 0, "it is told once");
+}

@@ -16,7 +16,7 @@ mod supply;
 pub mod target;
 #[cfg(test)]
 mod tests;
-mod tls;
+pub(crate) mod tls;
 mod worker;
 
 use std::io;
@@ -31,16 +31,16 @@ use tokio::task::JoinHandle;
 
 use crate::base::limits;
 use crate::base::time::Span;
-use crate::control::hub::Hub;
-use crate::control::journal::Position;
+use crate::control::hub::{Hub, Sink};
 use crate::control::ledger::Ledger;
 use crate::control::webhook::health::{Health, State};
 use crate::control::webhook::sender::Sender;
 pub use crate::control::webhook::sign::SecretError;
+use crate::control::webhook::supply::{Left, subscribe_from_now};
 use crate::control::webhook::target::{Stream, Target};
 use crate::control::webhook::tls::Tls;
 pub use crate::control::webhook::tls::TlsError;
-use crate::control::webhook::worker::{Making, Start, Worker};
+use crate::control::webhook::worker::{Making, Order, Start, Worker};
 
 /// The webhooks of a node. Clones are the same.
 #[derive(Clone)]
@@ -65,6 +65,8 @@ struct Shared {
     thread: Mutex<Option<Thread>>,
     /// Whether the targets of the start of the program are known.
     has_begun: AtomicBool,
+    /// Whether the program ends.
+    has_ended: AtomicBool,
 }
 
 struct Thread {
@@ -106,6 +108,8 @@ pub enum WebhookError {
 struct Prepared {
     target: Arc<Target>,
     tls: Option<Tls>,
+    /// Its messages from the moment on at which it was asked for, until somebody works for it.
+    sink: Arc<Mutex<Option<Sink>>>,
 }
 
 impl Prepared {
@@ -116,7 +120,7 @@ impl Prepared {
         }
         let unsafe_way = |cause| WebhookError::Tls { name: target.name.clone(), cause };
         let tls = Tls::for_target(&target).map_err(unsafe_way)?;
-        Ok(Self { target: Arc::new(target), tls })
+        Ok(Self { target: Arc::new(target), tls, sink: Arc::default() })
     }
 
     fn is_same(&self, other: &Self) -> bool {
@@ -132,6 +136,7 @@ impl Webhooks {
             rows: Mutex::default(),
             thread: Mutex::default(),
             has_begun: AtomicBool::new(false),
+            has_ended: AtomicBool::new(false),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -155,6 +160,14 @@ impl Webhooks {
         let prepared = targets.into_iter().map(Prepared::new);
         let prepared: Vec<Prepared> = prepared.collect::<Result<_, _>>()?;
         let mut thread = lock(&self.shared.thread);
+        if self.shared.has_ended.load(Relaxed) {
+            return Ok(());
+        }
+        for Prepared { target, sink, .. } in &prepared {
+            if target.streams.contains(&Stream::Messages) {
+                *lock(sink) = Some(subscribe_from_now(&self.shared.sources.hub, target));
+            }
+        }
         let has_begun = self.shared.has_begun.swap(true, Relaxed);
         let start = if has_begun { Start::Later } else { Start::Program };
         match &mut *thread {
@@ -171,7 +184,11 @@ impl Webhooks {
     /// Waits until those targets that take their batches have heard the end of the loop, at most
     /// for `patience`.
     pub fn finish(&self, patience: Span) {
-        let Some(thread) = lock(&self.shared.thread).take() else { return };
+        let mut place = lock(&self.shared.thread);
+        // A reload that comes now is too late.
+        self.shared.has_ended.store(true, Relaxed);
+        let Some(thread) = place.take() else { return };
+        drop(place);
         match thread.ended.recv_timeout(patience.into()) {
             Ok(()) | Err(RecvTimeoutError::Disconnected) => {}
             Err(RecvTimeoutError::Timeout) => {
@@ -225,13 +242,13 @@ struct Manager {
 /// A target that is worked for.
 struct Running {
     prepared: Prepared,
-    stop: watch::Sender<bool>,
+    stop: watch::Sender<Order>,
     workers: Vec<Working>,
 }
 
 struct Working {
     health: Arc<Health>,
-    task: JoinHandle<Option<Position>>,
+    task: JoinHandle<Option<Left>>,
 }
 
 impl Manager {
@@ -264,15 +281,17 @@ impl Manager {
                 let index = all.iter().position(is_it)?;
                 Some(all.swap_remove(index))
             });
+            // Whoever works for it already has them, and needs no second claim.
+            let sink = lock(&prepared.sink).take();
             let running = match former {
                 Some(running) if running.is_fine_as(&prepared) => running,
-                former => self.start(prepared, former, start),
+                former => self.start(prepared, sink, former, start),
             };
             self.running.push(running);
         }
         for running in before {
             tracing::info!(webhook = %running.prepared.target.name, "a webhook is removed");
-            let _ = running.stop.send(true);
+            let _ = running.stop.send(Order::Leave);
             self.leaving.push(running);
         }
         let workers = self.running.iter().flat_map(|running| &running.workers);
@@ -282,12 +301,18 @@ impl Manager {
 
     /// Starts the workers of a target. One that was there under its name ends first, and what it
     /// left is where the new one begins.
-    fn start(&self, prepared: Prepared, former: Option<Running>, start: Start) -> Running {
+    fn start(
+        &self,
+        prepared: Prepared,
+        mut sink: Option<Sink>,
+        former: Option<Running>,
+        start: Start,
+    ) -> Running {
         let target = &prepared.target;
         tracing::info!(webhook = %target.name, url = %target.url, "a webhook begins");
-        let (stop, stopped) = watch::channel(false);
+        let (stop, stopped) = watch::channel(Order::Work);
         let mut before = former.map(|former| {
-            let _ = former.stop.send(true);
+            let _ = former.stop.send(Order::HandOver);
             former.workers
         });
         let workers = target.streams.iter().map(|stream| {
@@ -302,12 +327,19 @@ impl Manager {
             let left = former
                 .map(|former| std::mem::replace(&mut former.task, tokio::spawn(async { None })));
             let worker = self.worker(&prepared, *stream, Arc::clone(&health), stopped.clone());
+            let sink = if *stream == Stream::Messages { sink.take() } else { None };
             let task = tokio::spawn(async move {
                 let left = match left {
                     Some(left) => left.await.ok().flatten(),
                     None => None,
                 };
-                worker.run(left.map_or(start, Start::At)).await
+                match left {
+                    Some(left) => {
+                        let sink = left.sink.or(sink);
+                        worker.run(Start::At(left.taken), sink).await
+                    }
+                    None => worker.run(start, sink).await,
+                }
             });
             Working { health, task }
         });
@@ -320,7 +352,7 @@ impl Manager {
         prepared: &Prepared,
         stream: Stream,
         health: Arc<Health>,
-        stop: watch::Receiver<bool>,
+        stop: watch::Receiver<Order>,
     ) -> Worker {
         let sources = self.shared.sources.clone();
         let connector = prepared.tls.as_ref().map(Tls::connector);
@@ -334,7 +366,7 @@ impl Running {
     /// Whether it goes on as it is.
     fn is_fine_as(&self, wish: &Prepared) -> bool {
         let is_off = self.workers.iter().any(|working| working.health.state() == State::Off);
-        self.prepared.is_same(wish) && !is_off && !*self.stop.borrow()
+        self.prepared.is_same(wish) && !is_off && *self.stop.borrow() == Order::Work
     }
 
     fn has_ended(&self) -> bool {

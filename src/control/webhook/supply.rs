@@ -28,6 +28,14 @@ pub(crate) struct Supply {
     reset: Option<ResetLine>,
 }
 
+/// Where a worker ended.
+pub(crate) struct Left {
+    /// The last that was taken by the target.
+    pub(crate) taken: Position,
+    /// The messages that wait for whoever goes on.
+    pub(crate) sink: Option<Sink>,
+}
+
 enum Source {
     /// `None` until something is wanted, and after everything that went wrong.
     Events(Option<Trail>),
@@ -70,18 +78,24 @@ pub(crate) struct Findings {
 pub(crate) struct Unreadable(pub(crate) String);
 
 impl Supply {
-    /// What follows `taken` of a target's stream, and how many messages are known to be lost.
+    /// What follows `taken` of a target's stream, and how many messages are known to be lost. They
+    /// come by `sink`, where there is one already.
     pub(crate) fn new(
         sources: &Sources,
         target: &Target,
         stream: Stream,
         taken: Position,
+        sink: Option<Sink>,
     ) -> (Self, u64) {
         let Sources { ledger, hub } = sources.clone();
         let (source, missed) = match stream {
             Stream::Events => (Source::Events(None), 0),
             Stream::Messages => {
-                let (messages, missed) = Messages::new(hub, target, taken.seq);
+                let (sink, missed) = match sink {
+                    Some(sink) => (sink.hand_over(topics_of(target), taken.seq), 0),
+                    None => subscribe(&hub, target, taken.seq),
+                };
+                let messages = Messages { sink, kept: VecDeque::new(), given: 0 };
                 (Source::Messages(messages), missed)
             }
             Stream::Transport => (Source::Transport, 0),
@@ -139,6 +153,15 @@ impl Supply {
         }
     }
 
+    /// What is left of it for whoever goes on in its place.
+    pub(crate) fn leave(self) -> Left {
+        let sink = match self.source {
+            Source::Messages(messages) => Some(messages.sink),
+            Source::Events(_) | Source::Transport => None,
+        };
+        Left { taken: self.taken, sink }
+    }
+
     /// Whether the door says when there is more.
     pub(crate) fn is_in_memory(&self) -> bool {
         match &self.source {
@@ -155,7 +178,9 @@ impl Supply {
                 let after = into.at();
                 findings.missed = take_transport(&self.ledger, after, into);
             }
-            Source::Messages(messages) => messages.take(&self.ledger.identity, into),
+            Source::Messages(messages) => {
+                findings.missed = messages.take(&self.ledger.identity, into);
+            }
             Source::Events(_) => self.take_events(into, &mut findings).await?,
         }
         Ok(findings)
@@ -214,22 +239,31 @@ impl Supply {
     }
 }
 
-impl Messages {
-    /// What follows number `after`, as far as it is kept; how many are not is said.
-    fn new(hub: Hub, target: &Target, after: u64) -> (Self, u64) {
-        let topics = || target.topics.iter().map(|topic| Box::from(topic.as_str())).collect();
-        let (sink, missed) = match hub.subscribe_to(topics(), Some(after)) {
-            Ok(sink) => (sink, 0),
-            Err(Forgotten) => {
-                let missed = hub.last_useq().saturating_sub(after);
-                let sink = hub.subscribe_to(topics(), None);
-                (sink.expect("what comes from now on is not forgotten"), missed)
-            }
-        };
-        (Self { sink, kept: VecDeque::new(), given: 0 }, missed)
-    }
+/// The topics of a target; none: all.
+fn topics_of(target: &Target) -> Vec<Box<str>> {
+    target.topics.iter().map(|topic| Box::from(topic.as_str())).collect()
+}
 
-    fn take(&mut self, identity: &Identity, into: &mut Gathering) {
+/// Wants a target's messages from now on.
+pub(crate) fn subscribe_from_now(hub: &Hub, target: &Target) -> Sink {
+    let sink = hub.subscribe_to(topics_of(target), None);
+    sink.expect("what comes from now on is not forgotten")
+}
+
+/// What follows number `after`, as far as it is kept; how many are not is said.
+fn subscribe(hub: &Hub, target: &Target, after: u64) -> (Sink, u64) {
+    match hub.subscribe_to(topics_of(target), Some(after)) {
+        Ok(sink) => (sink, 0),
+        Err(Forgotten) => {
+            let missed = hub.last_useq().saturating_sub(after);
+            (subscribe_from_now(hub, target), missed)
+        }
+    }
+}
+
+impl Messages {
+    /// Says how many were forgotten before they could be taken.
+    fn take(&mut self, identity: &Identity, into: &mut Gathering) -> u64 {
         if self.given == self.kept.len() {
             self.kept.extend(self.sink.take(into.room(), into.room_bytes()));
         }
@@ -239,6 +273,7 @@ impl Messages {
             into.add(Position { boot: identity.boot, seq: message.useq }, &json);
             self.given += 1;
         }
+        self.sink.missed()
     }
 
     fn on_taken(&mut self, useq: u64) {

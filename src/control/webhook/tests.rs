@@ -240,3 +240,29 @@ fn a_target_that_was_switched_off_begins_again_with_the_next_configuration() {
     rig.webhooks.reload(vec![target("a", &backend.url)]).expect("fine");
     assert_eq!(backend.taken(2).0.first(), Some(&1), "nothing is lost");
 }
+
+/// Messages are wanted from the moment on at which a target is known, by one claim; and with the
+/// target the claim goes.
+#[test]
+fn messages_are_wanted_when_a_target_is_known_and_not_when_its_worker_has_begun() {
+    let backend = Backend::start();
+    let rig = Rig::new();
+    let of_messages =
+        |name: &str| Target { streams: vec![Stream::Messages], ..target(name, &backend.url) };
+    let hub = rig.webhooks.sources().hub.clone();
+    rig.webhooks.reload(vec![of_messages("a")]).expect("fine");
+    assert!(hub.stats().sinks > 0, "before anything else");
+    let sinks_become = |count| {
+        (0..3_000).any(|_| {
+            crate::os::clock::Clock::new().sleep(Span::from_millis(10));
+            hub.stats().sinks == count
+        })
+    };
+    rig.wait_for("a");
+    assert!(sinks_become(1));
+    rig.webhooks.reload(vec![of_messages("a"), of_messages("b")]).expect("fine");
+    rig.wait_for("b");
+    assert!(sinks_become(2));
+    rig.webhooks.reload(vec![of_messages("b")]).expect("fine");
+    assert!(sinks_become(1), "who is removed claims nothing");
+}

@@ -65,10 +65,15 @@ impl fmt::Debug for Tls {
 impl Tls {
     /// What the target needs; `None` where nothing is encrypted.
     pub(crate) fn for_target(target: &Target) -> Result<Option<Self>, TlsError> {
-        if target.url.scheme == Scheme::Http {
-            return Ok(None);
+        match target.url.scheme {
+            Scheme::Http => Ok(None),
+            Scheme::Https => Self::by(target.ca_file.as_deref()).map(Some),
         }
-        let (roots, authorities) = match &target.ca_file {
+    }
+
+    /// The authorities in this file may vouch; `None`: those of this machine.
+    pub(crate) fn by(ca_file: Option<&Path>) -> Result<Self, TlsError> {
+        let (roots, authorities) = match ca_file {
             Some(path) => {
                 let authorities = read(path)?;
                 (roots_of(path, &authorities)?, authorities)
@@ -80,7 +85,7 @@ impl Tls {
             .expect("the provider has what its protocols need")
             .with_root_certificates(roots)
             .with_no_client_auth();
-        Ok(Some(Self { config: Arc::new(config), authorities }))
+        Ok(Self { config: Arc::new(config), authorities })
     }
 
     pub(crate) fn connector(&self) -> TlsConnector {

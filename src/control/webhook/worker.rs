@@ -9,6 +9,7 @@ use tokio::time::sleep;
 
 use crate::base::limits;
 use crate::base::time::{Moment, Span};
+use crate::control::hub::Sink;
 use crate::control::journal::Position;
 use crate::control::webhook::Sources;
 use crate::control::webhook::backoff::Backoff;
@@ -16,7 +17,7 @@ use crate::control::webhook::batch::Batch;
 use crate::control::webhook::health::Health;
 use crate::control::webhook::position::{Found, PositionFile};
 use crate::control::webhook::sender::{Outcome, Sender};
-use crate::control::webhook::supply::{Findings, Supply, Unreadable};
+use crate::control::webhook::supply::{Findings, Left, Supply, Unreadable};
 use crate::control::webhook::target::{Beginning, Stream, Target};
 use crate::os::clock::Clock;
 use crate::os::random;
@@ -33,7 +34,7 @@ pub(crate) struct Worker {
     file: Option<PositionFile>,
     /// Fewer than the target was configured for, where it refuses as many.
     batch_max: usize,
-    stop: watch::Receiver<bool>,
+    stop: watch::Receiver<Order>,
     clock: Clock,
     complaint: Complaint,
 }
@@ -45,8 +46,18 @@ pub(crate) struct Making {
     pub(crate) sources: Sources,
     pub(crate) health: Arc<Health>,
     pub(crate) sender: Sender,
-    /// Becomes true when it has to end.
-    pub(crate) stop: watch::Receiver<bool>,
+    /// Whether it has to end.
+    pub(crate) stop: watch::Receiver<Order>,
+}
+
+/// What a worker is told.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Order {
+    Work,
+    /// To end, and leave what waits for it to somebody else.
+    HandOver,
+    /// To end: nobody goes on.
+    Leave,
 }
 
 /// Where a worker begins that finds no position.
@@ -90,12 +101,20 @@ impl Worker {
         }
     }
 
-    /// Works until it is stopped, or the loop has ended and everything is told. Returns the last
-    /// that was taken; `None`: it does not know.
-    pub(crate) async fn run(mut self, start: Start) -> Option<Position> {
-        let taken = self.find_start(start).await?;
+    /// Works until it is stopped, or the loop has ended and everything is told. Returns what is
+    /// left for the next one; `None`: it does not know. Messages come by `sink`, where they wait
+    /// for somebody already.
+    pub(crate) async fn run(mut self, start: Start, sink: Option<Sink>) -> Option<Left> {
+        let taken = match (&sink, start) {
+            (Some(sink), Start::Program | Start::Later) => {
+                let boot = self.sources.ledger.identity.boot;
+                Position { boot, seq: sink.looked_at() }
+            }
+            (Some(_) | None, _) => self.find_start(start).await?,
+        };
         self.health.on_place(taken);
-        let (mut supply, missed) = Supply::new(&self.sources, &self.target, self.stream, taken);
+        let (mut supply, missed) =
+            Supply::new(&self.sources, &self.target, self.stream, taken, sink);
         self.health.missed.fetch_add(missed, Relaxed);
         while let Some(batch) = self.gather(&mut supply).await {
             match self.deliver(&batch).await {
@@ -106,16 +125,18 @@ impl Worker {
                 Course::Smaller => supply.rewind(),
                 Course::Stopped => break,
                 Course::Off => {
-                    let taken = supply.taken();
                     // Clients whose messages nobody takes here must not wait for that.
-                    drop(supply);
-                    let _ = self.stop.wait_for(|stop| *stop).await;
-                    return Some(taken);
+                    let Left { taken, .. } = supply.leave();
+                    let _ = self.stop.wait_for(|order| *order != Order::Work).await;
+                    return Some(Left { taken, sink: None });
                 }
             }
         }
         self.say_what_is_left();
-        Some(supply.taken())
+        match *self.stop.borrow() {
+            Order::HandOver => Some(supply.leave()),
+            Order::Work | Order::Leave => None,
+        }
     }
 
     // --- where it is -----------------------------------------------------------------------------
@@ -211,7 +232,7 @@ impl Worker {
     async fn gather(&mut self, supply: &mut Supply) -> Option<Batch> {
         let mut gathering = supply.gathering(self.stream, self.batch_max);
         let mut due_at = None;
-        while !*self.stop.borrow() {
+        while *self.stop.borrow() == Order::Work {
             supply.mark_seen();
             // Asked first: what was told before the end is seen below.
             let has_ended = self.sources.ledger.door.has_ended();
@@ -238,7 +259,7 @@ impl Worker {
             self.health.on_place(supply.taken());
             self.wait(pause, supply, left).await;
         }
-        if *self.stop.borrow() {
+        if *self.stop.borrow() != Order::Work {
             return None;
         }
         gathering.finish(&self.sources.ledger.identity)
@@ -269,7 +290,7 @@ impl Worker {
         let is_news = pause == Pause::ForNews && is_in_memory;
         tokio::select! {
             () = supply.changed(), if is_news => {}
-            _ = self.stop.wait_for(|stop| *stop) => {}
+            _ = self.stop.wait_for(|order| *order != Order::Work) => {}
             () = sleep(longest.into()) => {}
         }
     }
@@ -355,7 +376,7 @@ impl Worker {
             while newest.changed().await.is_ok() {}
         };
         tokio::select! {
-            _ = self.stop.wait_for(|stop| *stop) => true,
+            _ = self.stop.wait_for(|order| *order != Order::Work) => true,
             () = ended => false,
             () = sleep(pause.into()) => false,
         }

@@ -313,3 +313,52 @@ fn only_so_many_go_on_at_once_and_are_remembered() {
     assert_eq!(forgotten, Reply::Broadcast(BroadcastReply::Unknown));
     assert_eq!(status(&mut stage, first + 1).targets, 3);
 }
+
+#[test]
+fn those_that_are_over_are_forgotten_though_one_goes_on() {
+    let mut stage = crowd(100, config());
+    broadcast(&mut stage, 1, None, 1, post("slow"));
+    let count = 3 * limits::BROADCASTS_KEPT_MAX as u64;
+    for id in 2..2 + count {
+        broadcast(&mut stage, id, Some("nobody"), 1_000_000, post("x"));
+        stage.pass(Span::from_millis(1));
+    }
+    assert!(status(&mut stage, 1).is_running);
+    let known = (2..2 + count)
+        .filter(|id| {
+            let reply = ask(&mut stage, Command::BroadcastStatus { id: *id });
+            reply != Reply::Broadcast(BroadcastReply::Unknown)
+        })
+        .count();
+    assert_eq!(known, limits::BROADCASTS_KEPT_MAX);
+    // What becomes of the slow one's messages is still counted.
+    send_all(&mut stage);
+    let view = status(&mut stage, 1);
+    assert_eq!(result(&view, Outcome::Delivered), view.targets);
+}
+
+#[test]
+fn whose_turn_comes_late_gets_a_message_that_is_as_young_as_the_first_ones() {
+    let mut stage = crowd(20, config());
+    let post = Post { ttl: Some(Span::from_secs(2)), ..post("x") };
+    broadcast(&mut stage, 1, None, 2, post);
+    for _ in 0..130 {
+        stage.pass(Span::from_millis(100));
+        send_all(&mut stage);
+    }
+    let view = status(&mut stage, 1);
+    assert_eq!((view.is_running, view.targets), (false, 20));
+    assert_eq!(result(&view, Outcome::Delivered), 20, "{view:?}");
+}
+
+#[test]
+fn what_grew_old_while_its_client_was_away_is_not_called_slow() {
+    let mut stage = crowd(1, GatewayConfig { grace: Span::from_secs(60), ..config() });
+    let conn = stage.gateway.tracker.slot(0).expect("there").0;
+    stage.is_lost(conn);
+    broadcast(&mut stage, 1, None, 10, Post { ttl: Some(Span::from_secs(1)), ..post("x") });
+    stage.pass(Span::from_secs(3));
+    let view = status(&mut stage, 1);
+    assert_eq!((result(&view, Outcome::Slow), result(&view, Outcome::Offline)), (0, 1));
+    assert_eq!(view.others, [(client("c0"), Outcome::Offline)]);
+}

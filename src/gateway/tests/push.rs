@@ -453,3 +453,23 @@ fn an_ack_says_nothing_of_what_was_given_up_or_wanted_none() {
     let mail = stage.gateway.stats().mail;
     assert_eq!((mail.delivered, mail.acked, mail.ack_missed), (5, 3, 1));
 }
+
+#[test]
+fn a_session_that_came_back_with_nothing_is_swept_like_any_other() {
+    let mut stage = Stage::new(held(60));
+    let conn = stage.login("anna");
+    let first = push(&mut stage, "anna", "one");
+    stage.hear(conn);
+    // Acknowledged, and not swept since.
+    stage.say(conn, &Message::Ack { seq: 1 });
+    assert_eq!(outcome(&mut stage, "anna", first), Outcome::Acked);
+    let token = stage.token("anna", 1);
+    let back = stage.come_back("anna", &token, None);
+    push(&mut stage, "anna", "stuck");
+    let ttl = Some(Span::from_secs(1));
+    let late = push_post(&mut stage, "anna", Post { ttl, ..post("late") });
+    stage.pass(Span::from_secs(3));
+    assert_eq!(outcome(&mut stage, "anna", late), Outcome::Slow, "it became too old");
+    assert_eq!(stage.gateway.stats().mail.expired, 1);
+    stage.hear(back);
+}
