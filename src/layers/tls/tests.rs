@@ -363,6 +363,23 @@ fn who_changes_keys_again_and_again_is_sent_away() {
 }
 
 #[test]
+fn a_flood_of_tiny_records_is_what_it_says_and_no_more() {
+    let papers = Papers::new();
+    for version in VERSIONS {
+        let config = Arc::new(papers.client(version, None));
+        let mut wire = Wire::new(&papers.serve(), &config).shake_hands();
+        for round in 1..=50 {
+            for _ in 0..200 {
+                wire.client.writer().write_all(b"x").expect("there is room");
+            }
+            wire.settle();
+            assert_eq!((wire.goes, wire.heard.len()), (Ok(Goes::On), round * 200), "{version:?}");
+            assert!(wire.down.is_empty(), "nothing is answered");
+        }
+    }
+}
+
+#[test]
 fn files_that_are_of_no_use_are_refused_in_one_line() {
     let (papers, others) = (Papers::new(), Papers::new());
     let good = papers.files();
