@@ -4,13 +4,20 @@
 //! driver's books, and the rings, where one ring holds 20,000. 100,000 unless `CONNECTIONS` says
 //! otherwise.
 
-use std::sync::Mutex;
+#[path = "tls/papers.rs"]
+#[allow(dead_code, reason = "shared with the tests of TLS, which use more of it")]
+mod papers;
+
+use std::sync::{Arc, Mutex};
 
 use heartwheel::base::config::GatewayConfig;
 use heartwheel::base::ids::ConnId;
 use heartwheel::base::io::{Completion, Op, SocketHandle};
 use heartwheel::base::time::{Moment, Span};
 use heartwheel::gateway::Gateway;
+use heartwheel::layers::Layers;
+use heartwheel::layers::terms::{Begin, SharedTerms, Terms};
+use heartwheel::layers::tls::{Dial, Files, Serve};
 use heartwheel::os::ring::{BOOKS_BYTES, RingSizes};
 use heartwheel::wire::message::{Message, Reply};
 use heartwheel::wire::native;
@@ -202,4 +209,70 @@ fn what_a_frame_in_two_parts_took_is_given_back() {
     assert_eq!(heap().0, idle, "and given back");
     assert_eq!(stage.gateway.stats().frames_received, 2 * u64::from(CONNECTIONS));
     stage.gateway.check();
+}
+
+/// What an idle connection may cost because it speaks TLS: most of it is the library's.
+const TLS_BYTES_MAX: usize = 7_500;
+
+/// A client that comes in by TLS and says something, large or small, and is idle then.
+fn come_in(layers: &mut Layers, conn: ConnId, dial: &Dial, size: usize) {
+    let now = Moment::from_millis(1);
+    let socket = SocketHandle(conn.slot.into());
+    let peer = ([127, 0, 0, 1], 9).into();
+    layers.on_completion(Completion::Accepted { socket, peer }, |_| {});
+    let mut ops = vec![Op::Adopt { socket, conn }];
+    layers.on_ops(&mut ops, now);
+    let (mut client, mut up, mut heard) = (dial.begin(), Vec::new(), 0);
+    client.send(&vec![7; size], &mut up);
+    while !up.is_empty() {
+        for bytes in std::mem::take(&mut up).chunks(4_096) {
+            let received = Completion::Received { conn, bytes };
+            layers.on_completion(received, |told| {
+                if let Completion::Received { bytes, .. } = told {
+                    heard += bytes.len();
+                }
+            });
+        }
+        layers.work(now, |_| {});
+        ops.clear();
+        layers.on_ops(&mut ops, now);
+        while let Some(op) = ops.pop() {
+            let Op::Send { conn, chunk } = op else { panic!("nothing else is asked for: {op:?}") };
+            client.take_in(chunk.unsent(), &mut Vec::new(), &mut up).expect("it goes on");
+            let result = Ok(chunk.len());
+            layers.on_completion(Completion::Sent { conn, chunk, result }, |_| {});
+            layers.on_ops(&mut ops, now);
+        }
+    }
+    assert_eq!(heard, size, "everything was heard");
+}
+
+#[test]
+fn an_idle_connection_in_tls_gives_its_buffers_back() {
+    const CONNECTIONS: u32 = 64;
+    let papers = papers::Papers::new();
+    let read = |name: &str| std::fs::read(papers.at(name)).expect("it was written");
+    let (certificates, key) = (read("gate.pem"), read("gate.key"));
+    let files = Files { certificates: &certificates, key: &key, clients: None };
+    let serve = Arc::new(Serve::new(files).expect("they are good"));
+    let dial = Dial::new(vec![papers.authority()], "localhost").expect("an authority");
+    for size in [40, 60_000] {
+        let _books = BOOKS.lock();
+        let terms = Terms { tls: Some(Arc::clone(&serve) as Arc<dyn Begin>), ..Terms::default() };
+        let mut layers = Layers::new(SharedTerms::new(terms));
+        let conn = |slot| ConnId { slot, generation: 0 };
+        // What the library makes once is made.
+        come_in(&mut layers, conn(0), &dial, size);
+        let _profiler = dhat::Profiler::builder().testing().build();
+        let (before, blocks_before) = heap();
+        for slot in 1..=CONNECTIONS {
+            come_in(&mut layers, conn(slot), &dial, size);
+        }
+        let (bytes, blocks) = heap();
+        let own = (blocks - blocks_before) * BLOCK_BYTES_MAX;
+        let each = (bytes - before + own) / CONNECTIONS as usize;
+        println!("{each} bytes for each idle connection in TLS that has said {size}");
+        assert!(each <= TLS_BYTES_MAX, "{each} bytes for each that has said {size}");
+        assert_eq!(layers.stats().wrapped, CONNECTIONS as usize + 1);
+    }
 }

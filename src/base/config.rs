@@ -361,6 +361,8 @@ pub struct GatewayConfig {
     pub user_timeout: UserTimeout,
     /// Whether transport events are told beside the ledger.
     pub transport_events: TransportEvents,
+    /// Whether the name in the certificate that a client has shown is its id.
+    pub certified_ids: bool,
     /// Sessions of this boot are numbered from here; larger than every epoch of the boot before.
     pub epoch_first: u64,
     /// Key of the index's hash, secret: client ids come from strangers.
@@ -407,6 +409,7 @@ impl Default for GatewayConfig {
             client_limits: ClientLimits::default(),
             user_timeout: UserTimeout::FollowTimeout,
             transport_events: TransportEvents::Untold,
+            certified_ids: false,
             epoch_first: 1,
             hash_key: [0, 0],
             resume_key: [0, 0],

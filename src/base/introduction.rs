@@ -9,7 +9,8 @@ use std::net::SocketAddr;
 pub struct Introduction {
     /// Who is at the other end, where somebody stands between who may say so.
     pub peer: Option<SocketAddr>,
-    /// The name in the certificate that the client has shown and that was verified.
+    /// The name in the certificate that the client has shown and that was verified; empty: there
+    /// is none in it.
     pub name: Option<Box<str>>,
     /// What carries its frames.
     pub carrier: Carrier,

@@ -115,6 +115,13 @@ pub const WEBSOCKET_HEADERS_MAX: usize = 64;
 /// Frames of a WebSocket in a row that say nothing: empty ones, and pings before WELCOME. The
 /// limits on frames do not see them. A library may well end a message with an empty fragment.
 pub const WEBSOCKET_EMPTY_FRAMES_MAX: u8 = 64;
+/// Bytes of TLS from a peer until its handshake is done. A ClientHello with keys against quantum
+/// computers has 2 KiB, a chain of certificates up to 8; who nobody knows gets no more memory.
+pub const TLS_HANDSHAKE_BYTES_MAX: usize = 16 * 1_024;
+/// Plaintext that TLS puts into records at once, before they are taken from it.
+pub const TLS_BUFFER_BYTES_MAX: usize = 64 * 1_024;
+/// Largest file with certificates or a key. A bundle of all public authorities has 230 KiB.
+pub const TLS_FILE_BYTES_MAX: u64 = 1 << 20;
 
 // --- tables --------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ mod check;
 pub mod edge;
 mod leave;
 mod talk;
+pub mod tls;
 mod top;
 pub mod up;
 mod webhook;
@@ -375,6 +376,9 @@ pub struct LoadArgs {
     /// By what means the kernel is asked, as for serve (default: auto)
     #[arg(long, value_name = "HOW", value_parser = choice(&DRIVERS))]
     pub driver: Option<DriverChoice>,
+    /// What is around the clients' frames.
+    #[command(flatten)]
+    pub dial: tls::DialArgs,
 
     /// Fall silent with the socket left open
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Fates")]
@@ -649,7 +653,7 @@ const LOAD_CLIENTS_MAX: i64 = limits::CONNECTIONS_LIMIT as i64;
 
 pub(crate) static MODES: [(&str, Mode); 3] =
     [("client", Mode::Client), ("server", Mode::Server), ("either", Mode::Either)];
-static SWITCH: [(&str, Switch); 2] = [("on", Switch::On), ("off", Switch::Off)];
+pub(crate) static SWITCH: [(&str, Switch); 2] = [("on", Switch::On), ("off", Switch::Off)];
 /// The drivers, as words.
 pub(crate) static DRIVERS: [(&str, DriverChoice); 3] = [
     ("auto", DriverChoice::Auto),

@@ -18,6 +18,7 @@ use crate::cli::layers::{KEY_CLASS, KEY_WEBHOOK};
 use crate::cli::machine;
 use crate::cli::mistakes::Mistakes;
 use crate::cli::origins::Origins;
+use crate::cli::tls::TlsOptions;
 use crate::cli::webhooks;
 use crate::cli::write_stdout;
 use crate::control::events::EventsTarget;
@@ -173,6 +174,7 @@ fn warnings(options: &ServeOptions) -> Vec<String> {
         Err(error) => warnings.push(format!("serve would not start on this machine: {error}")),
     }
     warnings.extend(machine::fallback(&survey));
+    warnings.extend(options.edge.tls.as_ref().and_then(TlsOptions::warning));
     warnings.extend(options.admin.address.and_then(|address| options.admin.warning(address)));
     warnings
 }
@@ -192,6 +194,7 @@ fn missing_files(options: &ServeOptions) -> Mistakes {
         }
     }
     wrong.keep(webhooks::check(&options.webhooks), ());
+    wrong.keep(options.edge.terms().map(|_| ()), ());
     if let Some(journal) = &options.journal
         && let Err(cause) = try_folder(&journal.folder)
     {

@@ -15,6 +15,7 @@ use crate::cli::classes;
 use crate::cli::edge::EdgeOptions;
 use crate::cli::error::CliError;
 use crate::cli::mistakes::Mistakes;
+use crate::cli::tls::TlsOptions;
 use crate::cli::values::ShardsArg;
 use crate::cli::webhooks::{self, Told};
 use crate::control::events::EventsTarget;
@@ -143,6 +144,8 @@ impl ServeOptions {
             }
             gateway.classes = wrong.keep(classes::meant(&args.class, &gateway), Vec::new());
         }
+        let edge = wrong.keep(EdgeOptions::new(&args.edge), EdgeOptions::default());
+        gateway.certified_ids = edge.tls.as_ref().is_some_and(TlsOptions::has_certified_ids);
         let options = Self {
             connections_from: match args.max_connections {
                 Some(_) => ConnectionsFrom::Asked,
@@ -173,7 +176,7 @@ impl ServeOptions {
             journal: wrong.keep(journal(args), None),
             admin: wrong.keep(AdminOptions::new(args), AdminOptions::nowhere()),
             transport_events: wrong.keep(transport_events(args), EventsTarget::Nowhere),
-            edge: EdgeOptions::new(&args.edge),
+            edge,
             webhooks: wrong.keep(webhooks::meant(&args.webhooks.webhook, told(args)), Vec::new()),
             log_format: args.log_format.unwrap_or_default(),
             log_level: args.log_level.unwrap_or_default(),

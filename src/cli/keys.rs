@@ -9,10 +9,12 @@ use crate::base::config::{Class, Duplicate, Preset, ProbePolicy, UserTimeout};
 use crate::base::time::Span;
 use crate::cli::args::admission::{bits_text, rate_text};
 use crate::cli::args::messages::POLICIES;
+use crate::cli::args::tls::{CLIENT_CERTS, CLIENT_NAMES, ClientName};
 use crate::cli::args::{
     DESCRIPTORS, DRIVERS, Descriptors, DriverChoice, LOG_FORMATS, LOG_LEVELS, MODES,
 };
 use crate::cli::config::ServeOptions;
+use crate::cli::tls::ClientCerts;
 use crate::cli::values::DUPLICATES;
 use crate::cli::webhooks::target_text;
 use crate::control::events::EventsTarget;
@@ -123,14 +125,27 @@ pub static KEYS: &[Key] = &[
         (!proxies.is_empty()).then(|| proxies.to_string())
     })
     .such_as("10.0.0.0/8,fd00::/8"),
-    key("websocket", Applied, |o| Some(switch(o.edge.websocket.is_some()))),
+    key("websocket", Applied, |o| Some(switch(o.edge.has_websocket))),
     key("websocket-origin", Applied, |o| {
-        let origins = &o.edge.websocket.as_ref()?.origins;
+        let origins = &o.edge.websocket.origins;
         (!origins.is_empty()).then(|| origins.to_string())
     })
     .such_as("https://example.org,http://localhost:8080"),
-    key("websocket-path", Applied, |o| Some(o.edge.websocket.as_ref()?.path.as_ref()?.to_string()))
+    key("websocket-path", Applied, |o| Some(o.edge.websocket.path.as_ref()?.to_string()))
         .such_as("/live"),
+    key("tls-cert", Applied, |o| Some(o.edge.tls.as_ref()?.cert.display().to_string()))
+        .such_as("/etc/heartwheel/cert.pem"),
+    key("tls-key", Applied, |o| Some(o.edge.tls.as_ref()?.key.display().to_string()))
+        .such_as("/etc/heartwheel/key.pem"),
+    key("tls-only", Applied, |o| Some(switch(o.edge.tls.as_ref().is_some_and(|tls| tls.only)))),
+    key("tls-client-ca", Applied, |o| Some(clients(o)?.ca.display().to_string()))
+        .such_as("/etc/heartwheel/clients.pem"),
+    key("tls-client-cert", Applied, |o| word(&CLIENT_CERTS, clients(o)?.cert)).such_as("required"),
+    // The loops are told at the start.
+    key("tls-client-name", Restart, |o| {
+        let name = if o.gateway.certified_ids { ClientName::Id } else { ClientName::None };
+        word(&CLIENT_NAMES, name)
+    }),
     key("keepalive", Restart, |o| Some(switch(o.listener.keepalive.is_some()))),
     key("keepalive-idle", Restart, |o| span(o.listener.keepalive?.idle)),
     key("keepalive-interval", Restart, |o| span(o.listener.keepalive?.interval)),
@@ -234,6 +249,10 @@ fn probe(policy: ProbePolicy) -> String {
         ProbePolicy::Off => "off".to_owned(),
         ProbePolicy::Fixed(span) => exact(span),
     }
+}
+
+fn clients(options: &ServeOptions) -> Option<&ClientCerts> {
+    options.edge.tls.as_ref()?.clients.as_ref()
 }
 
 fn switch(is_on: bool) -> String {

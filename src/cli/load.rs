@@ -15,7 +15,9 @@ use crate::cli::error::CliError;
 use crate::cli::gauge::{Gauge, Measure};
 use crate::cli::machine;
 use crate::cli::signals;
+use crate::cli::tls;
 use crate::cli::write_stdout;
+use crate::layers::terms::{Begin, Terms};
 use crate::load::dialect::Dialect;
 use crate::load::drive::{self, Outcome, Room, Wish};
 use crate::load::fleet::{FleetError, Progress};
@@ -29,6 +31,10 @@ use crate::os::{process, random};
 pub fn run(args: &LoadArgs) -> Result<(), CliError> {
     let plan = Plan::new(options(args)).map_err(|error| CliError::usage(error.to_string()))?;
     let options = plan.options().clone();
+    let dial = tls::dial(&args.dial, options.target)?;
+    let is_encrypted = dial.is_some();
+    let dial = dial.map(|dial| Arc::new(dial) as Arc<dyn Begin>);
+    let terms = Terms { dial, ..Terms::default() };
     let survey = machine::survey(machine::choice(args.driver)?);
     let room = Room::from(machine::plan(&survey, Wanted::Exactly(options.clients))?);
     machine::warn_of_fallback(&survey);
@@ -36,8 +42,15 @@ pub fn run(args: &LoadArgs) -> Result<(), CliError> {
     let json = args.json.as_deref().map(create).transpose()?;
     let measure = args.measure.map(|lasts| Measure { warm_up: args.warm_up, lasts });
     let mut gauge = Gauge::new(options.target, options.clients, measure);
-    let outcome = watch(plan, room, &mut gauge)?;
-    let report = Report::new(&options, &outcome.tally, gauge.read(describe(&survey)));
+    let outcome = watch(plan, room, terms, &mut gauge)?;
+    let mut report = Report::new(&options, &outcome.tally, gauge.read(describe(&survey)));
+    if is_encrypted {
+        report.protocol = match options.dialect {
+            Dialect::Native => "native over TLS",
+            Dialect::Mqtt => "mqtt over TLS",
+            Dialect::WebSocket => "websocket over TLS",
+        };
+    }
     if let (Some(mut file), Some(path)) = (json, &args.json) {
         let written = file.write_all(report.to_json().as_bytes());
         written.map_err(|cause| CliError::FileUnwritable { path: path.clone(), cause })?;
@@ -95,13 +108,13 @@ fn create(path: &Path) -> Result<File, CliError> {
 }
 
 /// Runs the plan with a progress bar, until its end or a signal.
-fn watch(plan: Plan, room: Room, gauge: &mut Gauge) -> Result<Outcome, CliError> {
+fn watch(plan: Plan, room: Room, terms: Terms, gauge: &mut Gauge) -> Result<Outcome, CliError> {
     let stop = Arc::new(AtomicBool::new(false));
     let heeded = Arc::clone(&stop);
     let signals = signals::watch(move |_| stop.store(true, Ordering::Relaxed))
         .map_err(|error| CliError::machine(format!("cannot watch for signals: {error}")))?;
     let bar = bar(plan.options().run_time);
-    let outcome = drive::run(plan, room, |progress| {
+    let outcome = drive::run_in_layers(plan, room, terms, |progress| {
         show(&bar, progress);
         if heeded.load(Ordering::Relaxed) { Wish::End } else { gauge.look(progress) }
     });

@@ -31,6 +31,7 @@ pub mod reload;
 pub mod serve;
 pub mod signals;
 pub mod tables;
+pub mod tls;
 pub mod top;
 pub mod usage;
 pub mod values;

@@ -213,6 +213,7 @@ impl Inner {
             transport_events: running.gateway.transport_events,
             up_bytes_max: running.gateway.up_bytes_max,
             admission: wanted.gateway.admission.with_bits_of(&running.gateway.admission),
+            certified_ids: running.gateway.certified_ids,
             connections_max,
             ..wanted.gateway
         };
@@ -432,6 +433,12 @@ mod tests {
         ("client-beats", "7/s"),
         ("websocket-origin", "https://example.org"),
         ("websocket-path", "/live"),
+        ("tls-cert", "/tmp/cert"),
+        ("tls-key", "/tmp/key"),
+        ("tls-only", "on"),
+        ("tls-client-ca", "/tmp/ca"),
+        ("tls-client-cert", "optional"),
+        ("tls-client-name", "id"),
         ("queue-bytes", "100000"),
         ("queue-ttl", "9s"),
         ("slow-policy", "close"),

@@ -38,7 +38,6 @@ use crate::control::transport::{self, TransportFeed, TransportThread};
 use crate::control::watchdog::Watchdog;
 use crate::control::webhook::{Sources, Webhooks};
 use crate::gateway::{Command, Drain};
-use crate::layers::terms::SharedTerms;
 use crate::os::clock::Clock;
 use crate::os::driver::DriverConfig;
 use crate::os::machine::{Plan, Wanted};
@@ -77,7 +76,7 @@ fn serve(options: &ServeOptions, flags: &ArgMatches, log: &Log) -> Result<(), Cl
     let supervisor = supervisor(var);
     let clock = Clock::new();
     webhooks::check(&options.webhooks)?;
-    let terms = SharedTerms::new(options.edge.terms()?);
+    let edge = EdgeTaker::new(&options.edge)?;
     let plan = look_at_machine(options)?;
     let listener = listen(&options.listener, inherited.clients)?;
     let address = listener.local_address();
@@ -94,7 +93,7 @@ fn serve(options: &ServeOptions, flags: &ArgMatches, log: &Log) -> Result<(), Cl
     let admin_address = admin.as_ref().map(Admin::address);
     let ready = ready_line(&gateway, &options.events, address, admin_address);
     let plans = plans_of_shards(&plan, &gateway, listener)?;
-    let (shards, asker, readers) = shards::start(plans, clock, options.coalesce, &terms)
+    let (shards, asker, readers) = shards::start(plans, clock, options.coalesce, edge.shared())
         .map_err(|error| CliError::machine(error.to_string()))?;
     say_what_coalescing_costs(shards.first(), options.coalesce);
     let asker = Arc::new(Mutex::new(asker));
@@ -114,7 +113,7 @@ fn serve(options: &ServeOptions, flags: &ArgMatches, log: &Log) -> Result<(), Cl
     let (source, hub) = source.with_hub();
     let side = side::spawn(source, writer, door).map_err(no_thread)?;
     let webhooks = start_webhooks(options, heard, hub, &identity)?;
-    let takers = takers(log, terms, admin.as_ref(), &webhooks);
+    let takers = takers(log, edge, admin.as_ref(), &webhooks);
     let reloader = reloader(flags, options, gateway, &asker, takers, clock);
     let http = admin.map(|admin| admin.serve(webhooks.clone(), &reloader, view)).transpose()?;
     let status = {
@@ -168,13 +167,13 @@ fn reloader(
 /// Those beside the loops who take up another configuration.
 fn takers(
     log: &Log,
-    terms: SharedTerms,
+    edge: EdgeTaker,
     admin: Option<&Admin>,
     webhooks: &Webhooks,
 ) -> Vec<Box<dyn Taker>> {
     let mut takers: Vec<Box<dyn Taker>> = vec![
         Box::new(LogTaker(log.clone())),
-        Box::new(EdgeTaker(terms)),
+        Box::new(edge),
         Box::new(WebhooksTaker(webhooks.clone())),
     ];
     if let Some(admin) = admin {

@@ -120,6 +120,10 @@ impl Gateway {
     pub(crate) fn on_introduced(&mut self, conn: ConnId, as_what: &Introduction, now: Moment) {
         let Some(connection) = self.tracker.get_mut(conn) else { return };
         connection.carrier = as_what.carrier;
+        if let (true, Some(name)) = (self.config.certified_ids, &as_what.name) {
+            self.certified.note(conn, name.clone());
+        }
+        let Some(connection) = self.tracker.get(conn) else { return };
         let Some(peer) = as_what.peer.filter(|peer| *peer != connection.peer()) else { return };
         self.discount_address(conn);
         let counted = self.count_address(peer, Coming::Connects, now);

@@ -26,7 +26,7 @@ pub(crate) struct Connection {
     pub(crate) look: Look,
     pub(crate) measure: Measure,
     /// In which turn the kernel ended its receive and we armed it again, the latest time.
-    pub(crate) rearmed_in: u32,
+    pub(crate) rearmed_in: u16,
     pub(crate) receive: Receive,
     pub(crate) hearing: Hearing,
     /// Where it is counted.

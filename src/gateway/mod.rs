@@ -28,6 +28,7 @@ mod admission;
 mod answers;
 mod broadcast;
 mod bucket;
+mod certified;
 mod classes;
 mod command;
 mod connection;
@@ -71,6 +72,7 @@ use crate::base::limits;
 use crate::base::time::{Moment, WallAnchor};
 use crate::gateway::admission::{Door, Standing};
 use crate::gateway::answers::session_of;
+use crate::gateway::certified::Certified;
 use crate::gateway::classes::Classes;
 use crate::gateway::connection::{
     ChunkPool, Connection, Hearing, Look, Receive, Socket, State, WaitsFor,
@@ -123,6 +125,7 @@ pub struct Gateway {
     groups: Groups,
     post: PostOffice,
     classes: Classes,
+    certified: Certified,
     chunks: ChunkPool,
     ops: Vec<Op>,
     /// About to be moved: said to the kernel when operations are taken next.
@@ -138,8 +141,9 @@ pub struct Gateway {
     /// Whether the wheel, a drain or a rebalance stopped for want of budget.
     unfinished: Progress,
     due: Vec<ConnId>,
-    /// The turn: what comes in until time passes. Never 0 at first, and wrapping.
-    turn: u32,
+    /// The turn: what comes in until time passes. Never 0, and wrapping: whoever is taken for rearmed
+    /// in this turn for that waits for its verdict until the next.
+    turn: u16,
     /// Whether anything waits for the end of a send that was asked for.
     awaits_send: bool,
     /// What TCP said of the connection that is being judged.
@@ -200,6 +204,7 @@ impl Gateway {
             groups: Groups::default(),
             post: PostOffice::default(),
             classes: Classes::new(&config),
+            certified: Certified::default(),
             chunks: ChunkPool::default(),
             ops: Vec::new(),
             departures: BTreeMap::new(),
@@ -258,7 +263,7 @@ impl Gateway {
     /// Verdicts are made here and nowhere else.
     pub fn on_time(&mut self, now: Moment) {
         let now = self.on_told(now);
-        self.turn = self.turn.wrapping_add(1);
+        self.turn = self.turn.wrapping_add(1).max(1);
         self.expire(now);
         self.shed_further(now);
         self.drain_further(now);
@@ -427,6 +432,7 @@ impl Gateway {
         assert!(self.departures.len() <= self.moves);
         assert!(self.measures.len() <= limits::MEASURES_MAX);
         assert!(self.moves <= limits::MOVES_MAX);
+        assert!(self.certified.len() <= self.tracker.len() - self.tracker.named());
         let (mut live, mut held, mut leavers) = (0, 0, 0);
         let mut classes = Classes::new(&self.config);
         for slot in 0..self.tracker.slots_end() {
@@ -660,6 +666,7 @@ impl Gateway {
 
     fn on_closed(&mut self, conn: ConnId) {
         self.discount_address(conn);
+        self.certified.take(conn);
         if let Some(connection) = self.tracker.get_mut(conn)
             && let State::Held(held) = &mut connection.state
         {

@@ -23,6 +23,7 @@ mod admission;
 mod answers;
 mod broadcast;
 mod browsers;
+mod certified;
 mod drain;
 mod edges;
 mod groups;

@@ -13,11 +13,13 @@
 //! handshake costs some hundred times what a beat does: only so many steps of handshakes are taken
 //! in a turn, and what came for others waits, bounded, for the next.
 
+pub mod certificate;
 pub mod layer;
 pub mod proxy;
 pub mod terms;
 #[cfg(test)]
 mod tests;
+pub mod tls;
 pub mod websocket;
 mod wrapped;
 
@@ -25,7 +27,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use crate::base::event::CloseReason;
 use crate::base::ids::ConnId;
@@ -47,6 +49,8 @@ pub struct Layers {
     wrapped: HashMap<ConnId, Box<Wrapped>>,
     /// Sockets that are no connections yet: who is there.
     newcomers: HashMap<SocketHandle, SocketAddr>,
+    /// Sockets that we have connected and that are no connections yet.
+    dialled: HashSet<SocketHandle>,
     /// Sockets that came from other shards and are no connections yet.
     arrivals: HashMap<SocketHandle, Box<Wrapped>>,
     /// To the kernel, of our own accord.
@@ -73,6 +77,7 @@ impl Layers {
             shared,
             wrapped: HashMap::new(),
             newcomers: HashMap::new(),
+            dialled: HashSet::new(),
             arrivals: HashMap::new(),
             ops: Vec::new(),
             due: VecDeque::new(),
@@ -110,7 +115,7 @@ impl Layers {
 
     /// Turns the gateway's operations into the kernel's.
     pub fn on_ops(&mut self, ops: &mut Vec<Op>, now: Moment) {
-        let is_idle = self.wrapped.is_empty() && self.ops.is_empty();
+        let is_idle = self.wrapped.is_empty() && self.ops.is_empty() && self.dialled.is_empty();
         if is_idle && self.newcomers.is_empty() && self.arrivals.is_empty() {
             return;
         }
@@ -130,16 +135,20 @@ impl Layers {
             }
             Op::Discard { socket } => {
                 self.newcomers.remove(&socket);
+                self.dialled.remove(&socket);
                 self.arrivals.remove(&socket);
                 Some(op)
             }
             Op::Send { conn, chunk } => self.send(conn, chunk),
+            Op::Receive { conn } => {
+                let wrapped = self.wrapped.get(&conn);
+                (!wrapped.is_some_and(|wrapped| wrapped.is_over)).then_some(op)
+            }
             Op::Close { conn, how } => self.close(conn, how, now),
             Op::Move(departure) => self.depart(departure, now),
             Op::Accept { .. }
             | Op::StopAccepting
             | Op::Connect(_)
-            | Op::Receive { .. }
             | Op::Pause { .. }
             | Op::Look { .. }
             | Op::SetUserTimeout { .. } => Some(op),
@@ -150,6 +159,10 @@ impl Layers {
         if let Some(wrapped) = self.arrivals.remove(&socket) {
             self.wrapped.insert(conn, wrapped);
             self.due.push_back(conn);
+        } else if self.dialled.remove(&socket) {
+            if let Some(dial) = &self.terms.dial {
+                self.wrapped.insert(conn, Box::new(Wrapped::dialled(dial.begin())));
+            }
         } else if let Some(peer) = self.newcomers.remove(&socket)
             && self.terms.is_on()
         {
@@ -233,6 +246,12 @@ impl Layers {
                 }
                 each(completion);
             }
+            Completion::Connected { socket, .. } => {
+                if self.terms.dial.is_some() {
+                    self.dialled.insert(socket);
+                }
+                each(completion);
+            }
             Completion::Arrived { socket, peer, bytes, baggage } => {
                 self.on_arrived(socket, peer, bytes, baggage, &mut each);
             }
@@ -252,11 +271,10 @@ impl Layers {
                 }
                 each(completion);
             }
+            Completion::Stayed { conn, why } => self.stay(conn, why, &mut each),
             Completion::AcceptFailed { .. }
-            | Completion::Connected { .. }
             | Completion::ConnectFailed { .. }
             | Completion::Moved { .. }
-            | Completion::Stayed { .. }
             | Completion::ArrivalFailed { .. }
             | Completion::Introduced { .. }
             | Completion::Spoilt { .. } => each(completion),
@@ -286,7 +304,8 @@ impl Layers {
             return;
         }
         let is_moving = wrapped.moving.is_some();
-        let is_late = !wrapped.late.is_empty();
+        // What came with it from another shard comes before.
+        let is_late = wrapped.has_more_before();
         if is_moving || is_late || (wrapped.is_costly() && self.budget == 0) {
             if wrapped.late.len() + bytes.len() > limits::LAYER_LATE_BYTES_MAX {
                 return self.drown(conn, each);
@@ -306,7 +325,7 @@ impl Layers {
         let Some(wrapped) = self.wrapped.get_mut(&conn) else { return };
         wrapped.late = Vec::new();
         if wrapped.moving.take().is_some() {
-            return each(Completion::Stayed { conn, why: Stay::TooMuch });
+            return self.give_up_move(conn, Stay::TooMuch, each);
         }
         wrapped.is_over = true;
         each(Completion::Spoilt { conn, reason: CloseReason::Flood });
@@ -346,6 +365,23 @@ impl Layers {
         }
     }
 
+    /// It could not be moved, and what was to travel is of no use any more.
+    fn stay(&mut self, conn: ConnId, why: Stay, each: &mut impl FnMut(Completion<'_>)) {
+        if let Some(wrapped) = self.wrapped.get_mut(&conn) {
+            wrapped.unwrapped = Vec::new();
+        }
+        each(Completion::Stayed { conn, why });
+    }
+
+    /// The kernel was not even asked to move it, and may still receive: nobody hears of that, since
+    /// what was to travel is lost.
+    fn give_up_move(&mut self, conn: ConnId, why: Stay, each: &mut impl FnMut(Completion<'_>)) {
+        if let Some(wrapped) = self.wrapped.get_mut(&conn) {
+            wrapped.is_over = true;
+        }
+        self.stay(conn, why, each);
+    }
+
     fn on_receive_ended(
         &mut self,
         conn: ConnId,
@@ -360,11 +396,11 @@ impl Layers {
             match (end, wrapped.moving.is_some()) {
                 (ReceiveEnd::Fault(fault), true) => {
                     wrapped.moving = None;
-                    return each(Completion::Stayed { conn, why: Stay::Broken(fault) });
+                    return self.give_up_move(conn, Stay::Broken(fault), each);
                 }
                 // It is found again by whoever receives next.
                 (_, true) => return,
-                (_, false) if is_end && !wrapped.late.is_empty() => {
+                (_, false) if is_end && wrapped.has_more_before() => {
                     wrapped.late_end = Some(end);
                     return;
                 }
@@ -434,9 +470,7 @@ impl Layers {
             self.ops.push(Op::Close { conn, how });
         }
         match (moving, result) {
-            (Some(_), Err(fault)) => {
-                each(Completion::Stayed { conn, why: Stay::Broken(fault) });
-            }
+            (Some(_), Err(fault)) => self.give_up_move(conn, Stay::Broken(fault), each),
             (Some(departure), Ok(())) => self.ops.push(Op::Move(departure)),
             (None, _) => {}
         }
@@ -468,7 +502,7 @@ impl Layers {
     fn tell_arrived(&mut self, conn: ConnId, each: &mut impl FnMut(Completion<'_>)) {
         let Some(wrapped) = self.wrapped.get_mut(&conn) else { return };
         let unwrapped = std::mem::take(&mut wrapped.unwrapped);
-        if unwrapped.is_empty() {
+        if unwrapped.is_empty() || wrapped.is_deaf() {
             return;
         }
         wrapped.is_introduced = false;
@@ -501,7 +535,7 @@ impl Layers {
             wrapped.is_closed = true;
             self.ops.push(Op::Close { conn, how: CloseHow::Abort });
         } else if wrapped.moving.take().is_some() {
-            each(Completion::Stayed { conn, why: Stay::NoRoom });
+            self.give_up_move(conn, Stay::NoRoom, each);
         }
     }
 

@@ -15,6 +15,8 @@ pub struct Terms {
     pub tls: Option<Arc<dyn Begin>>,
     /// How a WebSocket is begun, if it is spoken.
     pub websocket: Option<Arc<dyn Begin>>,
+    /// How the layer is begun that those have whom we connect to, if they have one.
+    pub dial: Option<Arc<dyn Begin>>,
     /// Whether those who do not speak TLS are sent away.
     pub only_tls: bool,
 }

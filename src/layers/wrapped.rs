@@ -64,6 +64,12 @@ impl Wrapped {
         Self { proxy: is_proxy.then(Vec::new), ..Self::default() }
     }
 
+    /// Somebody whom we have connected to, and who speaks in this layer.
+    pub(crate) fn dialled(layer: Box<dyn Layer>) -> Self {
+        let (outside, inside) = (Some(Speech::Tls), Some(Speech::Native));
+        Self { outside, inside, tls: Some(layer), is_introduced: true, ..Self::default() }
+    }
+
     /// Whether the gateway is not told of anything that comes.
     pub(crate) fn is_deaf(&self) -> bool {
         self.is_over || self.closing.is_some() || self.is_closed
@@ -72,6 +78,11 @@ impl Wrapped {
     /// Whether it is about to be closed or moved.
     pub(crate) fn is_leaving(&self) -> bool {
         self.closing.is_some() || self.is_closed || self.moving.is_some()
+    }
+
+    /// Whether something is to be told before what comes next.
+    pub(crate) fn has_more_before(&self) -> bool {
+        !self.late.is_empty() || !self.unwrapped.is_empty()
     }
 
     pub(crate) fn is_costly(&self) -> bool {

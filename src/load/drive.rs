@@ -3,8 +3,11 @@
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
+use crate::base::io::Op;
 use crate::base::limits;
 use crate::base::time::{Moment, Span};
+use crate::layers::Layers;
+use crate::layers::terms::{SharedTerms, Terms};
 use crate::load::fleet::{Fleet, FleetError, Progress, WhenIdle};
 use crate::load::plan::Plan;
 use crate::load::tally::Tally;
@@ -87,8 +90,18 @@ pub fn run(
     room: Room,
     observe: impl FnMut(Progress) -> Wish,
 ) -> Result<Outcome, DriverError> {
+    run_in_layers(plan, room, Terms::default(), observe)
+}
+
+/// The same, with what is around the clients' frames.
+pub fn run_in_layers(
+    plan: Plan,
+    room: Room,
+    terms: Terms,
+    observe: impl FnMut(Progress) -> Wish,
+) -> Result<Outcome, DriverError> {
     let driver = driver_for(&plan, room)?;
-    sail(driver, plan, WhenIdle::End, None, observe)
+    sail(driver, plan, terms, WhenIdle::End, None, observe)
 }
 
 /// A fleet on a thread of its own, to be steered.
@@ -155,7 +168,7 @@ fn launch(
         let trouble = None;
         return Ok(Outcome { tally: Tally::default(), trouble });
     }
-    sail(driver, plan, WhenIdle::Stay, Some(&steered), |_| Wish::GoOn)
+    sail(driver, plan, Terms::default(), WhenIdle::Stay, Some(&steered), |_| Wish::GoOn)
 }
 
 fn driver_for(plan: &Plan, room: Room) -> Result<Driver, DriverError> {
@@ -174,20 +187,26 @@ fn driver_for(plan: &Plan, room: Room) -> Result<Driver, DriverError> {
 fn sail(
     mut driver: Driver,
     plan: Plan,
+    terms: Terms,
     when_idle: WhenIdle,
     steered: Option<&Receiver<Steer>>,
     mut observe: impl FnMut(Progress) -> Wish,
 ) -> Result<Outcome, DriverError> {
     let clock = Clock::new();
     let mut fleet = Fleet::new(plan, when_idle, clock.now());
+    let mut layers = Layers::new(SharedTerms::new(terms));
     let mut ops = Vec::new();
     let mut observe_at = clock.now();
     fleet.on_time(clock.now());
     while let Some(wake) = fleet.next_wake() {
-        fleet.take_ops(&mut ops);
-        driver.submit(&mut ops);
-        driver.wait(Some(wake.min(observe_at).since(clock.now())))?;
-        take_in(&mut driver, &mut fleet, clock)?;
+        let now = clock.now();
+        submit(&mut driver, &mut layers, &mut fleet, &mut ops, now);
+        let wake = layers.next_wake().map_or(wake, |layers| wake.min(layers)).min(observe_at);
+        let holds_up = layers.take_awaits_send() || layers.has_work();
+        driver.wait(Some(if holds_up { Span::ZERO } else { wake.since(now) }))?;
+        take_in(&mut driver, &mut layers, &mut fleet, clock)?;
+        let now = clock.now();
+        layers.work(now, |completion| fleet.on_completion(completion, now));
         if let Some(steered) = steered {
             obey(&mut fleet, steered, clock.now());
         }
@@ -207,15 +226,21 @@ fn sail(
 
 /// Hands everything that has arrived to the fleet, within the budget of a turn. Every completion
 /// gets the time at which it was seen: round trips and detections are measured by it.
-fn take_in(driver: &mut Driver, fleet: &mut Fleet, clock: Clock) -> Result<(), DriverError> {
+fn take_in(
+    driver: &mut Driver,
+    layers: &mut Layers,
+    fleet: &mut Fleet,
+    clock: Clock,
+) -> Result<(), DriverError> {
     let mut budget = limits::TURN_COMPLETIONS_MAX;
     let mut ops = Vec::new();
     while budget > 0 {
         let drained = driver.drain(budget.min(limits::REAP_BATCH_MAX), |completion| {
-            fleet.on_completion(completion, clock.now());
+            layers.on_completion(completion, |completion| {
+                fleet.on_completion(completion, clock.now());
+            });
         })?;
-        fleet.take_ops(&mut ops);
-        driver.submit(&mut ops);
+        submit(driver, layers, fleet, &mut ops, clock.now());
         budget = budget.saturating_sub(drained.completions.max(1));
         match drained.more {
             More::Maybe => {}
@@ -223,6 +248,19 @@ fn take_in(driver: &mut Driver, fleet: &mut Fleet, clock: Clock) -> Result<(), D
         }
     }
     Ok(())
+}
+
+/// Hands what the fleet wants to the kernel, in its layers.
+fn submit(
+    driver: &mut Driver,
+    layers: &mut Layers,
+    fleet: &mut Fleet,
+    ops: &mut Vec<Op>,
+    now: Moment,
+) {
+    fleet.take_ops(ops);
+    layers.on_ops(ops, now);
+    driver.submit(ops);
 }
 
 fn obey(fleet: &mut Fleet, steered: &Receiver<Steer>, now: Moment) {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use crate::base::config::Rhythm;
+use crate::base::event::CloseReason;
 use crate::base::ids::ConnId;
 use crate::base::io::{
     Chunk, CloseHow, Completion, Connect, IoFault, Op, ReceiveEnd, SocketHandle,
@@ -181,13 +182,13 @@ impl Fleet {
             Completion::ReceiveEnded { conn, end } => self.on_receive_ended(conn, end, now),
             Completion::Sent { conn, chunk, result } => self.on_sent(conn, chunk, result, now),
             Completion::Closed { conn } => self.on_closed(conn, now),
+            Completion::Spoilt { conn, reason } => self.on_spoilt(conn, reason, now),
             // The load bench listens nowhere.
             Completion::Accepted { socket, .. } => self.ops.push(Op::Discard { socket }),
             Completion::Arrived { socket, .. } => self.ops.push(Op::Discard { socket }),
             Completion::AcceptFailed { .. }
             | Completion::Looked { .. }
             | Completion::Introduced { .. }
-            | Completion::Spoilt { .. }
             | Completion::Moved { .. }
             | Completion::Stayed { .. }
             | Completion::ArrivalFailed { .. } => {}
@@ -432,6 +433,13 @@ impl Fleet {
             }
             ReceiveEnd::Eof => self.on_line_ended(index, Sign::Eof, now),
             ReceiveEnd::Fault(fault) => self.on_line_ended(index, Sign::Fault(fault), now),
+        }
+    }
+
+    /// What its frames are carried by was not agreed upon, or broke.
+    fn on_spoilt(&mut self, conn: ConnId, reason: CloseReason, now: Moment) {
+        if let Some(index) = self.open_line(conn) {
+            self.on_line_ended(index, Sign::Told(reason), now);
         }
     }
 

@@ -1,6 +1,6 @@
 //! Pretend clients: the load bench, with the behaviours that real clients have.
 //!
-//! May import: base, wire, os.
+//! May import: base, wire, os, layers.
 //! Never here: gateway, tracker. The load bench knows us only by what is on the wire.
 //!
 //! ```text

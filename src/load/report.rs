@@ -51,7 +51,7 @@ pub struct Report {
     pub seed: u64,
     /// The server.
     pub target: String,
-    /// How the clients spoke: `native` or `mqtt`.
+    /// How the clients spoke: `native` or `mqtt`, or one of them `over TLS`.
     pub protocol: &'static str,
     /// Clients asked for.
     pub clients: u32,

@@ -338,7 +338,7 @@ pub(crate) fn hello(client_id: &str, class: &str, wanted_interval_ms: u32) -> Ve
     bytes
 }
 
-fn heard(message: &Message<'_>) -> Heard {
+pub(crate) fn heard(message: &Message<'_>) -> Heard {
     match *message {
         Message::Welcome {
             epoch, interval_ms, timeout_ms, first_beat_ms, resumed, resume, ..

@@ -3,6 +3,7 @@
 use clap::Args;
 
 use crate::base::networks::Networks;
+use crate::cli::args::tls::TlsArgs;
 use crate::cli::args::{SWITCH, Switch, choice};
 use crate::layers::websocket::{Origin, WebPath};
 
@@ -27,4 +28,7 @@ pub struct EdgeArgs {
     /// Path that a WebSocket has to be asked for at (default: any)
     #[arg(long, value_name = "PATH", help_heading = "Edge")]
     pub websocket_path: Option<WebPath>,
+    /// With what TLS is served.
+    #[command(flatten)]
+    pub tls: TlsArgs,
 }
