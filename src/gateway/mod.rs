@@ -141,8 +141,8 @@ pub struct Gateway {
     /// Whether the wheel, a drain or a rebalance stopped for want of budget.
     unfinished: Progress,
     due: Vec<ConnId>,
-    /// The turn: what comes in until time passes. Never 0, and wrapping: whoever is taken for rearmed
-    /// in this turn for that waits for its verdict until the next.
+    /// The turn: what comes in until time passes. Never 0, and wrapping: whoever is taken for
+    /// rearmed in this turn for that waits for its verdict until the next.
     turn: u16,
     /// Whether anything waits for the end of a send that was asked for.
     awaits_send: bool,
