@@ -3,6 +3,7 @@
 //! `cli` turns flags and files into these; the rooms below receive values and never parse.
 
 use crate::base::event::FormerBoot;
+use crate::base::identity::Proof;
 use crate::base::limits;
 use crate::base::time::{Span, WallAnchor};
 
@@ -351,6 +352,8 @@ pub struct GatewayConfig {
     pub broadcast_per_second: u32,
     /// What becomes of `TCP_USER_TIMEOUT`.
     pub user_timeout: UserTimeout,
+    /// How clients prove their ids.
+    pub proof: Proof,
     /// Whether transport events are told beside the ledger.
     pub transport_events: TransportEvents,
     /// Sessions of this boot are numbered from here; larger than every epoch of the boot before.
@@ -395,6 +398,7 @@ impl Default for GatewayConfig {
             queue: QueuePolicy::default(),
             broadcast_per_second: limits::BROADCAST_PER_SECOND_DEFAULT,
             user_timeout: UserTimeout::FollowTimeout,
+            proof: Proof::None,
             transport_events: TransportEvents::Untold,
             epoch_first: 1,
             hash_key: [0, 0],

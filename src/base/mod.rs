@@ -6,6 +6,7 @@
 pub mod config;
 pub mod data;
 pub mod event;
+pub mod identity;
 pub mod ids;
 pub mod io;
 pub mod limits;

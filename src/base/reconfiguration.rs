@@ -3,6 +3,7 @@
 use crate::base::config::{
     Class, Duplicate, GatewayConfig, Preset, ProbePolicy, QueuePolicy, Rhythm,
 };
+use crate::base::identity::Proof;
 use crate::base::limits;
 use crate::base::time::Span;
 
@@ -44,6 +45,8 @@ pub struct Reconfiguration {
     pub queue: QueuePolicy,
     /// Clients that get a broadcast in a second, of all shards together; not 0.
     pub broadcast_per_second: u32,
+    /// How clients that come from now on prove their ids.
+    pub proof: Proof,
     /// How long beats wait for each other where many come.
     pub coalesce: Span,
 }
@@ -85,6 +88,7 @@ impl Reconfiguration {
             outbox_bytes_max: wanted.outbox_bytes_max,
             queue: wanted.queue,
             broadcast_per_second: wanted.broadcast_per_second,
+            proof: wanted.proof.clone(),
             coalesce,
         })
     }
@@ -138,6 +142,7 @@ impl GatewayConfig {
         self.outbox_bytes_max = new.outbox_bytes_max;
         self.queue = new.queue;
         self.broadcast_per_second = new.broadcast_per_second;
+        self.proof.clone_from(&new.proof);
     }
 
     /// The classes that are configured at the moment.

@@ -12,6 +12,7 @@ use crate::cli::config::{ConnectionsFrom, ServeOptions};
 use crate::cli::configuration::{self, Configuration};
 use crate::cli::error::CliError;
 use crate::cli::example;
+use crate::cli::identity;
 use crate::cli::keys::{self, KEYS};
 use crate::cli::layers::{KEY_CLASS, KEY_WEBHOOK};
 use crate::cli::machine;
@@ -184,6 +185,7 @@ fn missing_files(options: &ServeOptions) -> Mistakes {
     {
         wrong.add(CliError::machine(format!("admin-token-file: {error}")));
     }
+    wrong.keep(identity::read(options, None).map(drop), ());
     for (key, target) in
         [("events", &options.events), ("transport-events", &options.transport_events)]
     {

@@ -13,6 +13,7 @@ use crate::cli::admin::AdminOptions;
 use crate::cli::args::{DemoArgs, Descriptors, DriverChoice, ServeArgs, Switch};
 use crate::cli::classes;
 use crate::cli::error::CliError;
+use crate::cli::identity::IdentityOptions;
 use crate::cli::mistakes::Mistakes;
 use crate::cli::values::ShardsArg;
 use crate::cli::webhooks::{self, Told};
@@ -51,6 +52,8 @@ pub struct ServeOptions {
     pub events: EventsTarget,
     /// Where events are kept, if they are.
     pub journal: Option<JournalOptions>,
+    /// How clients prove their ids. What is in the files is not read yet.
+    pub identity: IdentityOptions,
     /// Where the admin API is, and who may use it.
     pub admin: AdminOptions,
     /// Where transport events are written.
@@ -168,6 +171,7 @@ impl ServeOptions {
             shards: shards(args.shards),
             events: args.events.clone().unwrap_or_default(),
             journal: wrong.keep(journal(args), None),
+            identity: wrong.keep(IdentityOptions::new(args), IdentityOptions::default()),
             admin: wrong.keep(AdminOptions::new(args), AdminOptions::nowhere()),
             transport_events: wrong.keep(transport_events(args), EventsTarget::Nowhere),
             webhooks: wrong.keep(webhooks::meant(&args.webhooks.webhook, told(args)), Vec::new()),

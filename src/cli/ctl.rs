@@ -16,6 +16,7 @@ use crate::cli::args::{
 };
 use crate::cli::error::CliError;
 use crate::cli::explain;
+use crate::cli::identity;
 use crate::control::auth;
 use crate::control::caller::{CallError, Caller};
 use crate::os::pause;
@@ -35,6 +36,9 @@ const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
 
 /// Runs `ctl`.
 pub fn run(args: &CtlArgs) -> Result<(), CliError> {
+    if let CtlCommand::Token(args) = &args.command {
+        return identity::make(args);
+    }
     let token = args.token_file.as_deref().map(auth::read_token).transpose();
     let token = token.map_err(|error| CliError::machine(error.to_string()))?;
     let address = args.admin.unwrap_or(ADMIN_DEFAULT);
@@ -56,6 +60,8 @@ pub fn run(args: &CtlArgs) -> Result<(), CliError> {
         CtlCommand::Snapshot => desk.snapshot()?,
         CtlCommand::Stats => desk.show("/v1/stats")?,
         CtlCommand::Webhooks => desk.webhooks()?,
+        // Made above, without asking anybody.
+        CtlCommand::Token(_) => {}
         CtlCommand::Health => desk.is_well("/healthz")?,
         CtlCommand::Ready => desk.is_well("/readyz")?,
     }

@@ -8,7 +8,7 @@ use crate::base::config::{Class, Duplicate, Preset, ProbePolicy, UserTimeout};
 use crate::base::time::Span;
 use crate::cli::args::messages::POLICIES;
 use crate::cli::args::{
-    DESCRIPTORS, DRIVERS, Descriptors, DriverChoice, LOG_FORMATS, LOG_LEVELS, MODES,
+    DESCRIPTORS, DRIVERS, Descriptors, DriverChoice, IDENTITIES, LOG_FORMATS, LOG_LEVELS, MODES,
 };
 use crate::cli::config::ServeOptions;
 use crate::cli::values::DUPLICATES;
@@ -95,6 +95,9 @@ pub static KEYS: &[Key] = &[
     key("outbox-bytes", Applied, |o| Some(o.gateway.outbox_bytes_max.to_string())),
     // The loops divide it, and what is on somebody's account is measured by it.
     key("up-bytes", Restart, |o| Some(o.gateway.up_bytes_max.to_string())),
+    key("identity", Applied, |o| word(&IDENTITIES, o.identity.kind)),
+    key("identity-file", Applied, |o| Some(o.identity.file.as_ref()?.display().to_string()))
+        .such_as("/etc/heartwheel/identity"),
     key("queue-bytes", Applied, |o| Some(o.gateway.queue.bytes_max.to_string())),
     key("queue-ttl", Applied, |o| span(o.gateway.queue.ttl)),
     key("slow-policy", Applied, |o| word(&POLICIES, o.gateway.queue.slow)),

@@ -451,6 +451,8 @@ mod tests {
             ("max-payload", "0x1000"),
             ("outbox-bytes", "65_536"),
             ("up-bytes", "1_048_576"),
+            ("identity", "\"tokens\""),
+            ("identity-file", "\"f\""),
             ("queue-bytes", "100_000"),
             ("queue-ttl", "\"1min\""),
             ("slow-policy", "\"close\""),

@@ -13,12 +13,13 @@ use crate::base::time::Span;
 use crate::cli::args::LoadArgs;
 use crate::cli::error::CliError;
 use crate::cli::gauge::{Gauge, Measure};
+use crate::cli::identity;
 use crate::cli::machine;
 use crate::cli::signals;
 use crate::cli::write_stdout;
 use crate::load::drive::{self, Outcome, Room, Wish};
 use crate::load::fleet::{FleetError, Progress};
-use crate::load::plan::{LoadOptions, Pace, Parts, Plan, Talk};
+use crate::load::plan::{LoadOptions, Pace, Parts, Plan, Talk, Tokens};
 use crate::load::report::Report;
 use crate::load::tally::Tally;
 use crate::os::machine::{Survey, Wanted};
@@ -26,7 +27,9 @@ use crate::os::{process, random};
 
 /// Runs `load` as typed: the table goes to standard output, JSON to the file that was asked for.
 pub fn run(args: &LoadArgs) -> Result<(), CliError> {
-    let plan = Plan::new(options(args)).map_err(|error| CliError::usage(error.to_string()))?;
+    let tokens = args.token_key.as_deref().map(tokens).transpose()?;
+    let options = LoadOptions { tokens, ..options(args) };
+    let plan = Plan::new(options).map_err(|error| CliError::usage(error.to_string()))?;
     let options = plan.options().clone();
     let survey = machine::survey(machine::choice(args.driver)?);
     let room = Room::from(machine::plan(&survey, Wanted::Exactly(options.clients))?);
@@ -44,6 +47,15 @@ pub fn run(args: &LoadArgs) -> Result<(), CliError> {
     check(&outcome, &options)?;
     write_stdout(report.to_string().as_bytes())?;
     if gauge.is_complete() { Ok(()) } else { Err(unmeasured(&outcome.tally, &options)) }
+}
+
+/// Tokens hold for so long: longer than a run, and not for ever.
+const TOKEN_LIFE: Span = Span::from_secs(7 * 24 * 60 * 60);
+
+fn tokens(key: &Path) -> Result<Tokens, CliError> {
+    let keys = identity::read_keys(key)?;
+    let key = keys.all().next().expect("there is at least one");
+    Ok(Tokens { key: key.into(), expires_unix_s: identity::expiry(TOKEN_LIFE) })
 }
 
 /// What was typed, as meant.
@@ -71,6 +83,7 @@ fn options(args: &LoadArgs) -> LoadOptions {
         seed: args.seed.unwrap_or_else(new_seed),
         id_prefix: args.id_prefix.clone().unwrap_or_else(own_prefix),
         source_key: std::process::id(),
+        tokens: None,
     }
 }
 
@@ -197,6 +210,7 @@ mod tests {
             seed: 1,
             id_prefix: own_prefix(),
             source_key: 0,
+            tokens: None,
         }
     }
 

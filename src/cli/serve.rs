@@ -16,8 +16,9 @@ use crate::cli::args::Descriptors;
 use crate::cli::config::{ConnectionsFrom, ListenerOptions, ServeOptions};
 use crate::cli::configuration;
 use crate::cli::error::CliError;
+use crate::cli::identity as who;
 use crate::cli::machine;
-use crate::cli::reload::{Prepared, ReloadBell, Reloader, Taker};
+use crate::cli::reload::{Prepared, ReadProof, ReloadBell, Reloader, Taker};
 use crate::cli::signals::{self, SignalWatch, Wish};
 use crate::cli::webhooks::{self, WebhooksTaker};
 use crate::control::api::JournalView;
@@ -87,7 +88,8 @@ fn serve(options: &ServeOptions, flags: &ArgMatches, log: &Log) -> Result<(), Cl
     let writer = open_events(&options.events, identity.clone())?;
     let transport = open_transport(&options.transport_events, identity.clone())?;
     let (transport_feed, transport) = transport.unzip();
-    let gateway = GatewayConfig { wall, former, ..gateway_of(options, &plan, boot) };
+    let proof = who::read(options, Some(address))?;
+    let gateway = GatewayConfig { wall, former, proof, ..gateway_of(options, &plan, boot) };
     let admin_address = admin.as_ref().map(Admin::address);
     let ready = ready_line(&gateway, &options.events, address, admin_address);
     let plans = plans_of_shards(&plan, &gateway, listener)?;
@@ -112,7 +114,8 @@ fn serve(options: &ServeOptions, flags: &ArgMatches, log: &Log) -> Result<(), Cl
     let side = side::spawn(source, writer, door).map_err(no_thread)?;
     let webhooks = start_webhooks(options, heard, hub, &identity)?;
     let takers = takers(log, admin.as_ref(), &webhooks);
-    let reloader = reloader(flags, options, gateway, &asker, takers, clock);
+    let read_proof = Box::new(move |options: &ServeOptions| who::read(options, Some(address)));
+    let reloader = reloader(flags, options, gateway, &asker, (takers, read_proof), clock);
     let http = admin.map(|admin| admin.serve(webhooks.clone(), &reloader, view)).transpose()?;
     let status = {
         let events = options.events.clone();
@@ -153,13 +156,13 @@ fn reloader(
     options: &ServeOptions,
     gateway: GatewayConfig,
     asker: &Arc<Mutex<Switchboard>>,
-    takers: Vec<Box<dyn Taker>>,
+    (takers, read_proof): (Vec<Box<dyn Taker>>, ReadProof),
     clock: Clock,
 ) -> Arc<Reloader> {
     let mut running = options.clone();
     running.gateway.connections_max = gateway.connections_max;
     let (flags, asker) = (flags.clone(), Arc::clone(asker));
-    Arc::new(Reloader::new(flags, running, Live::new(gateway), asker, takers, clock))
+    Arc::new(Reloader::new(flags, running, Live::new(gateway), asker, takers, read_proof, clock))
 }
 
 /// Those beside the loops who take up another configuration.

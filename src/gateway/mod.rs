@@ -33,6 +33,7 @@ mod events;
 mod extra;
 mod farewell;
 mod groups;
+mod identity;
 mod lateness;
 mod lived;
 mod mail;

@@ -167,10 +167,13 @@ impl Gateway {
                 resume,
                 last_seq,
                 before,
-                ..
+                token,
             } => {
                 if let Some(to) = self.elsewhere(client_id) {
                     return self.move_away(conn, message, rest, to, now);
+                }
+                if !self.proves(client_id, token, now) {
+                    return self.refuse(conn, CloseReason::BadToken, now);
                 }
                 let interval = Span::from_millis(u64::from(*wanted_interval_ms));
                 let (last_seq, before) = (*last_seq, *before);

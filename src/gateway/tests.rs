@@ -22,6 +22,7 @@ mod broadcast;
 mod drain;
 mod edges;
 mod groups;
+mod identity;
 mod measure;
 mod moves;
 mod push;

@@ -8,9 +8,11 @@
 //! message   what can be said, whatever the dialect
 //! native    our own frames: preface, header, payload; the normative text is in the manual
 //! error     what a peer did wrong
+//! token     proofs of identity that whoever has the key makes
 //! ```
 
 pub mod cursor;
 pub mod error;
 pub mod message;
 pub mod native;
+pub mod token;

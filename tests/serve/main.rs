@@ -2,6 +2,7 @@
 
 mod forbidden;
 mod gate;
+mod identity;
 mod on_epoll;
 mod policies;
 mod shards;
