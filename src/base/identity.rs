@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
+
+use crate::base::ids::{ClientId, ConnId};
 
 /// How a client proves its id. Copies share what is secret, and no copy shows it.
 #[derive(Clone, Default)]
@@ -17,6 +20,8 @@ pub enum Proof {
     Words(Arc<Words>),
     /// By a token that was made with one of these keys, for it and for a time.
     Keys(Arc<Keys>),
+    /// By whatever somebody else says of its token, who is set up by what this is the hash of.
+    Asked([u8; 32]),
 }
 
 impl Proof {
@@ -26,6 +31,7 @@ impl Proof {
             Self::None => None,
             Self::Words(words) => Some((1, &words.origin)),
             Self::Keys(keys) => Some((2, &keys.origin)),
+            Self::Asked(origin) => Some((3, origin)),
         }
     }
 }
@@ -45,7 +51,57 @@ impl fmt::Debug for Proof {
             Self::None => "None",
             Self::Words(_) => "Words(..)",
             Self::Keys(_) => "Keys(..)",
+            Self::Asked(_) => "Asked(..)",
         })
+    }
+}
+
+/// A token that somebody else has to look at.
+pub struct Check {
+    /// Who showed it; the answer has this as well.
+    pub conn: ConnId,
+    /// Who it says it is.
+    pub client: ClientId,
+    /// The token, secret.
+    pub token: Box<[u8]>,
+    /// Where it comes from.
+    pub peer: SocketAddr,
+}
+
+impl fmt::Debug for Check {
+    /// Without the token.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Check({}, {}, {})", self.conn, self.client, self.peer)
+    }
+}
+
+/// What came of it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Verdict {
+    /// The client is who it says it is.
+    Proven,
+    /// It is not, as far as this token goes.
+    Refuted,
+    /// Nobody could say. It may try again.
+    Unknown,
+}
+
+impl Verdict {
+    /// Every verdict.
+    pub const ALL: [Self; 3] = [Self::Proven, Self::Refuted, Self::Unknown];
+
+    /// Its place among all.
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The word for it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Proven => "proven",
+            Self::Refuted => "refuted",
+            Self::Unknown => "unknown",
+        }
     }
 }
 

@@ -12,10 +12,14 @@ use crate::base::identity::{Keys, Proof, Words};
 use crate::base::ids::ClientId;
 use crate::base::limits;
 use crate::base::time::Span;
-use crate::cli::args::{CtlTokenArgs, IdentityKind, ServeArgs};
+use crate::cli::args::{CtlTokenArgs, IdentityArgs, IdentityKind, ServeArgs};
 use crate::cli::config::{LISTEN_DEFAULT, ServeOptions, within};
 use crate::cli::error::CliError;
+use crate::cli::reload::{Prepared, Taker};
 use crate::cli::write_stdout;
+use crate::control::identity::Judge;
+use crate::control::identity::jwt::{Claims, Jwt};
+use crate::control::live::Live;
 use crate::os::clock::Clock;
 use crate::os::random;
 use crate::wire::token;
@@ -27,6 +31,8 @@ pub struct IdentityOptions {
     pub kind: IdentityKind,
     /// The file with the tokens or keys.
     pub file: Option<PathBuf>,
+    /// What a JWT must say.
+    pub claims: Claims,
 }
 
 impl IdentityOptions {
@@ -34,6 +40,15 @@ impl IdentityOptions {
     pub fn new(args: &ServeArgs) -> Result<Self, CliError> {
         let kind = args.identity.identity.unwrap_or_default();
         let file = args.identity.identity_file.clone();
+        let IdentityArgs { identity_issuer, identity_audience, .. } = &args.identity;
+        let claims =
+            Claims { issuer: identity_issuer.clone(), audience: identity_audience.clone() };
+        if kind != IdentityKind::Jwt && claims != Claims::default() {
+            return Err(CliError::usage(
+                "identity-issuer and identity-audience say what a JWT must have; say identity jwt, \
+                 or leave them out",
+            ));
+        }
         let address = args.listen.unwrap_or(LISTEN_DEFAULT);
         if kind.is_careless_at(address) {
             return Err(careless("listen", address));
@@ -47,7 +62,7 @@ impl IdentityOptions {
                 "identity-file says who may come in, but identity lets in everybody; say identity \
                  tokens or identity hmac, or leave the file out",
             )),
-            (true, Some(_)) | (false, None) => Ok(Self { kind, file }),
+            (true, Some(_)) | (false, None) => Ok(Self { kind, file, claims }),
         }
     }
 }
@@ -63,7 +78,7 @@ fn careless(what: &str, address: SocketAddr) -> CliError {
 /// Reads what the options name. `address` is where clients come in, which may be a socket that was
 /// passed.
 pub fn read(options: &ServeOptions, address: Option<SocketAddr>) -> Result<Proof, CliError> {
-    let IdentityOptions { kind, file } = &options.identity;
+    let IdentityOptions { kind, file, claims } = &options.identity;
     if let Some(address) = address.filter(|address| kind.is_careless_at(*address)) {
         return Err(careless("the listening socket", address));
     }
@@ -75,6 +90,36 @@ pub fn read(options: &ServeOptions, address: Option<SocketAddr>) -> Result<Proof
             Ok(Proof::Words(Arc::new(words)))
         }
         IdentityKind::Hmac => Ok(Proof::Keys(Arc::new(read_keys(file)?))),
+        IdentityKind::Jwt => {
+            let text = text_of(file)?;
+            Jwt::new(&text, claims).map_err(|error| unfit(file, &error.to_string()))?;
+            let mut hash = Sha256::new();
+            hash.update(format!("{claims:?}"));
+            hash.update(text);
+            Ok(Proof::Asked(hash.finalize().into()))
+        }
+    }
+}
+
+/// Whoever looks at tokens off the loops, as the options say.
+pub fn judge(options: &ServeOptions) -> Result<Judge, CliError> {
+    let IdentityOptions { kind, file, claims } = &options.identity;
+    match (kind, file) {
+        (IdentityKind::Jwt, Some(file)) => {
+            let jwt = Jwt::new(&text_of(file)?, claims);
+            jwt.map(Judge::Jwt).map_err(|error| unfit(file, &error.to_string()))
+        }
+        (_, _) => Ok(Judge::Nobody),
+    }
+}
+
+/// Takes up other keys of JWTs.
+pub struct JudgeTaker(pub Live<Judge>);
+
+impl Taker for JudgeTaker {
+    fn prepare(&mut self, wanted: &ServeOptions) -> Result<Prepared, CliError> {
+        let (judge, live) = (judge(wanted)?, self.0.clone());
+        Ok(Prepared { changes: Vec::new(), commit: Box::new(move || live.set(judge)) })
     }
 }
 

@@ -98,6 +98,9 @@ pub static KEYS: &[Key] = &[
     key("identity", Applied, |o| word(&IDENTITIES, o.identity.kind)),
     key("identity-file", Applied, |o| Some(o.identity.file.as_ref()?.display().to_string()))
         .such_as("/etc/heartwheel/identity"),
+    key("identity-issuer", Applied, |o| o.identity.claims.issuer.clone())
+        .such_as("https://login.example"),
+    key("identity-audience", Applied, |o| o.identity.claims.audience.clone()).such_as("gate"),
     key("queue-bytes", Applied, |o| Some(o.gateway.queue.bytes_max.to_string())),
     key("queue-ttl", Applied, |o| span(o.gateway.queue.ttl)),
     key("slow-policy", Applied, |o| word(&POLICIES, o.gateway.queue.slow)),

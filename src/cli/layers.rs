@@ -453,6 +453,8 @@ mod tests {
             ("up-bytes", "1_048_576"),
             ("identity", "\"tokens\""),
             ("identity-file", "\"f\""),
+            ("identity-issuer", "\"i\""),
+            ("identity-audience", "\"a\""),
             ("queue-bytes", "100_000"),
             ("queue-ttl", "\"1min\""),
             ("slow-policy", "\"close\""),

@@ -26,6 +26,7 @@ use crate::control::door::{self, LoopHandle};
 use crate::control::events::{EventWriter, EventsTarget, Identity};
 use crate::control::from_loop::FromLoop;
 use crate::control::hub::Hub;
+use crate::control::identity as control_identity;
 use crate::control::journal::{
     self, Cut, Door, JournalOptions, JournalOutcome, JournalThread, Recovered, Writer,
 };
@@ -46,6 +47,7 @@ use crate::os::socket::{self, KeepAlive, ListenOptions, Listener};
 use crate::os::supervisor::{self, Supervisor};
 use crate::os::{inherited, process, random};
 use crate::server::Server;
+use crate::server::mailbox::Reader;
 use crate::server::shards::{self, Ended, Shards, Switchboard};
 
 /// Longest that the end of the program waits for the log to be written.
@@ -93,9 +95,12 @@ fn serve(options: &ServeOptions, flags: &ArgMatches, log: &Log) -> Result<(), Cl
     let admin_address = admin.as_ref().map(Admin::address);
     let ready = ready_line(&gateway, &options.events, address, admin_address);
     let plans = plans_of_shards(&plan, &gateway, listener)?;
-    let (shards, asker, readers) = shards::start(plans, clock, options.coalesce)
+    let (shards, asker, mut readers) = shards::start(plans, clock, options.coalesce)
         .map_err(|error| CliError::machine(error.to_string()))?;
     say_what_coalescing_costs(shards.first(), options.coalesce);
+    let judge = Live::new(who::judge(options)?);
+    let desks = readers.iter_mut().filter_map(Reader::take_desk).collect();
+    control_identity::spawn(desks, judge.clone()).map_err(no_thread)?;
     let asker = Arc::new(Mutex::new(asker));
     let journal = options.journal.as_ref();
     let journal = journal
@@ -113,7 +118,8 @@ fn serve(options: &ServeOptions, flags: &ArgMatches, log: &Log) -> Result<(), Cl
     let (source, hub) = source.with_hub();
     let side = side::spawn(source, writer, door).map_err(no_thread)?;
     let webhooks = start_webhooks(options, heard, hub, &identity)?;
-    let takers = takers(log, admin.as_ref(), &webhooks);
+    let mut takers = takers(log, admin.as_ref(), &webhooks);
+    takers.push(Box::new(who::JudgeTaker(judge)));
     let read_proof = Box::new(move |options: &ServeOptions| who::read(options, Some(address)));
     let reloader = reloader(flags, options, gateway, &asker, (takers, read_proof), clock);
     let http = admin.map(|admin| admin.serve(webhooks.clone(), &reloader, view)).transpose()?;

@@ -10,6 +10,7 @@ use prometheus_client::metrics::exemplar::Exemplar;
 use prometheus_client::registry::Registry;
 
 use crate::base::event::CloseReason;
+use crate::base::identity::Verdict;
 use crate::base::limits;
 use crate::base::time::Span;
 use crate::control::api::Api;
@@ -311,6 +312,13 @@ pub(crate) static METRICS: &[Metric] = &[
         "Those of them on which there never was a session, by reason",
         |s| by_reason(|reason| s.stats.tally.refused[reason.index()]),
     ),
+    metric("heartwheel_checks", "Tokens that were looked at off the loop, by outcome", |s| {
+        let outcomes = Verdict::ALL.map(|it| (it.word(), s.stats.tally.checks[it.index()]));
+        Some(Reading::Counters("outcome", outcomes.into()))
+    }),
+    metric("heartwheel_checks_under_way", "Tokens that are being looked at off the loop", |s| {
+        gauge(s.stats.tally.checks_under_way)
+    }),
     metric("heartwheel_sessions", "Sessions, by class and state", sessions),
     metric("heartwheel_sessions_began", "Sessions that began", |s| {
         count(s.stats.tally.sessions_began)

@@ -29,6 +29,9 @@ impl Gateway {
             return;
         };
         match &connection.state {
+            State::Greeting { preface: Preface::Checked, .. } => {
+                return self.keep_behind_check(conn, bytes, now);
+            }
             State::Greeting { .. } | State::Live(_) => {}
             State::Closing => return self.send_behind(conn, bytes, now),
             State::Held(_) | State::Leaving { .. } => return,
@@ -167,13 +170,13 @@ impl Gateway {
                 resume,
                 last_seq,
                 before,
-                token,
+                ..
             } => {
                 if let Some(to) = self.elsewhere(client_id) {
                     return self.move_away(conn, message, rest, to, now);
                 }
-                if !self.proves(client_id, token, now) {
-                    return self.refuse(conn, CloseReason::BadToken, now);
+                if let Some(next) = self.prove(conn, message, rest, now) {
+                    return next;
                 }
                 let interval = Span::from_millis(u64::from(*wanted_interval_ms));
                 let (last_seq, before) = (*last_seq, *before);

@@ -1,6 +1,7 @@
 //! What is counted of beats, bytes, sessions and refusals.
 
 use crate::base::event::CloseReason;
+use crate::base::identity::Verdict;
 use crate::gateway::classes::ClassCounts;
 
 /// Counts since the start, unless said otherwise.
@@ -20,6 +21,10 @@ pub struct Tally {
     pub sessions_ended: [u64; CloseReason::ALL.len()],
     /// Sessions right now, by class, in the order of the class ids.
     pub classes: Vec<ClassCounts>,
+    /// Tokens that somebody off the loop has said something of, by what was said.
+    pub checks: [u64; Verdict::ALL.len()],
+    /// Those that somebody looks at right now.
+    pub checks_under_way: usize,
     /// Transport events that the side thread has not taken yet.
     pub transport_waiting: usize,
     /// Transport events that were dropped for want of room.
@@ -38,6 +43,8 @@ impl Tally {
             sessions_began,
             sessions_ended,
             classes,
+            checks,
+            checks_under_way,
             transport_waiting,
             transport_dropped,
         } = other;
@@ -51,6 +58,8 @@ impl Tally {
             *sum += count;
         }
         self.transport_waiting += transport_waiting;
+        self.checks_under_way += checks_under_way;
+        self.checks.iter_mut().zip(checks).for_each(|(sum, more)| *sum += more);
         let reasons = self.refused.iter_mut().zip(refused);
         let reasons = reasons.chain(self.sessions_ended.iter_mut().zip(sessions_ended));
         reasons.for_each(|(sum, more)| *sum += more);

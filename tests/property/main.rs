@@ -3,6 +3,7 @@
 mod journal;
 mod model;
 mod session;
+mod token;
 mod tracker;
 mod wheel;
 mod wire;

@@ -179,3 +179,55 @@ fn nobody_opens_the_door_to_everybody_by_carelessness() {
     let gate = Gate::start(&["--listen", "0.0.0.0:0", "--identity", "anybody"]);
     assert_ne!(gate.address.port(), 0);
 }
+
+/// A key of a JWKS, and a token that was made with it.
+fn jwt(client: &str, expires: u64) -> (String, String) {
+    let key = jsonwebtoken::EncodingKey::from_secret(KEY.as_bytes());
+    let claims = serde_json::json!({ "sub": client, "exp": expires, "aud": "gate" });
+    let header = jsonwebtoken::Header::new(jsonwebtoken::Algorithm::HS256);
+    let token = jsonwebtoken::encode(&header, &claims, &key).expect("it can be signed");
+    let jwk = jsonwebtoken::jwk::Jwk::from_encoding_key(&key, jsonwebtoken::Algorithm::HS256);
+    let jwk = serde_json::to_value(jwk.expect("a key")).expect("it is JSON");
+    (serde_json::json!({ "keys": [jwk] }).to_string(), token)
+}
+
+#[test]
+fn a_json_web_token_lets_in_its_subject_in_every_shard() {
+    let (jwks, token) = jwt("anna", LATER);
+    let secret = Secret::new(&jwks);
+    let mut gate = secret.gate("jwt", &["--shards", "2", "--identity-audience", "gate"]);
+    assert!(comes_in(&gate, "anna", &token));
+    assert!(!comes_in(&gate, "bert", &token), "another client's");
+    assert!(!comes_in(&gate, "anna", &jwt("anna", 1_000).1), "expired");
+    assert!(!comes_in(&gate, "anna", "no.such.token"));
+    assert!(!comes_in(&gate, "anna", ""));
+    for client in 0..8 {
+        let name = format!("client-{client}");
+        assert!(comes_in(&gate, &name, &jwt(&name, LATER).1), "{name}");
+    }
+    secret.write("{}");
+    gate.signal("HUP");
+    gate.wait_for_log("not reloaded, nothing changed: identity-file: ");
+    let other = jsonwebtoken::EncodingKey::from_secret(&[KEY.as_bytes(), b"2"].concat());
+    let jwk = jsonwebtoken::jwk::Jwk::from_encoding_key(&other, jsonwebtoken::Algorithm::HS256);
+    let jwk = serde_json::to_value(jwk.expect("a key")).expect("it is JSON");
+    secret.write(&serde_json::json!({ "keys": [jwk] }).to_string());
+    gate.signal("HUP");
+    gate.wait_for_log("reloaded: identity-file (content)");
+    // The loops hear of it before the one who looks at tokens does.
+    let deadline = std::time::Instant::now() + crate::gate::PATIENCE;
+    while comes_in_now(&gate, "anna", &token) != Some(false) {
+        assert!(std::time::Instant::now() < deadline, "the old key still counts");
+    }
+    let logged = everything_logged(gate);
+    assert!(!logged.contains(&token) && !logged.contains("eyJ"), "{logged}");
+}
+
+/// The same, where nobody may be there to ask.
+fn comes_in_now(gate: &Gate, client_id: &str, token: &str) -> Option<bool> {
+    match say_hello(gate, client_id, token).hear() {
+        Heard::Welcome { .. } => Some(true),
+        Heard::Error(BAD_TOKEN) => Some(false),
+        _ => None,
+    }
+}

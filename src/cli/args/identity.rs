@@ -12,14 +12,20 @@ use crate::cli::values::{choice, parse_span};
 #[derive(Args, Clone, Debug, Default)]
 pub struct IdentityArgs {
     /// How clients prove their ids: none, which only an address of this machine may do; anybody,
-    /// the same on purpose everywhere; tokens, from a file; hmac, made with a key (default: none)
+    /// the same on purpose everywhere; tokens, from a file; hmac, made with a key; jwt (default: none)
     #[arg(long, value_name = "HOW", value_parser = choice(&IDENTITIES),
         help_heading = "Identity")]
     pub identity: Option<IdentityKind>,
     /// File for it: a client id and its token in each line, or one token for all; or the keys, one
-    /// in each line (default: none)
+    /// in each line; or a JWKS (default: none)
     #[arg(long, value_name = "FILE", help_heading = "Identity")]
     pub identity_file: Option<PathBuf>,
+    /// What a JWT must say in iss (default: anything)
+    #[arg(long, value_name = "TEXT", help_heading = "Identity")]
+    pub identity_issuer: Option<String>,
+    /// What a JWT must have in aud (default: anything)
+    #[arg(long, value_name = "TEXT", help_heading = "Identity")]
+    pub identity_audience: Option<String>,
 }
 
 /// How clients prove their ids.
@@ -34,14 +40,17 @@ pub enum IdentityKind {
     Tokens,
     /// By a token that was made with a key.
     Hmac,
+    /// By a JSON web token.
+    Jwt,
 }
 
 /// The kinds, as words.
-pub(crate) static IDENTITIES: [(&str, IdentityKind); 4] = [
+pub(crate) static IDENTITIES: [(&str, IdentityKind); 5] = [
     ("none", IdentityKind::None),
     ("anybody", IdentityKind::Anybody),
     ("tokens", IdentityKind::Tokens),
     ("hmac", IdentityKind::Hmac),
+    ("jwt", IdentityKind::Jwt),
 ];
 
 impl IdentityKind {
@@ -49,7 +58,7 @@ impl IdentityKind {
     pub const fn has_file(self) -> bool {
         match self {
             Self::None | Self::Anybody => false,
-            Self::Tokens | Self::Hmac => true,
+            Self::Tokens | Self::Hmac | Self::Jwt => true,
         }
     }
 

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use crate::base::config::GatewayConfig;
-use crate::base::identity::{Keys, Proof, Words};
+use crate::base::identity::{Check, Keys, Proof, Verdict, Words};
+use crate::base::ids::ConnId;
+use crate::base::limits;
 use crate::base::reconfiguration::Reconfiguration;
 use crate::base::time::{Span, WallAnchor};
 use crate::gateway::Command;
 use crate::gateway::tests::{Stage, config};
-use crate::wire::message::Message;
+use crate::wire::message::{Message, Reply as PingReply};
 use crate::wire::token;
 
 const KEY: &[u8] = b"0123456789abcdef0123456789abcdef";
@@ -125,4 +127,116 @@ fn other_keys_hold_for_whoever_comes_from_then_on() {
     assert_eq!(stage.gateway.stats().online, 1, "and is not driven out by a stranger");
     let token = token::make(KEY, "bert", NOW_S + 10);
     assert!(is_let_in(&mut stage, "bert", token.as_bytes(), b""));
+}
+
+/// Says HELLO with a token that somebody else has to look at.
+fn is_asked(stage: &mut Stage, client_id: &str, token: &[u8]) -> ConnId {
+    let conn = stage.connect();
+    let hello = Message::Hello {
+        wanted_interval_ms: 0,
+        client_id,
+        class: "",
+        token,
+        resume: b"",
+        last_seq: 0,
+        before: None,
+    };
+    stage.say_hello(conn, &hello);
+    conn
+}
+
+/// Somebody took all tokens and has looked at this one.
+fn answer(stage: &mut Stage, conn: ConnId, verdict: Verdict) {
+    checks(stage);
+    stage.gateway.on_checked(conn, verdict, stage.now);
+    stage.settle();
+}
+
+fn checks(stage: &mut Stage) -> Vec<Check> {
+    let mut checks = Vec::new();
+    stage.gateway.take_checks(&mut checks, usize::MAX);
+    checks
+}
+
+#[test]
+fn whoever_waits_for_an_answer_is_not_heard_before_it() {
+    let mut stage = stage(Proof::Asked([1; 32]));
+    let conn = is_asked(&mut stage, "anna", b"a token");
+    let asked = checks(&mut stage);
+    assert_eq!(asked.len(), 1);
+    assert_eq!((asked[0].conn, asked[0].client.as_str()), (conn, "anna"));
+    assert_eq!(&*asked[0].token, b"a token");
+    assert!(!format!("{asked:?}").contains("token"), "{asked:?}");
+    let ping = Message::Ping { reply: PingReply::Wanted, payload: b"1" };
+    stage.say(conn, &ping);
+    assert!(stage.hear(conn).is_empty(), "nothing is said before the answer");
+    stage.gateway.check();
+    assert_eq!(stage.gateway.stats().tally.checks_under_way, 1);
+    answer(&mut stage, conn, Verdict::Proven);
+    let heard = stage.hear(conn);
+    assert!(heard[0].contains("Welcome") && heard[1].contains("Pong"), "{heard:?}");
+    assert_eq!(stage.gateway.stats().frames_received, 2, "each is counted once");
+    assert_eq!(stage.gateway.stats().tally.checks, [1, 0, 0]);
+    stage.gateway.check();
+}
+
+#[test]
+fn an_answer_decides_and_none_is_busy() {
+    for (verdict, code) in [(Verdict::Refuted, "301"), (Verdict::Unknown, "302")] {
+        let mut stage = stage(Proof::Asked([1; 32]));
+        let conn = is_asked(&mut stage, "anna", b"a token");
+        answer(&mut stage, conn, verdict);
+        let heard = stage.hear(conn);
+        assert!(heard[0].contains(code), "{heard:?}");
+        assert_eq!(stage.gateway.stats().online, 0);
+        stage.gateway.check();
+        answer(&mut stage, conn, Verdict::Proven);
+        assert_eq!(stage.gateway.stats().online, 0, "an answer counts once");
+    }
+    let mut stage = stage(Proof::Asked([1; 32]));
+    let conn = is_asked(&mut stage, "anna", b"");
+    assert!(stage.hear(conn)[0].contains("301"), "nobody has to be asked about no token");
+    assert!(checks(&mut stage).is_empty());
+}
+
+#[test]
+fn whoever_is_gone_when_the_answer_comes_is_not_let_in() {
+    let mut stage = stage(Proof::Asked([1; 32]));
+    let conn = is_asked(&mut stage, "anna", b"a token");
+    stage.is_lost(conn);
+    stage.gateway.check();
+    answer(&mut stage, conn, Verdict::Proven);
+    stage.gateway.check();
+    let stats = stage.gateway.stats();
+    assert_eq!((stats.online, stats.tally.checks_under_way), (0, 0));
+}
+
+#[test]
+fn the_deadline_of_the_handshake_goes_on_running() {
+    let mut stage = stage(Proof::Asked([1; 32]));
+    let conn = is_asked(&mut stage, "anna", b"a token");
+    stage.pass(limits::HANDSHAKE_TIMEOUT + Span::from_secs(1));
+    stage.sees_nothing(conn);
+    answer(&mut stage, conn, Verdict::Proven);
+    assert_eq!(stage.gateway.stats().online, 0, "it came too late");
+    stage.gateway.check();
+}
+
+#[test]
+fn neither_many_checks_nor_many_bytes_behind_one_cost_much() {
+    let config = GatewayConfig { proof: Proof::Asked([1; 32]), connections_max: 2_000, ..config() };
+    let mut stage = Stage::new(config);
+    let first = is_asked(&mut stage, "first", b"a token");
+    stage.receive(first, &vec![0; limits::CHECK_BYTES_MAX]);
+    assert!(stage.hear(first)[0].contains("304"), "a flood");
+    for number in 1..limits::CHECKS_MAX {
+        is_asked(&mut stage, &format!("client-{number}"), b"a token");
+    }
+    stage.gateway.check();
+    let late = is_asked(&mut stage, "late", b"a token");
+    assert!(stage.hear(late)[0].contains("302"), "busy");
+    assert_eq!(checks(&mut stage).len(), limits::CHECKS_MAX);
+    answer(&mut stage, first, Verdict::Proven);
+    let next = is_asked(&mut stage, "next", b"a token");
+    assert_eq!(checks(&mut stage)[0].conn, next, "there is room again");
 }
