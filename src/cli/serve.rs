@@ -16,17 +16,17 @@ use crate::cli::args::Descriptors;
 use crate::cli::config::{ConnectionsFrom, ListenerOptions, ServeOptions};
 use crate::cli::configuration;
 use crate::cli::error::CliError;
-use crate::cli::identity as who;
+use crate::cli::identity::{self as who, JudgeTaker};
 use crate::cli::machine;
 use crate::cli::reload::{Prepared, ReadProof, ReloadBell, Reloader, Taker};
 use crate::cli::signals::{self, SignalWatch, Wish};
 use crate::cli::webhooks::{self, WebhooksTaker};
+use crate::control;
 use crate::control::api::JournalView;
 use crate::control::door::{self, LoopHandle};
 use crate::control::events::{EventWriter, EventsTarget, Identity};
 use crate::control::from_loop::FromLoop;
 use crate::control::hub::Hub;
-use crate::control::identity as control_identity;
 use crate::control::journal::{
     self, Cut, Door, JournalOptions, JournalOutcome, JournalThread, Recovered, Writer,
 };
@@ -98,9 +98,7 @@ fn serve(options: &ServeOptions, flags: &ArgMatches, log: &Log) -> Result<(), Cl
     let (shards, asker, mut readers) = shards::start(plans, clock, options.coalesce)
         .map_err(|error| CliError::machine(error.to_string()))?;
     say_what_coalescing_costs(shards.first(), options.coalesce);
-    let judge = Live::new(who::judge(options)?);
-    let desks = readers.iter_mut().filter_map(Reader::take_desk).collect();
-    control_identity::spawn(desks, judge.clone()).map_err(no_thread)?;
+    let judge = start_judge(options, &mut readers)?;
     let asker = Arc::new(Mutex::new(asker));
     let journal = options.journal.as_ref();
     let journal = journal
@@ -118,10 +116,8 @@ fn serve(options: &ServeOptions, flags: &ArgMatches, log: &Log) -> Result<(), Cl
     let (source, hub) = source.with_hub();
     let side = side::spawn(source, writer, door).map_err(no_thread)?;
     let webhooks = start_webhooks(options, heard, hub, &identity)?;
-    let mut takers = takers(log, admin.as_ref(), &webhooks);
-    takers.push(Box::new(who::JudgeTaker(judge)));
-    let read_proof = Box::new(move |options: &ServeOptions| who::read(options, Some(address)));
-    let reloader = reloader(flags, options, gateway, &asker, (takers, read_proof), clock);
+    let takers = takers(log, admin.as_ref(), &webhooks, judge);
+    let reloader = reloader(flags, options, gateway, &asker, (takers, address), clock);
     let http = admin.map(|admin| admin.serve(webhooks.clone(), &reloader, view)).transpose()?;
     let status = {
         let events = options.events.clone();
@@ -162,19 +158,33 @@ fn reloader(
     options: &ServeOptions,
     gateway: GatewayConfig,
     asker: &Arc<Mutex<Switchboard>>,
-    (takers, read_proof): (Vec<Box<dyn Taker>>, ReadProof),
+    (takers, address): (Vec<Box<dyn Taker>>, SocketAddr),
     clock: Clock,
 ) -> Arc<Reloader> {
+    let read_proof: ReadProof = Box::new(move |options| who::read(options, Some(address)));
     let mut running = options.clone();
     running.gateway.connections_max = gateway.connections_max;
     let (flags, asker) = (flags.clone(), Arc::clone(asker));
     Arc::new(Reloader::new(flags, running, Live::new(gateway), asker, takers, read_proof, clock))
 }
 
+/// Starts whoever looks at tokens that take too long for the loops.
+fn start_judge(options: &ServeOptions, readers: &mut [Reader]) -> Result<JudgeTaker, CliError> {
+    let judge = Live::new(who::judge(options)?);
+    let desks = readers.iter_mut().filter_map(Reader::take_desk).collect();
+    control::identity::spawn(desks, judge.clone()).map_err(no_thread)?;
+    Ok(JudgeTaker(judge))
+}
+
 /// Those beside the loops who take up another configuration.
-fn takers(log: &Log, admin: Option<&Admin>, webhooks: &Webhooks) -> Vec<Box<dyn Taker>> {
-    let mut takers: Vec<Box<dyn Taker>> =
-        vec![Box::new(LogTaker(log.clone())), Box::new(WebhooksTaker(webhooks.clone()))];
+fn takers(
+    log: &Log,
+    admin: Option<&Admin>,
+    webhooks: &Webhooks,
+    judge: JudgeTaker,
+) -> Vec<Box<dyn Taker>> {
+    let mut takers: Vec<Box<dyn Taker>> = vec![Box::new(LogTaker(log.clone())), Box::new(judge)];
+    takers.push(Box::new(WebhooksTaker(webhooks.clone())));
     if let Some(admin) = admin {
         takers.push(Box::new(admin.taker()));
     }

@@ -2,8 +2,8 @@
 //!
 //! What takes a microsecond is decided at once. For anything else a [`Check`] goes out by
 //! [`take_checks`](Gateway::take_checks) and its answer comes in by
-//! [`on_checked`](Gateway::on_checked); until then the HELLO waits, and what comes behind it, and the
-//! deadline of the handshake goes on running.
+//! [`on_checked`](Gateway::on_checked); until then the HELLO waits, and what comes behind it, and
+//! the deadline of the handshake goes on running.
 
 use std::collections::BTreeMap;
 

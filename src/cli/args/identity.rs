@@ -12,7 +12,8 @@ use crate::cli::values::{choice, parse_span};
 #[derive(Args, Clone, Debug, Default)]
 pub struct IdentityArgs {
     /// How clients prove their ids: none, which only an address of this machine may do; anybody,
-    /// the same on purpose everywhere; tokens, from a file; hmac, made with a key; jwt (default: none)
+    /// the same on purpose everywhere; tokens, from a file; hmac, made with a key; jwt (default:
+    /// none)
     #[arg(long, value_name = "HOW", value_parser = choice(&IDENTITIES),
         help_heading = "Identity")]
     pub identity: Option<IdentityKind>,

@@ -160,27 +160,26 @@ mod tests {
 
     /// A new key, and the part of it that everybody may know.
     fn pair(algorithm: Algorithm) -> (EncodingKey, Value) {
-        let key = match algorithm {
-            Algorithm::EdDSA => {
-                let pair = KeyPair::generate_for(&PKCS_ED25519).expect("a key");
-                let x = URL_SAFE_NO_PAD.encode(pair.public_key_raw());
-                let jwk = json!({ "kty": "OKP", "crv": "Ed25519", "x": x, "kid": "a" });
-                return (EncodingKey::from_ed_der(&pair.serialize_der()), jwk);
-            }
-            other => private(other),
-        };
+        if algorithm == Algorithm::EdDSA {
+            let pair = KeyPair::generate_for(&PKCS_ED25519).expect("a key");
+            let x = URL_SAFE_NO_PAD.encode(pair.public_key_raw());
+            let jwk = json!({ "kty": "OKP", "crv": "Ed25519", "x": x, "kid": "a" });
+            return (EncodingKey::from_ed_der(&pair.serialize_der()), jwk);
+        }
+        let key = private(algorithm).expect("a key");
         let jwk = jwk(&key, algorithm, "a");
         (key, jwk)
     }
 
-    fn private(algorithm: Algorithm) -> EncodingKey {
+    fn private(algorithm: Algorithm) -> jsonwebtoken::errors::Result<EncodingKey> {
         let pem = |kind| KeyPair::generate_for(kind).expect("a key").serialize_pem();
-        match algorithm {
-            Algorithm::ES256 => EncodingKey::from_ec_pem(pem(&PKCS_ECDSA_P256_SHA256).as_bytes()),
-            Algorithm::RS256 => EncodingKey::from_rsa_pem(pem(&PKCS_RSA_SHA256).as_bytes()),
-            _ => Ok(EncodingKey::from_secret(SECRET)),
+        if algorithm == Algorithm::ES256 {
+            EncodingKey::from_ec_pem(pem(&PKCS_ECDSA_P256_SHA256).as_bytes())
+        } else if algorithm == Algorithm::RS256 {
+            EncodingKey::from_rsa_pem(pem(&PKCS_RSA_SHA256).as_bytes())
+        } else {
+            Ok(EncodingKey::from_secret(SECRET))
         }
-        .expect("a key")
     }
 
     fn jwk(key: &EncodingKey, algorithm: Algorithm, id: &str) -> Value {
