@@ -8,7 +8,8 @@ use crate::base::config::{Class, Duplicate, Preset, ProbePolicy, UserTimeout};
 use crate::base::time::Span;
 use crate::cli::args::messages::POLICIES;
 use crate::cli::args::{
-    DESCRIPTORS, DRIVERS, Descriptors, DriverChoice, IDENTITIES, LOG_FORMATS, LOG_LEVELS, MODES,
+    DESCRIPTORS, DRIVERS, Descriptors, DriverChoice, IDENTITIES, IdentityKind, LOG_FORMATS,
+    LOG_LEVELS, MODES,
 };
 use crate::cli::config::ServeOptions;
 use crate::cli::values::DUPLICATES;
@@ -95,7 +96,11 @@ pub static KEYS: &[Key] = &[
     key("outbox-bytes", Applied, |o| Some(o.gateway.outbox_bytes_max.to_string())),
     // The loops divide it, and what is on somebody's account is measured by it.
     key("up-bytes", Restart, |o| Some(o.gateway.up_bytes_max.to_string())),
-    key("identity", Applied, |o| word(&IDENTITIES, o.identity.kind)),
+    // `none` is like saying nothing, and stands beside none of the keys below.
+    key("identity", Applied, |o| {
+        word(&IDENTITIES, o.identity.kind).filter(|_| o.identity.kind != IdentityKind::None)
+    })
+    .such_as("jwt"),
     key("identity-file", Applied, |o| Some(o.identity.file.as_ref()?.display().to_string()))
         .such_as("/etc/heartwheel/identity"),
     key("identity-issuer", Applied, |o| o.identity.claims.issuer.clone())
