@@ -43,7 +43,8 @@ def leave(kind, payload):
 def session(sock, args, state):
     """From HELLO to the BYE after --beats, or to an exception that says how it ended."""
     fields = struct.pack(">IB", args.interval_ms, len(args.id.encode())) + args.id.encode()
-    sock.sendall(PREFACE + frame(HELLO, fields + struct.pack(">BHBI", 0, 0, 0, 0)))
+    fields += struct.pack(">BH", 0, len(args.token)) + args.token + struct.pack(">BI", 0, 0)
+    sock.sendall(PREFACE + frame(HELLO, fields))
     buffer, live, mode, asked, number, timeout = bytearray(), False, 0, None, 0, GIVE_UP_S
     next_beat = time.monotonic() + GIVE_UP_S  # before WELCOME: when to give up
     while True:
@@ -110,7 +111,9 @@ for name in ("--interval-ms", "--beats"):
     parser.add_argument(name, type=int, default=0)
 parser.add_argument("--say", metavar="TEXT")
 parser.add_argument("--topic", default="")
+parser.add_argument("--token-file", metavar="FILE", help="proof of the client id")
 args, state, there = parser.parse_args(), {"beats": 0, "losses": 0, "taken": False}, ""
+args.token = open(args.token_file, "rb").read().strip() if args.token_file else b""
 sys.stdout.reconfigure(line_buffering=True)
 while True:
     (host, _, port), there, wait = there.rpartition(":"), "", None

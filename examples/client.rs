@@ -1,6 +1,8 @@
 //! The same client as `client.py`, with the crate's own.
 //!
 //! `cargo run --example client -- 127.0.0.1:7070 device-7 [interval-ms] [beats]`
+//!
+//! The variable TOKEN proves the client id to a gateway that asks for it.
 
 use std::process::ExitCode;
 
@@ -23,6 +25,7 @@ fn run() -> Result<ExitCode, Box<dyn std::error::Error>> {
     let usage = "usage: client HOST:PORT ID [INTERVAL-MS] [BEATS]";
     let home = words.next().ok_or(usage)?;
     let mut profile = Profile::new(ClientId::new(&words.next().ok_or(usage)?)?);
+    profile.token = std::env::var("TOKEN").unwrap_or_default().into_bytes();
     if let Some(interval_ms) = words.next() {
         profile.wanted_interval = Span::from_millis(interval_ms.parse()?);
     }

@@ -237,6 +237,7 @@ fn options(target: SocketAddr) -> LoadOptions {
         seed: 11,
         id_prefix: "t".into(),
         source_key: std::process::id(),
+        tokens: None,
     }
 }
 

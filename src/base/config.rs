@@ -4,6 +4,7 @@
 
 use crate::base::admission::{Admission, ClientLimits};
 use crate::base::event::FormerBoot;
+use crate::base::identity::Proof;
 use crate::base::limits;
 use crate::base::networks::Networks;
 use crate::base::time::{Span, WallAnchor};
@@ -359,6 +360,8 @@ pub struct GatewayConfig {
     pub client_limits: ClientLimits,
     /// What becomes of `TCP_USER_TIMEOUT`.
     pub user_timeout: UserTimeout,
+    /// How clients prove their ids.
+    pub proof: Proof,
     /// Whether transport events are told beside the ledger.
     pub transport_events: TransportEvents,
     /// Whether the name in the certificate that a client has shown is its id.
@@ -408,6 +411,7 @@ impl Default for GatewayConfig {
             proxies: Networks::default(),
             client_limits: ClientLimits::default(),
             user_timeout: UserTimeout::FollowTimeout,
+            proof: Proof::None,
             transport_events: TransportEvents::Untold,
             certified_ids: false,
             epoch_first: 1,

@@ -467,6 +467,32 @@ pub const LIST_QUESTIONS_MAX: usize = 64;
 pub const SNAPSHOT_ATTEMPTS_MAX: usize = 3;
 /// A loop that has said nothing for so long does not turn.
 pub const HEALTH_REPORT_AGE_MAX: Span = Span::from_secs(5);
+/// Shortest token or key by which clients prove their ids: fewer bytes could be guessed.
+pub const IDENTITY_SECRET_BYTES_MIN: usize = 16;
+/// Longest: a HELLO has room for it beside a long client id.
+pub const IDENTITY_SECRET_BYTES_MAX: usize = 512;
+/// Clients that have a token of their own in a file, about 100 bytes each in memory.
+pub const IDENTITY_CLIENTS_MAX: usize = 100_000;
+/// Bytes of the file with tokens or keys.
+pub const IDENTITY_FILE_BYTES_MAX: u64 = 64 * 1_024 * 1_024;
+/// Keys with which tokens may be made: each costs a microsecond for every HELLO.
+pub const IDENTITY_KEYS_MAX: usize = 4;
+/// Tokens of one shard's clients that somebody looks at off the loop. Further ones are refused as
+/// busy: whoever looks is slower than clients come.
+pub const CHECKS_MAX: usize = 1_024;
+/// What a client may say before its token is looked at, HELLO included: as for one that is moved.
+pub const CHECK_BYTES_MAX: usize = MOVE_BYTES_MAX;
+/// Tokens of one shard that are looked at before another shard has its turn, and answers that a
+/// loop takes in a turn.
+pub const CHECK_BATCH_MAX: usize = 64;
+/// Bytes of the key of a JWT that is signed by HS256: RFC 7518 wants as many as the hash has.
+pub const JWT_SECRET_BYTES_MIN: usize = 32;
+/// Keys of a JWKS: a token that names none is tried with each.
+pub const JWT_KEYS_MAX: usize = 16;
+/// Seconds for which clocks may differ between whoever makes a JWT and whoever looks at it.
+pub const JWT_LEEWAY_S: u64 = 5;
+/// Longest that a token made here can hold.
+pub const IDENTITY_TOKEN_LIFE_MAX: Span = Span::from_secs(10 * 366 * 24 * 60 * 60);
 /// Shortest token of the admin API: fewer bytes could be guessed.
 pub const ADMIN_TOKEN_BYTES_MIN: usize = 16;
 /// Longest token of the admin API.

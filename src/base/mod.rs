@@ -7,6 +7,7 @@ pub mod admission;
 pub mod config;
 pub mod data;
 pub mod event;
+pub mod identity;
 pub mod ids;
 pub mod introduction;
 pub mod io;

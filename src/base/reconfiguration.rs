@@ -4,6 +4,7 @@ use crate::base::admission::{Admission, ClientLimits};
 use crate::base::config::{
     Class, Duplicate, GatewayConfig, Preset, ProbePolicy, QueuePolicy, Rhythm,
 };
+use crate::base::identity::Proof;
 use crate::base::limits;
 use crate::base::networks::Networks;
 use crate::base::time::Span;
@@ -53,6 +54,8 @@ pub struct Reconfiguration {
     pub proxies: Networks,
     /// What a client may say.
     pub client_limits: ClientLimits,
+    /// How clients that come from now on prove their ids.
+    pub proof: Proof,
     /// How long beats wait for each other where many come.
     pub coalesce: Span,
 }
@@ -97,6 +100,7 @@ impl Reconfiguration {
             admission: wanted.admission.with_bits_of(&now.admission),
             proxies: wanted.proxies.clone(),
             client_limits: wanted.client_limits,
+            proof: wanted.proof.clone(),
             coalesce,
         })
     }
@@ -153,6 +157,7 @@ impl GatewayConfig {
         self.admission = new.admission;
         self.proxies.clone_from(&new.proxies);
         self.client_limits = new.client_limits;
+        self.proof.clone_from(&new.proof);
     }
 
     /// The classes that are configured at the moment.

@@ -7,6 +7,7 @@
 pub mod admin;
 mod check;
 pub mod edge;
+mod identity;
 mod leave;
 mod talk;
 pub mod tls;
@@ -38,6 +39,8 @@ use crate::control::log::{LogFormat, LogLevel};
 use crate::load::dialect::Dialect;
 
 pub use crate::cli::args::check::CheckConfigArgs;
+pub(crate) use crate::cli::args::identity::IDENTITIES;
+pub use crate::cli::args::identity::{CtlTokenArgs, IdentityArgs, IdentityKind};
 pub use crate::cli::args::leave::{CtlDrainArgs, CtlRebalanceArgs, StoppingArgs};
 pub use crate::cli::args::talk::TalkArgs;
 pub use crate::cli::args::top::TopArgs;
@@ -125,7 +128,7 @@ SIGUSR1 makes it log how its verdicts go. SIGHUP makes it read all of this again
 can be changed at run time; the log says what was, and what takes a restart.
 
 Examples:
-  heartwheel serve --preset mobile --listen 0.0.0.0:7070
+  heartwheel serve --preset mobile --listen 0.0.0.0:7070 --identity hmac --identity-file keys
   heartwheel serve --interval 5s --timeout 12s --events /var/log/heartwheel.jsonl
   heartwheel serve --config /etc/heartwheel.toml --log-format json")]
 pub struct ServeArgs {
@@ -213,6 +216,10 @@ pub struct ServeArgs {
     /// Who may come in, and how much a client may say.
     #[command(flatten)]
     pub admission: admission::AdmissionArgs,
+
+    /// Who may come in.
+    #[command(flatten)]
+    pub identity: IdentityArgs,
 
     /// How messages wait for clients.
     #[command(flatten)]
@@ -373,6 +380,9 @@ pub struct LoadArgs {
     /// What the client ids begin with (default: load- and the process id)
     #[arg(long, value_name = "TEXT")]
     pub id_prefix: Option<String>,
+    /// File with the key that makes each client a token, as for identity hmac (default: none)
+    #[arg(long, value_name = "FILE")]
+    pub token_key: Option<PathBuf>,
     /// By what means the kernel is asked, as for serve (default: auto)
     #[arg(long, value_name = "HOW", value_parser = choice(&DRIVERS))]
     pub driver: Option<DriverChoice>,
@@ -533,6 +543,8 @@ pub enum CtlCommand {
     Stats,
     /// Print how the webhooks are
     Webhooks,
+    /// Make a token by which a client proves its id; no gateway is asked
+    Token(CtlTokenArgs),
     /// Say whether the loops turn, by the exit code too: for the health checks of containers
     Health,
     /// Say whether clients can come, by the exit code too

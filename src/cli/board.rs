@@ -258,6 +258,7 @@ mod tests {
             seed: 0,
             id_prefix: String::new(),
             source_key: 0,
+            tokens: None,
         };
         // At moment zero it is one o'clock.
         let wall = WallAnchor { unix_millis_at_zero: 3_600_000 };

@@ -13,6 +13,7 @@ use crate::cli::config::{ConnectionsFrom, ServeOptions};
 use crate::cli::configuration::{self, Configuration};
 use crate::cli::error::CliError;
 use crate::cli::example;
+use crate::cli::identity;
 use crate::cli::keys::{self, KEYS};
 use crate::cli::layers::{KEY_CLASS, KEY_WEBHOOK};
 use crate::cli::machine;
@@ -183,6 +184,7 @@ fn warnings(options: &ServeOptions) -> Vec<String> {
 fn missing_files(options: &ServeOptions) -> Mistakes {
     let mut wrong = Mistakes::default();
     wrong.keep(admin::check_files(&options.admin), ());
+    wrong.keep(identity::read(options, None).map(drop), ());
     for (key, target) in
         [("events", &options.events), ("transport-events", &options.transport_events)]
     {

@@ -14,6 +14,7 @@ use crate::cli::args::{DemoArgs, Descriptors, DriverChoice, ServeArgs, Switch};
 use crate::cli::classes;
 use crate::cli::edge::EdgeOptions;
 use crate::cli::error::CliError;
+use crate::cli::identity::IdentityOptions;
 use crate::cli::mistakes::Mistakes;
 use crate::cli::tls::TlsOptions;
 use crate::cli::values::ShardsArg;
@@ -53,6 +54,8 @@ pub struct ServeOptions {
     pub events: EventsTarget,
     /// Where events are kept, if they are.
     pub journal: Option<JournalOptions>,
+    /// How clients prove their ids. What is in the files is not read yet.
+    pub identity: IdentityOptions,
     /// Where the admin API is, and who may use it.
     pub admin: AdminOptions,
     /// Where transport events are written.
@@ -174,6 +177,7 @@ impl ServeOptions {
             shards: shards(args.shards),
             events: args.events.clone().unwrap_or_default(),
             journal: wrong.keep(journal(args), None),
+            identity: wrong.keep(IdentityOptions::new(args), IdentityOptions::default()),
             admin: wrong.keep(AdminOptions::new(args), AdminOptions::nowhere()),
             transport_events: wrong.keep(transport_events(args), EventsTarget::Nowhere),
             edge,

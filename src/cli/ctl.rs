@@ -15,6 +15,7 @@ use crate::cli::args::{
 };
 use crate::cli::error::CliError;
 use crate::cli::explain;
+use crate::cli::identity;
 use crate::control::caller::{CallError, Caller};
 use crate::os::pause;
 
@@ -33,6 +34,9 @@ const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
 
 /// Runs `ctl`.
 pub fn run(args: &CtlArgs) -> Result<(), CliError> {
+    if let CtlCommand::Token(args) = &args.command {
+        return identity::make(args);
+    }
     let caller = args.gateway.caller()?;
     let mut desk = Desk { caller, form: args.form(), out: BufWriter::new(io::stdout().lock()) };
     match &args.command {
@@ -50,6 +54,8 @@ pub fn run(args: &CtlArgs) -> Result<(), CliError> {
         CtlCommand::Snapshot => desk.snapshot()?,
         CtlCommand::Stats => desk.show("/v1/stats")?,
         CtlCommand::Webhooks => desk.webhooks()?,
+        // Made above, without asking anybody.
+        CtlCommand::Token(_) => {}
         CtlCommand::Health => desk.is_well("/healthz")?,
         CtlCommand::Ready => desk.is_well("/readyz")?,
     }

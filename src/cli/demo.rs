@@ -165,6 +165,7 @@ fn load_options(options: &DemoOptions, target: SocketAddr) -> LoadOptions {
         seed: random::u64(),
         id_prefix: String::new(),
         source_key: std::process::id(),
+        tokens: None,
     }
 }
 

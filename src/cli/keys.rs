@@ -11,7 +11,8 @@ use crate::cli::args::admission::{bits_text, rate_text};
 use crate::cli::args::messages::POLICIES;
 use crate::cli::args::tls::{CLIENT_CERTS, CLIENT_NAMES, ClientName};
 use crate::cli::args::{
-    DESCRIPTORS, DRIVERS, Descriptors, DriverChoice, LOG_FORMATS, LOG_LEVELS, MODES,
+    DESCRIPTORS, DRIVERS, Descriptors, DriverChoice, IDENTITIES, IdentityKind, LOG_FORMATS,
+    LOG_LEVELS, MODES,
 };
 use crate::cli::config::ServeOptions;
 use crate::cli::tls::ClientCerts;
@@ -116,6 +117,16 @@ pub static KEYS: &[Key] = &[
     key("client-bytes", Applied, |o| rate(o.gateway.client_limits.bytes))
         .such_as("65536/s:1048576"),
     key("client-beats", Applied, |o| rate(o.gateway.client_limits.beats)).such_as("1/s:20"),
+    // `none` is like saying nothing, and stands beside none of the keys below.
+    key("identity", Applied, |o| {
+        word(&IDENTITIES, o.identity.kind).filter(|_| o.identity.kind != IdentityKind::None)
+    })
+    .such_as("jwt"),
+    key("identity-file", Applied, |o| Some(o.identity.file.as_ref()?.display().to_string()))
+        .such_as("/etc/heartwheel/identity"),
+    key("identity-issuer", Applied, |o| o.identity.claims.issuer.clone())
+        .such_as("https://login.example"),
+    key("identity-audience", Applied, |o| o.identity.claims.audience.clone()).such_as("gate"),
     key("queue-bytes", Applied, |o| Some(o.gateway.queue.bytes_max.to_string())),
     key("queue-ttl", Applied, |o| span(o.gateway.queue.ttl)),
     key("slow-policy", Applied, |o| word(&POLICIES, o.gateway.queue.slow)),

@@ -13,6 +13,7 @@ use crate::base::time::Span;
 use crate::cli::args::LoadArgs;
 use crate::cli::error::CliError;
 use crate::cli::gauge::{Gauge, Measure};
+use crate::cli::identity;
 use crate::cli::machine;
 use crate::cli::signals;
 use crate::cli::tls;
@@ -21,7 +22,7 @@ use crate::layers::terms::{Begin, Terms};
 use crate::load::dialect::Dialect;
 use crate::load::drive::{self, Outcome, Room, Wish};
 use crate::load::fleet::{FleetError, Progress};
-use crate::load::plan::{LoadOptions, Pace, Parts, Plan, Talk};
+use crate::load::plan::{LoadOptions, Pace, Parts, Plan, Talk, Tokens};
 use crate::load::report::Report;
 use crate::load::tally::Tally;
 use crate::os::machine::{Survey, Wanted};
@@ -29,7 +30,9 @@ use crate::os::{process, random};
 
 /// Runs `load` as typed: the table goes to standard output, JSON to the file that was asked for.
 pub fn run(args: &LoadArgs) -> Result<(), CliError> {
-    let plan = Plan::new(options(args)).map_err(|error| CliError::usage(error.to_string()))?;
+    let tokens = args.token_key.as_deref().map(tokens).transpose()?;
+    let options = LoadOptions { tokens, ..options(args) };
+    let plan = Plan::new(options).map_err(|error| CliError::usage(error.to_string()))?;
     let options = plan.options().clone();
     let dial = tls::dial(&args.dial, options.target)?;
     let is_encrypted = dial.is_some();
@@ -60,6 +63,15 @@ pub fn run(args: &LoadArgs) -> Result<(), CliError> {
     if gauge.is_complete() { Ok(()) } else { Err(unmeasured(&outcome.tally, &options)) }
 }
 
+/// Tokens hold for so long: longer than a run, and not for ever.
+const TOKEN_LIFE: Span = Span::from_secs(7 * 24 * 60 * 60);
+
+fn tokens(key: &Path) -> Result<Tokens, CliError> {
+    let keys = identity::read_keys(key)?;
+    let key = keys.all().next().expect("there is at least one");
+    Ok(Tokens { key: key.into(), expires_unix_s: identity::expiry(TOKEN_LIFE) })
+}
+
 /// What was typed, as meant.
 fn options(args: &LoadArgs) -> LoadOptions {
     LoadOptions {
@@ -85,6 +97,7 @@ fn options(args: &LoadArgs) -> LoadOptions {
         seed: args.seed.unwrap_or_else(new_seed),
         id_prefix: args.id_prefix.clone().unwrap_or_else(own_prefix),
         source_key: std::process::id(),
+        tokens: None,
     }
 }
 
@@ -210,6 +223,7 @@ mod tests {
             seed: 1,
             id_prefix: own_prefix(),
             source_key: 0,
+            tokens: None,
         }
     }
 

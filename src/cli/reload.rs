@@ -12,6 +12,7 @@ use std::{io, thread};
 use clap::ArgMatches;
 
 use crate::base::config::{GatewayConfig, TransportEvents};
+use crate::base::identity::Proof;
 use crate::base::reconfiguration::Reconfiguration;
 use crate::cli::admin::{AdminArg, AdminOptions};
 use crate::cli::config::{ConnectionsFrom, ServeOptions};
@@ -50,6 +51,9 @@ pub struct Prepared {
     pub commit: Box<dyn FnOnce() + Send>,
 }
 
+/// Reads the tokens or keys that the options name.
+pub type ReadProof = Box<dyn Fn(&ServeOptions) -> Result<Proof, CliError> + Send>;
+
 /// Reads the configuration again, as often as it is asked to.
 pub struct Reloader {
     inner: Mutex<Inner>,
@@ -66,6 +70,7 @@ struct Inner {
     gateway: Live<GatewayConfig>,
     asker: Arc<Mutex<Switchboard>>,
     takers: Vec<Box<dyn Taker>>,
+    read_proof: ReadProof,
 }
 
 impl Reloader {
@@ -76,10 +81,12 @@ impl Reloader {
         gateway: Live<GatewayConfig>,
         asker: Arc<Mutex<Switchboard>>,
         takers: Vec<Box<dyn Taker>>,
+        read_proof: ReadProof,
         clock: Clock,
     ) -> Self {
         let connections_planned = running.gateway.connections_max;
-        let inner = Inner { flags, running, connections_planned, gateway, asker, takers };
+        let inner =
+            Inner { flags, running, connections_planned, gateway, asker, takers, read_proof };
         let counts = ReloadCounts::new(clock.wall().unix_millis(clock.now()));
         Self { inner: Mutex::new(inner), counts: Arc::new(counts), clock }
     }
@@ -150,11 +157,14 @@ impl Inner {
             check_regular(&path)?;
         }
         let (configuration, mut wrong) = configuration::read(&self.flags, variable);
-        let wanted = match wrong.is_empty() {
+        let mut wanted = match wrong.is_empty() {
             true => wrong.keep(self.beside_what_stays(&configuration), self.running.clone()),
             // Good enough to find further mistakes.
             false => configuration.options.clone(),
         };
+        // The file is read again, whether or not it is another file.
+        let proof = (self.read_proof)(&wanted);
+        wanted.gateway.proof = wrong.keep(proof, Proof::None);
         let mut prepared = Vec::new();
         for taker in &mut self.takers {
             match taker.prepare(&wanted) {
@@ -166,6 +176,9 @@ impl Inner {
             return Err(wrong);
         }
         let mut reloaded = self.compare(&configuration.options, &wanted);
+        if wanted.gateway.proof != self.gateway.get().proof {
+            reloaded.changed.push(proof_change());
+        }
         self.tell_loops(&wanted)?;
         for Prepared { changes, commit } in prepared {
             reloaded.changed.extend(changes);
@@ -190,6 +203,7 @@ impl Inner {
         if let Some(address) = running.admin.address {
             args.admin = Some(AdminArg::At(address));
         }
+        args.listen = Some(running.listener.address);
         let (wanted, wrong) = ServeOptions::meant(&args);
         if !wrong.is_empty() {
             let mut beside = Mistakes::default();
@@ -229,6 +243,7 @@ impl Inner {
             log_level: wanted.log_level,
             webhooks: wanted.webhooks,
             edge: wanted.edge,
+            identity: wanted.identity,
             ..running.clone()
         }
     }
@@ -294,6 +309,14 @@ impl Inner {
             return Err(CliError::machine(busy.to_string()).into());
         }
         Ok(())
+    }
+}
+
+fn proof_change() -> Change {
+    Change {
+        key: "identity-file (content)".to_owned(),
+        old: Some("what it was".to_owned()),
+        new: Some("other tokens or keys".to_owned()),
     }
 }
 
@@ -414,6 +437,10 @@ mod tests {
         ("duplicate", "reject"),
         ("class", "lock:grace=1s"),
         ("max-connections", "77"),
+        ("identity", "jwt"),
+        ("identity-file", "/tmp/none"),
+        ("identity-issuer", "us"),
+        ("identity-audience", "gate"),
         ("handshake-timeout", "3s"),
         ("frame-timeout", "3s"),
         ("max-payload", "1000"),
@@ -477,7 +504,10 @@ mod tests {
         let connections_planned = running.gateway.connections_max;
         let flags = layers::flags_of(flags);
         let takers = Vec::new();
-        (Inner { flags, running, connections_planned, gateway, asker, takers }, inside)
+        let read_proof: ReadProof = Box::new(|_| Ok(Proof::None));
+        let inner =
+            Inner { flags, running, connections_planned, gateway, asker, takers, read_proof };
+        (inner, inside)
     }
 
     /// What the table of keys says is what a reload does, key by key.

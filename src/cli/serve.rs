@@ -17,10 +17,12 @@ use crate::cli::config::{ConnectionsFrom, ListenerOptions, ServeOptions};
 use crate::cli::configuration;
 use crate::cli::edge::EdgeTaker;
 use crate::cli::error::CliError;
+use crate::cli::identity::{self as who, JudgeTaker};
 use crate::cli::machine;
-use crate::cli::reload::{Prepared, ReloadBell, Reloader, Taker};
+use crate::cli::reload::{Prepared, ReadProof, ReloadBell, Reloader, Taker};
 use crate::cli::signals::{self, SignalWatch, Wish};
 use crate::cli::webhooks::{self, WebhooksTaker};
+use crate::control;
 use crate::control::api::JournalView;
 use crate::control::door::{self, LoopHandle};
 use crate::control::events::{EventWriter, EventsTarget, Identity};
@@ -46,6 +48,7 @@ use crate::os::socket::{self, KeepAlive, ListenOptions, Listener};
 use crate::os::supervisor::{self, Supervisor};
 use crate::os::{inherited, process, random};
 use crate::server::Server;
+use crate::server::mailbox::Reader;
 use crate::server::shards::{self, Ended, Shards, Switchboard};
 
 /// Longest that the end of the program waits for the log to be written.
@@ -89,19 +92,18 @@ fn serve(options: &ServeOptions, flags: &ArgMatches, log: &Log) -> Result<(), Cl
     let writer = open_events(&options.events, identity.clone())?;
     let transport = open_transport(&options.transport_events, identity.clone())?;
     let (transport_feed, transport) = transport.unzip();
-    let gateway = GatewayConfig { wall, former, ..gateway_of(options, &plan, boot) };
+    let proof = who::read(options, Some(address))?;
+    let gateway = GatewayConfig { wall, former, proof, ..gateway_of(options, &plan, boot) };
     let admin_address = admin.as_ref().map(Admin::address);
     let ready = ready_line(&gateway, &options.events, address, admin_address);
     let plans = plans_of_shards(&plan, &gateway, listener)?;
-    let (shards, asker, readers) = shards::start(plans, clock, options.coalesce, edge.shared())
+    let (shards, asker, mut readers) = shards::start(plans, clock, options.coalesce, edge.shared())
         .map_err(|error| CliError::machine(error.to_string()))?;
     say_what_coalescing_costs(shards.first(), options.coalesce);
+    let judge = start_judge(options, &mut readers)?;
     let asker = Arc::new(Mutex::new(asker));
-    let journal = options.journal.as_ref();
-    let journal = journal
-        .map(|options| start_journal(options, identity.clone(), clock, Arc::clone(&asker)))
-        .transpose()?;
-    let (door, journal) = journal.unzip();
+    let start = |options| start_journal(options, identity.clone(), clock, Arc::clone(&asker));
+    let (door, journal) = options.journal.as_ref().map(start).transpose()?.unzip();
     // Webhooks may come later, when there is no admin API either.
     let (heard, teller) = door::open(Arc::clone(&asker), clock);
     let view = journal_view(options, door.as_ref());
@@ -113,8 +115,8 @@ fn serve(options: &ServeOptions, flags: &ArgMatches, log: &Log) -> Result<(), Cl
     let (source, hub) = source.with_hub();
     let side = side::spawn(source, writer, door).map_err(no_thread)?;
     let webhooks = start_webhooks(options, heard, hub, &identity)?;
-    let takers = takers(log, edge, admin.as_ref(), &webhooks);
-    let reloader = reloader(flags, options, gateway, &asker, takers, clock);
+    let takers = takers(log, edge, admin.as_ref(), &webhooks, judge);
+    let reloader = reloader(flags, options, gateway, &asker, (takers, address), clock);
     let http = admin.map(|admin| admin.serve(webhooks.clone(), &reloader, view)).transpose()?;
     let status = {
         let events = options.events.clone();
@@ -155,13 +157,22 @@ fn reloader(
     options: &ServeOptions,
     gateway: GatewayConfig,
     asker: &Arc<Mutex<Switchboard>>,
-    takers: Vec<Box<dyn Taker>>,
+    (takers, address): (Vec<Box<dyn Taker>>, SocketAddr),
     clock: Clock,
 ) -> Arc<Reloader> {
+    let read_proof: ReadProof = Box::new(move |options| who::read(options, Some(address)));
     let mut running = options.clone();
     running.gateway.connections_max = gateway.connections_max;
     let (flags, asker) = (flags.clone(), Arc::clone(asker));
-    Arc::new(Reloader::new(flags, running, Live::new(gateway), asker, takers, clock))
+    Arc::new(Reloader::new(flags, running, Live::new(gateway), asker, takers, read_proof, clock))
+}
+
+/// Starts whoever looks at tokens that take too long for the loops.
+fn start_judge(options: &ServeOptions, readers: &mut [Reader]) -> Result<JudgeTaker, CliError> {
+    let judge = Live::new(who::judge(options)?);
+    let desks = readers.iter_mut().filter_map(Reader::take_desk).collect();
+    control::identity::spawn(desks, judge.clone()).map_err(no_thread)?;
+    Ok(JudgeTaker(judge))
 }
 
 /// Those beside the loops who take up another configuration.
@@ -170,10 +181,12 @@ fn takers(
     edge: EdgeTaker,
     admin: Option<&Admin>,
     webhooks: &Webhooks,
+    judge: JudgeTaker,
 ) -> Vec<Box<dyn Taker>> {
     let mut takers: Vec<Box<dyn Taker>> = vec![
         Box::new(LogTaker(log.clone())),
         Box::new(edge),
+        Box::new(judge),
         Box::new(WebhooksTaker(webhooks.clone())),
     ];
     if let Some(admin) = admin {

@@ -11,6 +11,7 @@ use prometheus_client::registry::Registry;
 
 use crate::base::admission::Limit;
 use crate::base::event::CloseReason;
+use crate::base::identity::Verdict;
 use crate::base::introduction::LayerStats;
 use crate::base::limits;
 use crate::base::time::Span;
@@ -324,6 +325,13 @@ pub(crate) static METRICS: &[Metric] = &[
     ),
     metric("heartwheel_origins", "Addresses and networks that limits know of", |s| {
         gauge(s.stats.tally.origins)
+    }),
+    metric("heartwheel_checks", "Tokens that were looked at off the loop, by outcome", |s| {
+        let outcomes = Verdict::ALL.map(|it| (it.word(), s.stats.tally.checks[it.index()]));
+        Some(Reading::Counters("outcome", outcomes.into()))
+    }),
+    metric("heartwheel_checks_under_way", "Tokens that are being looked at off the loop", |s| {
+        gauge(s.stats.tally.checks_under_way)
     }),
     metric("heartwheel_sessions", "Sessions, by class and state", sessions),
     metric("heartwheel_sessions_began", "Sessions that began", |s| {

@@ -14,6 +14,7 @@ pub mod feed;
 pub mod from_loop;
 pub mod http;
 pub mod hub;
+pub mod identity;
 pub mod journal;
 pub mod ledger;
 pub mod limiter;

@@ -79,6 +79,8 @@ pub(crate) enum State {
 pub(crate) enum Preface {
     Awaited,
     Heard,
+    /// And HELLO as well: its token is being looked at.
+    Checked,
 }
 
 /// A session without a connection.
@@ -236,7 +238,7 @@ impl Connection {
             None => match self.preface() {
                 Preface::Awaited => (Deframer::server_side(), None),
                 // Behind the preface both sides say frames and nothing else.
-                Preface::Heard => (Deframer::client_side(), None),
+                Preface::Heard | Preface::Checked => (Deframer::client_side(), None),
             },
         }
     }

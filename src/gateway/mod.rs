@@ -9,7 +9,8 @@
 //! [`next_wake`](Gateway::next_wake). What clients send up goes out by
 //! [`take_data`](Gateway::take_data), and its credit comes back by
 //! [`on_credits`](Gateway::on_credits); what nobody counts on goes out by
-//! [`take_transport`](Gateway::take_transport). It does nothing by itself.
+//! [`take_transport`](Gateway::take_transport). Tokens that somebody else has to look at go out by
+//! [`take_checks`](Gateway::take_checks). It does nothing by itself.
 //!
 //! ```
 //! use heartwheel::base::config::GatewayConfig;
@@ -37,6 +38,7 @@ mod events;
 mod extra;
 mod farewell;
 mod groups;
+mod identity;
 mod lateness;
 mod lived;
 mod mail;
@@ -81,6 +83,7 @@ use crate::gateway::drain::{Emptying, Shedding};
 use crate::gateway::events::Ledger;
 use crate::gateway::farewell::Word;
 use crate::gateway::groups::Groups;
+use crate::gateway::identity::Checks;
 use crate::gateway::lived::LivedTime;
 use crate::gateway::measure::Measures;
 use crate::gateway::meter::Meters;
@@ -132,6 +135,7 @@ pub struct Gateway {
     departures: BTreeMap<ConnId, Box<Move>>,
     /// About to be moved, and being moved.
     moves: usize,
+    checks: Checks,
     /// Connections of the other shards.
     connections_elsewhere: usize,
     accepting: Accepting,
@@ -209,6 +213,7 @@ impl Gateway {
             ops: Vec::new(),
             departures: BTreeMap::new(),
             moves: 0,
+            checks: Checks::default(),
             connections_elsewhere: 0,
             accepting: Accepting { outstanding: 0, paused_until: None },
             draining: None,
@@ -373,6 +378,7 @@ impl Gateway {
                 ..self.stats.mail
             },
             tally: Tally {
+                checks_under_way: self.checks.under_way(),
                 classes: self.classes.counts(),
                 origins: self.origins_known(),
                 transport_waiting: self.transport.as_ref().map_or(0, TransportQueue::waiting),
@@ -473,6 +479,7 @@ impl Gateway {
         }
         self.check_up();
         self.check_door();
+        self.check_checks();
         assert_eq!(held, self.held.count());
         let Leaving { told, left, closed, .. } = self.stats.leaving;
         assert_eq!(told, left + closed + leavers, "each is counted once");

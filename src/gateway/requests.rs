@@ -29,6 +29,9 @@ impl Gateway {
             return;
         };
         match &connection.state {
+            State::Greeting { preface: Preface::Checked, .. } => {
+                return self.keep_behind_check(conn, bytes, now);
+            }
             State::Greeting { .. } => {}
             State::Live(session) => {
                 if self.meters.are_on() {
@@ -189,6 +192,9 @@ impl Gateway {
                 }
                 if let Some(to) = self.elsewhere(client_id) {
                     return self.move_away(conn, message, rest, to, now);
+                }
+                if let Some(next) = self.prove(conn, message, rest, now) {
+                    return next;
                 }
                 let interval = Span::from_millis(u64::from(*wanted_interval_ms));
                 let (last_seq, before) = (*last_seq, *before);

@@ -2,6 +2,7 @@
 
 use crate::base::admission::Limit;
 use crate::base::event::CloseReason;
+use crate::base::identity::Verdict;
 use crate::base::introduction::LayerStats;
 use crate::gateway::classes::ClassCounts;
 
@@ -28,6 +29,10 @@ pub struct Tally {
     pub refused_unread: u64,
     /// Addresses and networks that are known, those that could be forgotten included.
     pub origins: usize,
+    /// Tokens that somebody off the loop has said something of, by what was said.
+    pub checks: [u64; Verdict::ALL.len()],
+    /// Those that somebody looks at right now.
+    pub checks_under_way: usize,
     /// Transport events that the side thread has not taken yet.
     pub transport_waiting: usize,
     /// Transport events that were dropped for want of room.
@@ -51,6 +56,8 @@ impl Tally {
             limited,
             refused_unread,
             origins,
+            checks,
+            checks_under_way,
             transport_waiting,
             transport_dropped,
             layers,
@@ -68,6 +75,8 @@ impl Tally {
         self.transport_waiting += transport_waiting;
         self.layers.add(layers);
         self.origins += origins;
+        self.checks_under_way += checks_under_way;
+        self.checks.iter_mut().zip(checks).for_each(|(sum, more)| *sum += more);
         let reasons = self.refused.iter_mut().zip(refused);
         let reasons = reasons.chain(self.sessions_ended.iter_mut().zip(sessions_ended));
         let reasons = reasons.chain(self.limited.iter_mut().zip(limited));

@@ -27,6 +27,7 @@ mod certified;
 mod drain;
 mod edges;
 mod groups;
+mod identity;
 mod measure;
 mod moves;
 mod push;
@@ -769,33 +770,4 @@ fn completions_of_a_connection_that_is_gone_do_nothing() {
     assert_eq!(stage.gateway.stats().stale, 3);
     assert_eq!(stage.gateway.stats().online, 1);
     assert_ne!(successor, gone);
-}
-
-#[test]
-fn who_is_online_is_told_in_pages_that_are_true_at_their_number() {
-    let mut stage = Stage::new(GatewayConfig { connections_max: 10, ..config() });
-    let conns: Vec<_> = (0..7).map(|number| stage.login(&format!("c{number}"))).collect();
-    stage.say(conns[3], &Message::Bye { code: 100 });
-    let mut seen = Vec::new();
-    let mut from_slot = Some(0);
-    let mut pages = 0;
-    while let Some(slot) = from_slot {
-        let command = Command::Clients { from_slot: slot, limit: 3 };
-        let reply = stage.gateway.on_command(command, stage.now);
-        let Reply::Clients { seq, clients, next_slot } = reply else { panic!("{reply:?}") };
-        assert_eq!(seq, stage.gateway.stats().seq_last);
-        assert!(clients.len() <= 3);
-        seen.extend(clients);
-        from_slot = next_slot;
-        pages += 1;
-    }
-    assert_eq!(pages, 3);
-    let names: Vec<_> = seen.iter().map(|one| (one.conn, one.client.to_string())).collect();
-    let expected: Vec<_> = [0, 1, 2, 4, 5, 6].map(|n: usize| (conns[n], format!("c{n}"))).into();
-    assert_eq!(names, expected, "whoever said BYE is not there");
-    assert_eq!(seen[0].interval, config().rhythm.interval);
-
-    let beyond = Command::Clients { from_slot: u32::MAX, limit: 0 };
-    let reply = stage.gateway.on_command(beyond, stage.now);
-    assert!(matches!(reply, Reply::Clients { clients, next_slot: None, .. } if clients.is_empty()));
 }

@@ -9,9 +9,10 @@ use crate::load::client::talk::Talk;
 use crate::load::client::unsaid::{Answer, Unsaid};
 use crate::load::dialect::{Dialect, Said, Tongue};
 use crate::load::mqtt;
-use crate::load::plan::{Draw, Part, Plan};
+use crate::load::plan::{Draw, LoadOptions, Part, Plan, Tokens};
 use crate::wire::message::{AckWanted, Message, Reply};
 use crate::wire::native;
+use crate::wire::token;
 
 mod talk;
 mod unsaid;
@@ -641,7 +642,10 @@ impl Client {
     fn write_hello(&self, plan: &Plan, out: &mut Vec<u8>) {
         let mut client_id = String::new();
         plan.write_client_id(self.index, &mut client_id);
-        self.tongue.write_hello(&client_id, plan.options().interval, out);
+        let LoadOptions { tokens, interval, .. } = plan.options();
+        let make = |tokens: &Tokens| token::make(&tokens.key, &client_id, tokens.expires_unix_s);
+        let token = tokens.as_ref().map(make).unwrap_or_default();
+        self.tongue.write_hello(&client_id, token.as_bytes(), *interval, out);
     }
 
     /// The PING carries the moment when it should have been sent, for the round trip.

@@ -101,7 +101,13 @@ impl Tongue {
         }
     }
 
-    pub(super) fn write_hello(&self, client_id: &str, interval: Span, out: &mut Vec<u8>) {
+    pub(super) fn write_hello(
+        &self,
+        client_id: &str,
+        token: &[u8],
+        interval: Span,
+        out: &mut Vec<u8>,
+    ) {
         match self {
             Self::WebSocket(websocket) if !websocket.is_open() => WebSocket::write_request(out),
             Self::Native(_) | Self::WebSocket(_) => {
@@ -110,7 +116,7 @@ impl Tongue {
                     wanted_interval_ms: interval.as_millis_u32(),
                     client_id,
                     class: "",
-                    token: b"",
+                    token,
                     resume: b"",
                     last_seq: 0,
                     before: None,

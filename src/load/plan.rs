@@ -39,6 +39,23 @@ pub struct LoadOptions {
     /// Tells apart processes on one machine that connect to one server on it, so that each has
     /// source addresses of its own. The process id will do.
     pub source_key: u32,
+    /// How each client proves its id; `None`: not at all.
+    pub tokens: Option<Tokens>,
+}
+
+/// What the tokens of all clients are made with.
+#[derive(Clone, Eq, PartialEq)]
+pub struct Tokens {
+    /// The key, secret.
+    pub key: Box<[u8]>,
+    /// When they cease to hold, in seconds since 1970.
+    pub expires_unix_s: u64,
+}
+
+impl std::fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Tokens(..)")
+    }
 }
 
 /// What a client sends that talks.
@@ -478,6 +495,7 @@ mod tests {
             seed: 3,
             id_prefix: "load-".into(),
             source_key: 0x0001_0203,
+            tokens: None,
         }
     }
 

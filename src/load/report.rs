@@ -477,6 +477,7 @@ mod tests {
             seed: 99,
             id_prefix: "load-".into(),
             source_key: 0,
+            tokens: None,
         };
         let mut tally = Tally::new(Moment::from_millis(5_000));
         tally.connected = 10;
@@ -580,6 +581,7 @@ mod tests {
             seed: 0,
             id_prefix: String::new(),
             source_key: 0,
+            tokens: None,
         };
         let empty = Report::new(&options, &Tally::default(), Surroundings::default());
         assert!(!empty.to_string().contains("NaN"));

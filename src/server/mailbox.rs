@@ -13,6 +13,7 @@ use crate::base::time::{Span, WallAnchor};
 use crate::gateway::{Command, Reply, Stats};
 use crate::os::driver::DriverStats;
 use crate::os::wake::Waker;
+use crate::server::desk::{self, Desk, DeskInside};
 use crate::server::line::{self, Line, LineInside};
 use crate::server::turns::LoopStats;
 
@@ -66,6 +67,8 @@ pub(crate) struct Inside {
     reader: Arc<OnceLock<Thread>>,
     /// By which DATA goes up.
     pub(crate) line: LineInside,
+    /// Where tokens are looked at.
+    pub(crate) desk: DeskInside,
 }
 
 /// Asks the loop. For one thread.
@@ -81,6 +84,7 @@ pub struct Reader {
     answers: rtrb::Consumer<News>,
     reader: Arc<OnceLock<Thread>>,
     line: Option<Line>,
+    desk: Option<Desk>,
 }
 
 /// Opens the door.
@@ -90,16 +94,18 @@ pub(crate) fn open(waker: Waker) -> (Inside, Asker, Reader) {
     let (answers_in, answers_out) = rtrb::RingBuffer::new(limits::COMMAND_QUEUE_MAX);
     let reader = Arc::new(OnceLock::new());
     let (line_inside, line) = line::open(waker.clone());
+    let (desk_inside, desk) = desk::open(waker.clone());
     let inside = Inside {
         questions: questions_out,
         news: news_in,
         answers: answers_in,
         reader: Arc::clone(&reader),
         line: line_inside,
+        desk: desk_inside,
     };
     let asker = Asker { questions: questions_in, waker, ticket_next: 1 };
-    let line = Some(line);
-    (inside, asker, Reader { news: news_out, answers: answers_out, reader, line })
+    let (line, desk) = (Some(line), Some(desk));
+    (inside, asker, Reader { news: news_out, answers: answers_out, reader, line, desk })
 }
 
 impl Inside {
@@ -198,6 +204,11 @@ impl Reader {
     /// The line by which DATA goes up, for whoever takes it; once.
     pub fn take_line(&mut self) -> Option<Line> {
         self.line.take()
+    }
+
+    /// The desk at which tokens are looked at, for whoever does that; once.
+    pub fn take_desk(&mut self) -> Option<Desk> {
+        self.desk.take()
     }
 
     /// From now on this thread is woken by news, by DATA and by the end. Always the same thread.

@@ -3,6 +3,7 @@
 //! May import: base, os, gateway, layers.
 //! Never here: protocol, verdicts, files. A turn is a dozen lines and stays so.
 
+pub mod desk;
 mod hearing;
 pub mod line;
 pub mod mailbox;
@@ -15,6 +16,7 @@ use std::collections::VecDeque;
 use crate::base::config::GatewayConfig;
 use crate::base::data::{Credit, DataRecord};
 use crate::base::event::{Record, TransportRecord};
+use crate::base::identity::{Check, Verdict};
 use crate::base::io::Op;
 use crate::base::limits;
 use crate::base::time::{Moment, Span};
@@ -46,6 +48,7 @@ pub struct Server {
     #[expect(clippy::vec_box, reason = "they are handed on as they are")]
     data: Vec<Box<DataRecord>>,
     credits: Vec<Credit>,
+    checks: Vec<Check>,
     report_due: Moment,
     hearing: Hearing,
     pace: Pace,
@@ -101,6 +104,7 @@ impl Server {
             replies: VecDeque::new(),
             data: Vec::new(),
             credits: Vec::new(),
+            checks: Vec::new(),
             report_due: Moment::ZERO,
             hearing: Hearing::default(),
             pace: Pace::new(now),
@@ -156,6 +160,7 @@ impl Server {
         }
         self.take_questions(now);
         self.take_credits(now);
+        self.take_verdicts(now);
         self.trade();
         self.tell(now);
         Ok(if self.is_over() { self.finish(now) } else { Turn::Goes })
@@ -206,7 +211,8 @@ impl Server {
         if self.gateway.take_awaits_send() {
             return Span::ZERO;
         }
-        if self.mailbox.line.has_credits() || self.layers.has_work() {
+        let has_verdicts = self.mailbox.desk.has_verdicts();
+        if has_verdicts || self.mailbox.line.has_credits() || self.layers.has_work() {
             return Span::ZERO;
         }
         let is_congested = !self.records.is_empty()
@@ -295,6 +301,28 @@ impl Server {
         }
     }
 
+    /// Somebody looked at tokens.
+    fn take_verdicts(&mut self, now: Moment) {
+        for _ in 0..limits::CHECK_BATCH_MAX {
+            let Some((conn, verdict)) = self.mailbox.desk.next_verdict() else { return };
+            self.gateway.on_checked(conn, verdict, now);
+        }
+    }
+
+    /// Hands over tokens that somebody else has to look at.
+    fn hand_over_checks(&mut self, now: Moment) {
+        if !self.gateway.has_checks() {
+            return;
+        }
+        self.gateway.take_checks(&mut self.checks, self.mailbox.desk.room());
+        for check in self.checks.drain(..) {
+            if let Err(check) = self.mailbox.desk.hand_over(check) {
+                self.gateway.on_checked(check.conn, Verdict::Unknown, now);
+            }
+        }
+        self.mailbox.desk.ring();
+    }
+
     /// Hands DATA up, as far as there is room.
     fn hand_up(&mut self) {
         let room = self.mailbox.line.room();
@@ -359,6 +387,7 @@ impl Server {
         }
         self.tell_transport();
         self.hand_up();
+        self.hand_over_checks(now);
     }
 
     /// Tells transport events, as far as the ledger does not need the room.

@@ -13,7 +13,9 @@ use crate::http::start;
 use crate::pages::metrics;
 
 /// Not on the dashboard: names of things, what other panels say better, and what the alerts watch.
-const NOT_SHOWN: [&str; 24] = [
+const NOT_SHOWN: [&str; 26] = [
+    "heartwheel_checks_total",
+    "heartwheel_checks_under_way",
     "heartwheel_node_info",
     "heartwheel_driver_info",
     "heartwheel_connections_ended_total",

@@ -58,6 +58,7 @@ impl Fleet {
             seed: 1,
             id_prefix: crew.prefix.to_owned(),
             source_key: std::process::id().wrapping_add(FLEETS.fetch_add(97, Ordering::Relaxed)),
+            tokens: None,
         });
         Self { helm: Helm::launch(plan.expect("a plan"), Room::from(room)).expect("a fleet") }
     }

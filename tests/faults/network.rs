@@ -33,7 +33,16 @@ impl Net {
 
     fn gate(&self) -> Gate {
         self.server.inside(|| {
-            Gate::start(&["--listen", "0.0.0.0:0", "--interval", "500ms", "--timeout", "1500ms"])
+            Gate::start(&[
+                "--listen",
+                "0.0.0.0:0",
+                "--identity",
+                "anybody",
+                "--interval",
+                "500ms",
+                "--timeout",
+                "1500ms",
+            ])
         })
     }
 }

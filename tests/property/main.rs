@@ -4,6 +4,7 @@ mod journal;
 mod layers;
 mod model;
 mod session;
+mod token;
 mod tracker;
 mod websocket;
 mod wheel;

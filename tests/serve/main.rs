@@ -3,6 +3,7 @@
 mod admission;
 mod forbidden;
 mod gate;
+mod identity;
 mod on_epoll;
 mod policies;
 mod proxy;
@@ -398,7 +399,7 @@ fn what_the_machine_refuses_is_said_in_one_line() {
             "an address of another machine",
             {
                 let mut command = Command::new(binary);
-                command.args(["serve", "--listen", "192.0.2.1:7070"]);
+                command.args(["serve", "--listen", "192.0.2.1:7070", "--identity", "anybody"]);
                 command
             },
             vec!["192.0.2.1", "address"],

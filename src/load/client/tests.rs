@@ -44,6 +44,7 @@ impl Stage {
             seed: 1,
             id_prefix: "c".into(),
             source_key: 0,
+            tokens: None,
         };
         Self {
             plan: Plan::new(options).unwrap(),

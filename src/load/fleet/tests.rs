@@ -86,6 +86,7 @@ fn options(parts: Parts) -> LoadOptions {
         seed: 5,
         id_prefix: "c".into(),
         source_key: 0,
+        tokens: None,
     }
 }
 
