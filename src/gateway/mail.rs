@@ -97,6 +97,11 @@ impl Mail {
         self.delivered
     }
 
+    /// Nothing but what is in the outbox is too old before; `None`: there is nothing else.
+    pub(crate) fn expires_first(&self) -> Option<Moment> {
+        self.expires_first
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.waiting.len() + self.flying.len() + self.unacked.len()
     }

@@ -349,7 +349,8 @@ impl Gateway {
         let leave_wake = self.leave_wake();
         let broadcast_wake = self.post.broadcasts.next_wake();
         let paused_until = self.accepting.paused_until;
-        let wakes = [self.tracker.next_wake(), paused_until, leave_wake, broadcast_wake];
+        let sweep = self.post.next_wake();
+        let wakes = [self.tracker.next_wake(), paused_until, leave_wake, broadcast_wake, sweep];
         let lived = wakes.into_iter().flatten();
         let wake = lived.min().map(|moment| self.time.expected(moment));
         // A sleep that is longer is taken for a stall, and puts off what is waited for.

@@ -19,6 +19,7 @@ use crate::gateway::extra::Extra;
 use crate::gateway::mail::{Heard, Letter, Mail};
 use crate::gateway::post::{Body, Outcome, Post, Push, Pushed, Taken};
 use crate::gateway::{Gateway, Reply, Stats};
+use crate::tracker::Progress;
 use crate::wire::native;
 
 /// What is known of all messages together.
@@ -29,6 +30,11 @@ pub(crate) struct PostOffice {
     queue_bytes: usize,
     /// Sessions that may have messages. Some of these are gone.
     listed: VecDeque<ConnId>,
+    /// Nothing of theirs is too old before; `None`: nothing will be.
+    too_old_at: Option<Moment>,
+    /// When they were last looked through, and how many of them are still to be looked at.
+    swept_at: Moment,
+    to_sweep: usize,
     /// Dropped just now.
     dropped: Vec<Letter>,
 }
@@ -79,6 +85,17 @@ impl PostOffice {
         let result = act(self, mail);
         self.queue_bytes += mail.bytes();
         result
+    }
+
+    /// Something of a client will be too old then.
+    fn note_expiry(&mut self, at: Option<Moment>) {
+        self.too_old_at = [self.too_old_at, at].into_iter().flatten().min();
+    }
+
+    /// When the queues are to be looked through, if anything waits: soon after something is too
+    /// old, and not all the time where something always is.
+    pub(crate) fn next_wake(&self) -> Option<Moment> {
+        self.too_old_at.map(|at| at.max(self.swept_at + limits::SLEEP_MAX))
     }
 
     /// Bytes of all messages that wait or are not acknowledged.
@@ -163,9 +180,11 @@ impl Gateway {
             .post
             .with(mail, |_, mail| mail.push(Arc::clone(body), *wants_ack, now + *ttl, *job));
         self.stats.mail.pushed += 1;
+        let expires_at = now + *ttl;
         if !std::mem::replace(&mut mail.is_listed, true) {
             self.post.listed.push_back(conn);
         }
+        self.post.note_expiry(Some(expires_at));
         self.fill_outbox(conn, now);
         self.send_waiting(conn);
         let connection = self.tracker.get(conn);
@@ -245,6 +264,7 @@ impl Gateway {
         self.post.with(&mut extra.mail, |post, mail| {
             mail.on_handed(|letter, outcome| post.tell(stats, letter, outcome));
         });
+        self.post.note_expiry(extra.mail.expires_first());
     }
 
     /// The client says that everything up to `seq` arrived.
@@ -263,8 +283,10 @@ impl Gateway {
         let Some(extra) = &mut session.extra else { return };
         // It was listed by its former connection.
         extra.mail.is_listed = !extra.mail.is_empty();
+        let expires_first = extra.mail.expires_first();
         if extra.mail.is_listed {
             self.post.listed.push_back(conn);
+            self.post.note_expiry(expires_first);
             self.on_lost(conn);
             self.on_ack(conn, last_seq);
             self.fill_outbox(conn, now);
@@ -356,15 +378,29 @@ impl Gateway {
         }
     }
 
-    /// Looks at the queues of some clients for what is too old, each in its turn.
+    /// Looks through the queues of all clients when something in them is too old, some of them in
+    /// each turn.
     pub(crate) fn sweep_mail(&mut self, now: Moment) {
-        let mut letters = 0;
-        for _ in 0..limits::SWEEP_BATCH_MAX.min(self.post.listed.len()) {
-            let Some(conn) = self.post.listed.pop_front() else { return };
-            if letters > limits::SWEEP_LETTERS_MAX {
-                self.post.listed.push_front(conn);
+        if self.post.listed.len() > 2 * self.capacity() {
+            let tracker = &self.tracker;
+            self.post.listed.retain(|conn| tracker.get(*conn).and_then(session_of).is_some());
+        }
+        self.post.to_sweep = self.post.to_sweep.min(self.post.listed.len());
+        if self.post.to_sweep == 0 {
+            if self.post.next_wake().is_none_or(|at| now < at) {
                 return;
             }
+            self.post.to_sweep = self.post.listed.len();
+            self.post.swept_at = now;
+            self.post.too_old_at = None;
+        }
+        let mut letters = 0;
+        for _ in 0..limits::SWEEP_BATCH_MAX.min(self.post.to_sweep) {
+            if letters > limits::SWEEP_LETTERS_MAX {
+                break;
+            }
+            let Some(conn) = self.post.listed.pop_front() else { break };
+            self.post.to_sweep -= 1;
             self.drop_old(conn, now);
             let Some(session) = self.tracker.get_mut(conn).and_then(session_of_mut) else {
                 continue;
@@ -374,11 +410,11 @@ impl Gateway {
             extra.mail.is_listed = !extra.mail.is_empty();
             if extra.mail.is_listed {
                 self.post.listed.push_back(conn);
+                self.post.note_expiry(extra.mail.expires_first());
             }
         }
-        if self.post.listed.len() > 2 * self.capacity() {
-            let tracker = &self.tracker;
-            self.post.listed.retain(|conn| tracker.get(*conn).and_then(session_of).is_some());
+        if self.post.to_sweep > 0 {
+            self.unfinished = Progress::More;
         }
     }
 

@@ -473,3 +473,33 @@ fn a_session_that_came_back_with_nothing_is_swept_like_any_other() {
     assert_eq!(stage.gateway.stats().mail.expired, 1);
     stage.hear(back);
 }
+
+#[test]
+fn what_is_too_old_is_found_at_its_time_however_many_it_waits_for() {
+    let count = 1_000;
+    let mut stage = Stage::new(GatewayConfig { connections_max: count + 10, ..held(600) });
+    let ttl = Some(Span::from_secs(60));
+    for number in 0..count {
+        let name = format!("c{number}");
+        let conn = stage.login(&name);
+        stage.is_lost(conn);
+        push_post(&mut stage, &name, Post { ttl, ..post("x") });
+        stage.ops.clear();
+    }
+    let young = push_post(&mut stage, "c7", Post { ttl: Some(Span::from_secs(300)), ..post("y") });
+    // As often as it wants to be told, and no oftener.
+    let until = stage.now + Span::from_secs(62);
+    let mut turns = 0;
+    while stage.now < until {
+        let wake = stage.gateway.next_wake().unwrap_or(until).min(until);
+        stage.now = wake.max(stage.now);
+        stage.gateway.on_time(stage.now);
+        turns += 1;
+    }
+    assert_eq!(stage.gateway.stats().mail.expired, u64::from(count));
+    assert!(turns < 100, "{turns} turns");
+    assert_eq!(outcome(&mut stage, "c7", young), Outcome::Queued);
+    stage.pass(Span::from_secs(240));
+    assert_eq!(stage.gateway.stats().mail.expired, u64::from(count) + 1);
+    assert_eq!(stage.gateway.stats().mail.queue_bytes, 0);
+}
