@@ -106,7 +106,7 @@ impl Foreign {
 
 #[test]
 fn a_foreign_client_comes_beats_is_pushed_to_and_goes() {
-    let (gate, admin) = start(&[]);
+    let (gate, admin) = start(&["--websocket", "on"]);
     let mut anna = Foreign::login(gate.address, "anna");
     let online = gate.wait_for_event("online");
     assert_eq!(online["client"], "anna");
@@ -131,7 +131,7 @@ fn a_foreign_client_comes_beats_is_pushed_to_and_goes() {
 }
 
 fn closes_have_codes() {
-    let (gate, admin) = start(&[]);
+    let (gate, admin) = start(&["--websocket", "on"]);
     let mut anna = Foreign::login(gate.address, "anna");
     let mut other = Foreign::login(gate.address, "anna");
     assert!(matches!(anna.hear(), Heard::Said(text) if text.contains("Goaway { code: 102")));

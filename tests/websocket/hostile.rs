@@ -95,7 +95,7 @@ fn whoever_asks_slowly_is_sent_away_at_the_deadline_of_the_handshake() {
 
 #[test]
 fn requests_that_are_refused_are_answered_and_closed() {
-    let (gate, admin) = start(&[]);
+    let (gate, admin) = start(&["--websocket", "on"]);
     let long = format!("GET / HTTP/1.1\r\nCookie: {}", "c".repeat(8_192));
     for (request, status) in [
         ("GET / HTTP/1.1\r\nHost: here\r\n\r\n", "426"),
