@@ -89,7 +89,8 @@ class Heartwheel extends EventTarget {
     clearTimeout(this.timers.comeBack);
     if (this.socket?.readyState === WebSocket.OPEN) {
       this.#send(frame(BYE, [0, 100]));
-      this.socket.close();
+      // The same that the server says, whoever of the two is first.
+      this.socket.close(1000);
     }
   }
 
