@@ -1,9 +1,10 @@
 //! DATA on its way up: who takes it, who is told, and who has to wait.
 
-use crate::base::config::{GatewayConfig, ProbePolicy, QueuePolicy, SlowPolicy};
+use crate::base::config::{GatewayConfig, Mode, ProbePolicy, QueuePolicy, SlowPolicy};
 use crate::base::data::{Credit, DataRecord, Fate};
 use crate::base::event::CloseReason;
 use crate::base::ids::{ClientId, ConnId};
+use crate::base::introduction::{Carrier, Introduction};
 use crate::base::io::{Chunk, Completion, Found, IoFault, Op, ReceiveEnd};
 use crate::base::limits;
 use crate::base::time::{Moment, Span};
@@ -490,4 +491,39 @@ fn a_client_that_is_not_read_is_not_asked_what_it_could_not_answer() {
     assert!(stage.looks(conn));
     stage.complete(Completion::Looked { conn, found: Found::Nothing, tcp: None });
     assert_eq!(stage.gateway.stats().ended(CloseReason::HeartbeatTimeout), 1);
+}
+
+/// Where our PING is what a client answers instead of beating, one that is not read goes on to be
+/// asked: its answer, which waits in the socket, is all that it ever says.
+#[test]
+fn a_client_that_beats_by_answering_is_not_judged_while_it_is_not_read() {
+    for (name, mode, carrier) in [
+        ("server", Mode::Server, Carrier::Stream),
+        ("either", Mode::Either, Carrier::Stream),
+        ("a browser", Mode::Client, Carrier::WebSocket),
+    ] {
+        let mut stage = Stage::new(GatewayConfig { up_bytes_max: 8_000, mode, ..config() });
+        stage.gateway.set_data_wanted(true);
+        let conn = stage.connect();
+        let as_what = Introduction { carrier, ..Introduction::default() };
+        stage.complete(Completion::Introduced { conn, as_what: &as_what });
+        stage.hello(conn, "a", "", 0);
+        stage.send_home(conn);
+        stage.receive(conn, &frames(1..=5));
+        assert!(stage.paused(conn), "{name}");
+        let mut question = Vec::new();
+        native::encode(&Message::Ping { reply: Reply::AtOnce, payload: &[] }, &mut question);
+        let mut has_answered = false;
+        for _ in 0..200 {
+            stage.pass(Span::from_secs(1));
+            let heard = stage.send_home(conn);
+            has_answered |= heard.windows(question.len()).any(|bytes| bytes == question);
+            if stage.looks(conn) {
+                let found = if has_answered { Found::Bytes } else { Found::Nothing };
+                stage.complete(Completion::Looked { conn, found, tcp: None });
+            }
+        }
+        let ended = stage.gateway.stats().ended(CloseReason::HeartbeatTimeout);
+        assert_eq!((has_answered, ended), (true, 0), "{name}");
+    }
 }
