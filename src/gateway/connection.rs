@@ -226,6 +226,12 @@ impl Connection {
         }
     }
 
+    /// Whether it is sent a PING when its silence calls for one. A probe that is not read is of no
+    /// use; where its beats are answers, the answer waits in the socket for the last look.
+    pub(crate) fn is_asked(&self, configured: Mode) -> bool {
+        self.hearing == Hearing::Open || self.mode(configured).server_pings()
+    }
+
     /// Whether it is one of the few sessions that have more than beats.
     pub(crate) fn has_extra(&self) -> bool {
         matches!(&self.state, State::Live(session) if session.extra.is_some())
@@ -276,10 +282,9 @@ impl Connection {
             State::Greeting { since, .. } => Some(*since + config.handshake_timeout),
             State::Live(session) => {
                 let frame = self.frame_deadline(config.frame_timeout).into_iter();
-                let judged = match self.hearing {
-                    Hearing::Open => session.deadline(),
-                    // It is not asked: its answer would not be read.
-                    Hearing::Stopped => session.judged_unasked_at(),
+                let judged = match self.is_asked(config.mode) {
+                    true => session.deadline(),
+                    false => session.judged_unasked_at(),
                 };
                 frame.chain([judged]).min()
             }
@@ -293,9 +298,9 @@ impl Connection {
             State::Greeting { since, .. } => {
                 (*since + config.handshake_timeout <= now).then_some(CloseReason::HandshakeTimeout)
             }
-            State::Live(session) if session.is_overdue(now) => Some(CloseReason::HeartbeatTimeout),
             State::Live(session)
-                if self.hearing == Hearing::Stopped && session.judged_unasked_at() <= now =>
+                if session.is_overdue(now)
+                    || (!self.is_asked(config.mode) && session.judged_unasked_at() <= now) =>
             {
                 Some(CloseReason::HeartbeatTimeout)
             }

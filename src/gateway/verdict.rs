@@ -25,10 +25,9 @@ impl Gateway {
     /// The deadline of this connection passed.
     fn on_due(&mut self, conn: ConnId, now: Moment) {
         let Some(connection) = self.tracker.get_mut(conn) else { return };
+        let is_asked = connection.is_asked(self.config.mode);
         match &mut connection.state {
-            State::Live(session)
-                if connection.hearing == Hearing::Open && session.is_to_be_pinged(now) =>
-            {
+            State::Live(session) if is_asked && session.is_to_be_pinged(now) => {
                 session.on_pinged(now);
                 self.stats.pings_sent += 1;
                 if !connection.mode(self.config.mode).server_pings() {
