@@ -2,7 +2,7 @@
 //!
 //! Read by the crate `proxy-header`; here stands how long one may be, and what is made of it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use proxy_header::{Error, ParseConfig, Protocol, ProxyHeader};
 
@@ -34,22 +34,14 @@ pub fn read(bytes: &[u8]) -> Result<Option<Header>, NoHeader> {
             if proxied.is_some_and(|proxied| proxied.protocol != Protocol::Stream) {
                 return Err(NoHeader);
             }
-            let source = proxied.map(|proxied| unmapped(proxied.source));
+            // An IPv4 address that a proxy has put into an IPv6 one is one.
+            let source = proxied.map(|proxied| {
+                SocketAddr::new(proxied.source.ip().to_canonical(), proxied.source.port())
+            });
             Ok(Some(Header { source, length }))
         }
         Err(Error::BufferTooShort) if head.len() < limits::PROXY_HEADER_BYTES_MAX => Ok(None),
         Err(_) => Err(NoHeader),
-    }
-}
-
-/// An IPv4 address that a proxy has put into an IPv6 one is one.
-fn unmapped(address: SocketAddr) -> SocketAddr {
-    match address.ip() {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
-            Some(v4) => SocketAddr::from((v4, address.port())),
-            None => address,
-        },
     }
 }
 
