@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::base::limits;
 use crate::base::time::{Moment, Span};
+use crate::gateway::connection::Hearing;
 use crate::gateway::post::{Body, Outcome};
 use crate::wire::message::{AckWanted, Message};
 
@@ -40,13 +41,6 @@ impl Letter {
         let ack = if self.wants_ack { AckWanted::Yes } else { AckWanted::No };
         self.body.data(self.seq, ack)
     }
-}
-
-/// Whether what the client says is acted on, its ACKs among it.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Heard {
-    Yes,
-    No,
 }
 
 /// The messages for one client.
@@ -136,32 +130,32 @@ impl Mail {
         seq
     }
 
-    /// Drops the oldest message that is not in the outbox. Of a client whose ACKs are not `heard`
-    /// nothing that it may have acknowledged.
-    pub(crate) fn drop_oldest(&mut self, heard: Heard) -> Option<Letter> {
-        let unacked = match heard {
-            Heard::Yes => self.unacked.pop_front(),
-            Heard::No => None,
+    /// Drops the oldest message that is not in the outbox. Of a client that is not read nothing
+    /// that it may have acknowledged.
+    pub(crate) fn drop_oldest(&mut self, hearing: Hearing) -> Option<Letter> {
+        let unacked = match hearing {
+            Hearing::Open => self.unacked.pop_front(),
+            Hearing::Stopped => None,
         };
         let letter = unacked.or_else(|| self.waiting.pop_front())?;
         self.on_dropped(&letter, Outcome::Slow);
         Some(letter)
     }
 
-    /// Drops what is too old by now; `outcome` is what became of it. What a client whose ACKs are
-    /// not `heard` may have acknowledged stays.
+    /// Drops what is too old by now; `outcome` is what became of it. What a client that is not read
+    /// may have acknowledged stays.
     pub(crate) fn expire(
         &mut self,
         now: Moment,
         outcome: Outcome,
-        heard: Heard,
+        hearing: Hearing,
         dropped: &mut Vec<Letter>,
     ) {
         if self.expires_first.is_none_or(|at| now < at) {
             return;
         }
         let before = dropped.len();
-        let unacked = Some(&mut self.unacked).filter(|_| heard == Heard::Yes);
+        let unacked = Some(&mut self.unacked).filter(|_| hearing == Hearing::Open);
         for letters in unacked.into_iter().chain([&mut self.waiting]) {
             if letters.iter().any(|letter| letter.expires_at <= now) {
                 let (old, young) =
@@ -174,15 +168,17 @@ impl Mail {
         for letter in &dropped[before..] {
             self.on_dropped(letter, outcome);
         }
-        self.expires_first =
-            self.unacked.iter().chain(&self.waiting).map(|letter| letter.expires_at).min();
+        self.expires_first = self.first_expiry();
+    }
+
+    fn first_expiry(&self) -> Option<Moment> {
+        self.unacked.iter().chain(&self.waiting).map(|letter| letter.expires_at).min()
     }
 
     /// The client's ACKs were not heard for so long: what they may be for is as much younger.
     pub(crate) fn put_off(&mut self, span: Span) {
         self.unacked.iter_mut().for_each(|letter| letter.expires_at += span);
-        self.expires_first =
-            self.unacked.iter().chain(&self.waiting).map(|letter| letter.expires_at).min();
+        self.expires_first = self.first_expiry();
     }
 
     /// The next message to be copied into the outbox, if it has at most `frame_bytes_max`.
@@ -254,7 +250,7 @@ impl Mail {
                 self.waiting.push_front(letter);
             }
         }
-        self.expires_first = self.waiting.iter().map(|letter| letter.expires_at).min();
+        self.expires_first = self.first_expiry();
     }
 
     /// All messages, for good.

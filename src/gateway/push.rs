@@ -14,9 +14,9 @@ use crate::base::limits;
 use crate::base::time::{Moment, Span};
 use crate::gateway::answers::{session_of, session_of_mut};
 use crate::gateway::broadcast::Broadcasts;
-use crate::gateway::connection::{Connection, Hearing, State};
+use crate::gateway::connection::{Hearing, State};
 use crate::gateway::extra::Extra;
-use crate::gateway::mail::{Heard, Letter, Mail};
+use crate::gateway::mail::{Letter, Mail};
 use crate::gateway::post::{Body, Outcome, Post, Push, Pushed, Taken};
 use crate::gateway::{Gateway, Reply, Stats};
 use crate::tracker::Progress;
@@ -196,7 +196,7 @@ impl Gateway {
     fn make_room_for(&mut self, conn: ConnId, cost: usize, now: Moment) -> bool {
         self.drop_old(conn, now);
         let policy = self.config.queue;
-        let heard = self.is_heard(conn);
+        let hearing = self.tracker.get(conn).map_or(Hearing::Open, |connection| connection.hearing);
         loop {
             let Some(session) = self.tracker.get_mut(conn).and_then(session_of_mut) else {
                 return false;
@@ -207,7 +207,7 @@ impl Gateway {
             }
             let dropped = match policy.slow {
                 SlowPolicy::Oldest if cost <= policy.bytes_max => {
-                    self.post.with(&mut extra.mail, |_, mail| mail.drop_oldest(heard))
+                    self.post.with(&mut extra.mail, |_, mail| mail.drop_oldest(hearing))
                 }
                 SlowPolicy::Oldest | SlowPolicy::Newest | SlowPolicy::Close => None,
             };
@@ -216,7 +216,7 @@ impl Gateway {
                 None => {
                     self.stats.mail.dropped_newest += 1;
                     // Whoever we do not read may have read everything.
-                    if policy.slow == SlowPolicy::Close && heard == Heard::Yes {
+                    if policy.slow == SlowPolicy::Close && hearing == Hearing::Open {
                         self.end(conn, CloseReason::SlowConsumer, now);
                     }
                     return false;
@@ -307,10 +307,6 @@ impl Gateway {
         extra.is_some_and(|extra| !extra.mail.is_empty())
     }
 
-    fn is_heard(&self, conn: ConnId) -> Heard {
-        self.tracker.get(conn).map_or(Heard::Yes, heard)
-    }
-
     /// The client on this connection is read on, after so long.
     pub(crate) fn on_mail_heard_again(&mut self, conn: ConnId, after: Span) {
         let Some(session) = self.tracker.get_mut(conn).and_then(session_of_mut) else { return };
@@ -330,11 +326,11 @@ impl Gateway {
                 Outcome::Slow
             }
         };
-        let heard = heard(connection);
+        let hearing = connection.hearing;
         let Some(session) = session_of_mut(connection) else { return };
         let Some(extra) = &mut session.extra else { return };
         let mut dropped = std::mem::take(&mut self.post.dropped);
-        self.post.with(&mut extra.mail, |_, mail| mail.expire(now, outcome, heard, &mut dropped));
+        self.post.with(&mut extra.mail, |_, mail| mail.expire(now, outcome, hearing, &mut dropped));
         for letter in dropped.drain(..) {
             self.on_dropped(conn, &letter, Drop::TooOld, outcome);
         }
@@ -436,13 +432,5 @@ impl Gateway {
         self.post.broadcasts.check();
         assert_eq!(bytes, self.post.queue_bytes);
         assert!(self.post.listed.len() <= 3 * self.capacity() + limits::SWEEP_BATCH_MAX);
-    }
-}
-
-/// Whether what comes on this connection is acted on.
-fn heard(connection: &Connection) -> Heard {
-    match connection.hearing {
-        Hearing::Open => Heard::Yes,
-        Hearing::Stopped => Heard::No,
     }
 }
