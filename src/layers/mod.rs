@@ -39,12 +39,12 @@ use crate::base::limits;
 use crate::base::time::Moment;
 use crate::layers::layer::Flow;
 use crate::layers::terms::{SharedTerms, Terms};
-use crate::layers::wrapped::{TakenIn, Wrapped};
+use crate::layers::wrapped::{Means, TakenIn, Wrapped};
 
 /// All connections that are more than a stream of frames.
 pub struct Layers {
     shared: SharedTerms,
-    /// As they were when the turn began.
+    /// As they were when the latest newcomer came.
     terms: Arc<Terms>,
     wrapped: HashMap<ConnId, Box<Wrapped>>,
     /// Sockets that are no connections yet: who is there.
@@ -241,6 +241,7 @@ impl Layers {
             }
             Completion::Received { .. } => each(completion),
             Completion::Accepted { socket, peer } => {
+                self.terms = self.shared.now();
                 if self.terms.is_on() {
                     self.newcomers.insert(socket, peer);
                 }
@@ -335,7 +336,8 @@ impl Layers {
     fn take_in(&mut self, conn: ConnId, bytes: &[u8], each: &mut impl FnMut(Completion<'_>)) {
         let Some(wrapped) = self.wrapped.get_mut(&conn) else { return };
         self.budget -= usize::from(wrapped.is_costly() && self.budget > 0);
-        let mut taken = wrapped.take_in(bytes, &self.terms, &mut self.flow, &mut self.stats);
+        let (terms, flow, stats) = (&*self.terms, &mut self.flow, &mut self.stats);
+        let mut taken = wrapped.take_in(bytes, &mut Means { terms, flow, stats });
         if wrapped.answers > limits::LAYER_ANSWERS_BYTES_MAX {
             // It asks, and does not read the answers.
             taken = TakenIn::Spoilt(CloseReason::SlowConsumer);
@@ -481,7 +483,6 @@ impl Layers {
     /// Once in a turn: tells what no completion brings, takes further steps of handshakes, and
     /// waits no longer for whom it has waited long enough.
     pub fn work(&mut self, now: Moment, mut each: impl FnMut(Completion<'_>)) {
-        self.terms = self.shared.now();
         self.budget = limits::TURN_HANDSHAKES_MAX;
         for _ in 0..self.due.len() {
             let Some(conn) = self.due.pop_front() else { break };

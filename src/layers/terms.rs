@@ -54,15 +54,15 @@ impl Terms {
             _ if self.only_tls => Err(CloseReason::BadTls),
             // Only from those who may say so; they have said it.
             _ if PROXY_FIRST.contains(&first) => Err(CloseReason::BadProxyHeader),
-            _ => self.speech_in_tls(first),
+            _ => Ok(self.speech_in_tls(first)),
         }
     }
 
     /// What begins with this byte, behind TLS.
-    pub(crate) fn speech_in_tls(&self, first: u8) -> Result<Speech, CloseReason> {
+    pub(crate) fn speech_in_tls(&self, first: u8) -> Speech {
         match first {
-            b'G' if self.websocket.is_some() => Ok(Speech::WebSocket),
-            _ => Ok(Speech::Native),
+            b'G' if self.websocket.is_some() => Speech::WebSocket,
+            _ => Speech::Native,
         }
     }
 
@@ -75,7 +75,7 @@ impl Terms {
     }
 }
 
-/// Terms that all loops read once in a turn, and that a reload replaces.
+/// Terms that all loops read when somebody comes, and that a reload replaces.
 #[derive(Clone, Default)]
 pub struct SharedTerms(Arc<RwLock<Arc<Terms>>>);
 

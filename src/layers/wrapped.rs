@@ -58,6 +58,13 @@ pub(crate) enum TakenIn {
     Spoilt(CloseReason),
 }
 
+/// What bytes are taken out of their layers by.
+pub(crate) struct Means<'a> {
+    pub(crate) terms: &'a Terms,
+    pub(crate) flow: &'a mut Flow,
+    pub(crate) stats: &'a mut LayerStats,
+}
+
 impl Wrapped {
     /// A newcomer; `is_proxy`: who has to say first for whom it speaks.
     pub(crate) fn new(is_proxy: bool) -> Self {
@@ -100,77 +107,59 @@ impl Wrapped {
         (self.introduction != Introduction::default()).then_some(&self.introduction)
     }
 
-    /// Takes bytes out of their layers into `flow.up`.
-    pub(crate) fn take_in(
-        &mut self,
-        bytes: &[u8],
-        terms: &Terms,
-        flow: &mut Flow,
-        stats: &mut LayerStats,
-    ) -> TakenIn {
+    /// Takes bytes out of their layers into `by.flow.up`.
+    pub(crate) fn take_in(&mut self, bytes: &[u8], by: &mut Means<'_>) -> TakenIn {
         let before = self.out.len();
-        let taken = self.take_in_behind_proxy(bytes, terms, flow, stats);
+        let taken = self.take_in_behind_proxy(bytes, by);
         self.answers += self.out.len() - before;
         taken
     }
 
-    fn take_in_behind_proxy(
-        &mut self,
-        bytes: &[u8],
-        terms: &Terms,
-        flow: &mut Flow,
-        stats: &mut LayerStats,
-    ) -> TakenIn {
+    fn take_in_behind_proxy(&mut self, bytes: &[u8], by: &mut Means<'_>) -> TakenIn {
         let Some(begun) = &mut self.proxy else {
-            return self.take_in_outside(bytes, terms, flow, stats);
+            return self.take_in_outside(bytes, by);
         };
         begun.extend_from_slice(bytes);
         match proxy::read(begun) {
             Ok(None) => TakenIn::GoesOn,
             Ok(Some(Header { source, length })) => {
-                stats.proxied += 1;
+                by.stats.proxied += 1;
                 self.introduction.peer = source;
                 let begun = self.proxy.take().unwrap_or_default();
                 match &begun[length..] {
                     [] => TakenIn::GoesOn,
-                    rest => self.take_in_outside(rest, terms, flow, stats),
+                    rest => self.take_in_outside(rest, by),
                 }
             }
             Err(_) => TakenIn::Spoilt(CloseReason::BadProxyHeader),
         }
     }
 
-    fn take_in_outside(
-        &mut self,
-        bytes: &[u8],
-        terms: &Terms,
-        flow: &mut Flow,
-        stats: &mut LayerStats,
-    ) -> TakenIn {
+    fn take_in_outside(&mut self, bytes: &[u8], by: &mut Means<'_>) -> TakenIn {
         if self.outside.is_none() {
-            let speech = match terms.speech(bytes[0]) {
+            let speech = match by.terms.speech(bytes[0]) {
                 Ok(speech) => speech,
                 Err(reason) => return TakenIn::Spoilt(reason),
             };
             self.outside = Some(speech);
             if speech == Speech::Tls {
-                self.tls = terms.begin_tls();
+                self.tls = by.terms.begin_tls();
             }
         }
         let Some(tls) = &mut self.tls else {
             self.inside = self.outside;
-            return self.take_in_inside(bytes, terms, flow, stats);
+            return self.take_in_inside(bytes, by);
         };
         let was_costly = tls.is_costly();
-        let goes = tls.take_in(bytes, &mut flow.between, &mut self.out);
-        stats.tls_handshakes += u64::from(goes.is_ok() && was_costly && !tls.is_costly());
-        stats.tls_failed += u64::from(goes.is_err() && was_costly);
-        let between = std::mem::take(&mut flow.between);
+        let goes = tls.take_in(bytes, &mut by.flow.between, &mut self.out);
+        by.stats.tls_handshakes += u64::from(goes.is_ok() && was_costly && !tls.is_costly());
+        by.stats.tls_failed += u64::from(goes.is_err() && was_costly);
+        let between = std::mem::take(&mut by.flow.between);
         let taken = match between.as_slice() {
             [] => TakenIn::GoesOn,
-            bytes => self.take_in_inside(bytes, terms, flow, stats),
+            bytes => self.take_in_inside(bytes, by),
         };
-        flow.between = between;
+        by.flow.between = between;
         match (taken, goes) {
             (TakenIn::Plain | TakenIn::GoesOn, Ok(Goes::On)) => TakenIn::GoesOn,
             (TakenIn::Plain | TakenIn::GoesOn, Ok(Goes::Over)) => TakenIn::Over,
@@ -179,36 +168,24 @@ impl Wrapped {
         }
     }
 
-    fn take_in_inside(
-        &mut self,
-        bytes: &[u8],
-        terms: &Terms,
-        flow: &mut Flow,
-        stats: &mut LayerStats,
-    ) -> TakenIn {
-        let speech = match self.inside {
-            Some(speech) => speech,
-            None => match terms.speech_in_tls(bytes[0]) {
-                Ok(speech) => *self.inside.insert(speech),
-                Err(reason) => return TakenIn::Spoilt(reason),
-            },
-        };
+    fn take_in_inside(&mut self, bytes: &[u8], by: &mut Means<'_>) -> TakenIn {
+        let speech = *self.inside.get_or_insert_with(|| by.terms.speech_in_tls(bytes[0]));
         if speech != Speech::WebSocket {
-            flow.up.extend_from_slice(bytes);
+            by.flow.up.extend_from_slice(bytes);
             return if self.tls.is_none() { TakenIn::Plain } else { TakenIn::GoesOn };
         }
         if self.websocket.is_none() {
-            self.websocket = terms.begin_websocket();
+            self.websocket = by.terms.begin_websocket();
         }
         let Some(websocket) = &mut self.websocket else {
             return TakenIn::Spoilt(CloseReason::BadWebsocket);
         };
         let was_costly = websocket.is_costly();
-        let goes = websocket.take_in(bytes, &mut flow.up, &mut flow.down);
-        stats.websockets += u64::from(goes.is_ok() && was_costly && !websocket.is_costly());
-        if !flow.down.is_empty() {
-            append(&mut self.tls, &flow.down, &mut self.out);
-            flow.down.clear();
+        let goes = websocket.take_in(bytes, &mut by.flow.up, &mut by.flow.down);
+        by.stats.websockets += u64::from(goes.is_ok() && was_costly && !websocket.is_costly());
+        if !by.flow.down.is_empty() {
+            append(&mut self.tls, &by.flow.down, &mut self.out);
+            by.flow.down.clear();
         }
         match goes {
             Ok(Goes::On) => TakenIn::GoesOn,
