@@ -20,7 +20,7 @@ use crate::base::identity::{Check, Verdict};
 use crate::base::io::Op;
 use crate::base::limits;
 use crate::base::time::{Moment, Span};
-use crate::gateway::{Command, Gateway, Reply};
+use crate::gateway::{Command, Gateway, Reply, Stats};
 use crate::layers::Layers;
 use crate::layers::terms::SharedTerms;
 use crate::os::clock::Clock;
@@ -182,6 +182,13 @@ impl Server {
         &self.gateway
     }
 
+    /// How things are.
+    fn stats(&self) -> Stats {
+        let mut stats = self.gateway.stats();
+        stats.tally.layers = self.layers.stats();
+        stats
+    }
+
     /// The driver, for looking at.
     pub fn driver(&self) -> &Driver {
         &self.driver
@@ -341,9 +348,7 @@ impl Server {
         self.gateway.set_wall(wall);
         if self.mailbox.room_for_answers() >= 4 {
             self.mailbox.tell(News::Wall(wall));
-            let mut stats = self.gateway.stats();
-            stats.tally.layers = self.layers.stats();
-            self.mailbox.tell(News::Stats(Box::new(stats)));
+            self.mailbox.tell(News::Stats(Box::new(self.stats())));
             self.mailbox.tell(News::Loop(Box::new(self.loop_stats())));
             self.mailbox.tell(News::Driver(self.driver.stats()));
             self.mailbox.wake_reader();

@@ -93,13 +93,12 @@ pub fn start(
         starts.push(began.start);
         others.push(began.thread);
     }
+    let mut exchanges = Vec::new();
     if !others.is_empty() {
-        let mut exchanges = connect(wakers).into_iter();
-        first.exchange = exchanges.next();
-        let starts = starts.into_iter().zip(exchanges).collect();
-        return Ok((Shards { first, others, starts }, Switchboard::new(askers, shard), readers));
+        exchanges = connect(wakers);
+        first.exchange = Some(exchanges.remove(0));
     }
-    let starts = Vec::new();
+    let starts = starts.into_iter().zip(exchanges).collect();
     Ok((Shards { first, others, starts }, Switchboard::new(askers, shard), readers))
 }
 
@@ -177,7 +176,7 @@ fn turn_to_the_end(mut server: Server) -> Ended {
     if let (Err(_), Some(exchange)) = (&outcome, &server.exchange) {
         exchange.common.fail();
     }
-    Ended { outcome, stats: server.gateway.stats() }
+    Ended { outcome, stats: server.stats() }
 }
 
 /// Ends all shards when the thread of one of them ends by a panic.
