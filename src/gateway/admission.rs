@@ -20,7 +20,7 @@ use crate::base::time::{Moment, Span};
 use crate::gateway::Gateway;
 use crate::gateway::addresses::{Allowance, Level, Origins};
 use crate::gateway::bucket::Bucket;
-use crate::gateway::connection::State;
+use crate::gateway::connection::{Connection, Socket, State};
 use crate::gateway::requests::Next;
 use crate::gateway::resume;
 
@@ -120,23 +120,21 @@ impl Gateway {
     pub(crate) fn on_introduced(&mut self, conn: ConnId, as_what: &Introduction, now: Moment) {
         let Some(connection) = self.tracker.get_mut(conn) else { return };
         connection.carrier = as_what.carrier;
+        let before = connection.peer();
         if let (true, Some(name)) = (self.config.certified_ids, &as_what.name) {
             self.certified.note(conn, name.clone());
         }
-        let Some(connection) = self.tracker.get(conn) else { return };
-        let Some(peer) = as_what.peer.filter(|peer| *peer != connection.peer()) else { return };
+        let Some(peer) = as_what.peer.filter(|peer| *peer != before) else { return };
         self.discount_address(conn);
         let counted = self.count_address(peer, Coming::Connects, now);
         if let Some(connection) = self.tracker.get_mut(conn) {
             connection.set_peer(peer);
             connection.standing = counted.unwrap_or_default();
         }
-        if let Err(limit) = counted
-            && self.is_told(limit, now)
-        {
+        if let Err(limit) = counted {
+            // It has its slot already, and hears why.
+            self.stats.tally.limited[limit.index()] += 1;
             self.turn_away(conn, limit, now);
-        } else if counted.is_err() {
-            self.end(conn, CloseReason::TooManyConnections, now);
         }
     }
 
@@ -185,8 +183,7 @@ impl Gateway {
     pub(crate) fn let_in(&mut self, conn: ConnId, client: &str, token: &[u8], now: Moment) -> Next {
         let Some(rate) = self.config.admission.newcomers else { return Next::Listen };
         let rate = rate.share(self.config.shard.count);
-        let is_let_in =
-            |connection: &crate::gateway::connection::Connection| connection.standing.is_let_in();
+        let is_let_in = |connection: &Connection| connection.standing.is_let_in();
         if self.tracker.get(conn).is_none_or(is_let_in) || self.door.newcomers.take(rate, now) {
             return Next::Listen;
         }
@@ -247,7 +244,7 @@ impl Gateway {
                 counted += u64::from(connection.standing.is_counted(level));
             }
             if let State::Held(held) = &connection.state
-                && held.socket == crate::gateway::connection::Socket::Gone
+                && held.socket == Socket::Gone
             {
                 assert_eq!(connection.standing, Standing::default(), "nobody is there");
             }
