@@ -1,7 +1,5 @@
 //! Who may come in: what was typed, the files it names, and tokens made by hand.
 
-use std::fs::File;
-use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,7 +18,9 @@ use crate::cli::write_stdout;
 use crate::control::identity::Judge;
 use crate::control::identity::jwt::{Claims, Jwt};
 use crate::control::live::Live;
+use crate::control::tokens::lines;
 use crate::os::clock::Clock;
+use crate::os::file::read_text_at_most;
 use crate::os::random;
 use crate::wire::token;
 
@@ -132,25 +132,14 @@ fn text_of(path: &Path) -> Result<String, CliError> {
     let unreadable = |cause: std::io::Error| {
         CliError::machine(format!("identity-file: cannot read {}: {cause}", path.display()))
     };
-    let mut text = String::new();
-    let file = File::open(path).map_err(unreadable)?;
     let most = limits::IDENTITY_FILE_BYTES_MAX;
-    file.take(most + 1).read_to_string(&mut text).map_err(unreadable)?;
-    if text.len() as u64 > most {
-        return Err(unfit(path, &format!("it has more than {most} bytes")));
-    }
-    Ok(text)
+    let text = read_text_at_most(path, most).map_err(unreadable)?;
+    text.ok_or_else(|| unfit(path, &format!("it has more than {most} bytes")))
 }
 
 /// No word of what is in the file.
 fn unfit(path: &Path, why: &str) -> CliError {
     CliError::machine(format!("identity-file: {}: {why}", path.display()))
-}
-
-/// The lines that say something, with their numbers.
-fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
-    let lines = text.lines().map(str::trim).enumerate().map(|(index, line)| (index + 1, line));
-    lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
 }
 
 fn is_secret(word: &str) -> bool {

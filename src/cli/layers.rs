@@ -6,8 +6,6 @@
 //! with the same words, plus where they stand.
 
 use std::ffi::OsString;
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use clap::error::Error;
@@ -24,6 +22,7 @@ use crate::cli::origins::{self, Origins};
 use crate::cli::tables;
 use crate::cli::usage;
 use crate::cli::webhooks;
+use crate::os::file::read_at_most;
 
 /// What the variables of the environment begin with.
 const VARIABLE_PREFIX: &str = "HEARTWHEEL_";
@@ -254,16 +253,13 @@ fn environment_words(keys: &Keys, variable: impl Fn(&str) -> Option<OsString>) -
 
 fn read_file(path: &Path) -> Result<String, CliError> {
     let unreadable = |cause| CliError::ConfigUnreadable { path: path.to_owned(), cause };
-    let file = File::open(path).map_err(unreadable)?;
-    let mut bytes = Vec::new();
-    file.take(limits::CONFIG_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     let name = path.display();
-    if bytes.len() as u64 > limits::CONFIG_BYTES_MAX {
+    let Some(bytes) = read_at_most(path, limits::CONFIG_BYTES_MAX).map_err(unreadable)? else {
         return Err(CliError::usage(format!(
             "{name} has more than {} bytes; expected a short file of keys",
             limits::CONFIG_BYTES_MAX
         )));
-    }
+    };
     String::from_utf8(bytes).map_err(|_| {
         CliError::usage(format!("{name} is not UTF-8 text; expected TOML such as tick = \"10ms\""))
     })

@@ -1,7 +1,6 @@
 //! TLS for clients, as an operator says it: files, and who has to show what.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -13,6 +12,7 @@ use crate::cli::args::tls::{ClientCert, ClientName, DialArgs, TlsArgs};
 use crate::cli::error::CliError;
 use crate::layers::certificate;
 use crate::layers::tls::{Clients, Dial, Files, Serve, TlsError};
+use crate::os::file::read_at_most;
 
 /// With what TLS is served.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -193,13 +193,8 @@ fn read(key: &str, path: &Path) -> Result<Vec<u8>, CliError> {
         let path = path.display();
         CliError::machine(format!("{key}: cannot read {path}: {cause}; expected a file in PEM"))
     };
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(fails)?;
-    file.take(limits::TLS_FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(fails)?;
-    if bytes.len() as u64 > limits::TLS_FILE_BYTES_MAX {
-        return Err(fails(io::ErrorKind::FileTooLarge.into()));
-    }
-    Ok(bytes)
+    let bytes = read_at_most(path, limits::TLS_FILE_BYTES_MAX).map_err(fails)?;
+    bytes.ok_or_else(|| fails(io::ErrorKind::FileTooLarge.into()))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Beside the loop: what it has to tell the world is written, served and sent here, by threads that
 //! it never waits for.
 //!
-//! May import: base, os, gateway, server.
+//! May import: base, os, gateway, layers, server.
 //! Never here: truth. It asks the loop and passes on what it hears.
 
 pub mod api;

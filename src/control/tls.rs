@@ -1,18 +1,18 @@
 //! What the admin API shows of itself where it is reached by TLS.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::rustls::pki_types::CertificateDer;
 use tokio_rustls::rustls::{Error, ServerConfig};
 
 use crate::base::limits;
+use crate::layers::certificate;
+use crate::os::file::read_at_most;
 
 /// The one protocol spoken within.
 const ALPN: &[u8] = b"http/1.1";
@@ -101,11 +101,10 @@ impl Tls {
     pub fn read(files: &TlsFiles) -> Result<Self, TlsError> {
         let no_certificate = || TlsError::NoCertificate { path: files.certificate.clone() };
         let pem = read_pem(&files.certificate)?.ok_or_else(no_certificate)?;
-        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-        let chain = chain.ok().filter(|chain| !chain.is_empty()).ok_or_else(no_certificate)?;
+        let chain = certificate::certificates(&pem).map_err(|_| no_certificate())?;
         let no_key = || TlsError::NoKey { path: files.key.clone() };
         let pem = read_pem(&files.key)?.ok_or_else(no_key)?;
-        let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|_| no_key())?;
+        let key = certificate::private_key(&pem).map_err(|_| no_key())?;
         let unfit = |cause| TlsError::Unfit { files: files.clone(), cause };
         let mut config =
             ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
@@ -126,10 +125,7 @@ impl Tls {
 /// The bytes of a file; `None`: there are more than in any that is meant.
 fn read_pem(path: &Path) -> Result<Option<Vec<u8>>, TlsError> {
     let unreadable = |cause| TlsError::Unreadable { path: path.to_owned(), cause };
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(unreadable)?;
-    file.take(limits::ADMIN_TLS_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    Ok((bytes.len() as u64 <= limits::ADMIN_TLS_BYTES_MAX).then_some(bytes))
+    read_at_most(path, limits::ADMIN_TLS_BYTES_MAX).map_err(unreadable)
 }
 
 #[cfg(test)]

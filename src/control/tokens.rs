@@ -5,13 +5,13 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use siphasher::sip128::{Hasher128, SipHasher13};
 
 use crate::base::limits;
+use crate::os::file::read_text_at_most;
 
 /// What whoever asks may do. Each role may do what those before it may.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -129,20 +129,9 @@ pub enum LineError {
 pub fn read_tokens(path: &Path) -> Result<Secrets, TokenError> {
     let unreadable = |cause| TokenError::Unreadable { path: path.to_owned(), cause };
     let none = || TokenError::NoToken { path: path.to_owned() };
-    let mut text = String::new();
-    let file = File::open(path).map_err(unreadable)?;
-    file.take(limits::ADMIN_TOKEN_FILE_BYTES_MAX + 1)
-        .read_to_string(&mut text)
-        .map_err(unreadable)?;
-    if text.len() as u64 > limits::ADMIN_TOKEN_FILE_BYTES_MAX {
-        return Err(none());
-    }
-    let lines: Vec<(usize, &str)> = text
-        .lines()
-        .enumerate()
-        .map(|(at, line)| (at + 1, line.trim()))
-        .filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
-        .collect();
+    let text = read_text_at_most(path, limits::ADMIN_TOKEN_FILE_BYTES_MAX).map_err(unreadable)?;
+    let text = text.ok_or_else(none)?;
+    let lines: Vec<(usize, &str)> = lines(&text).collect();
     if lines.is_empty() || lines.len() > limits::ADMIN_TOKENS_MAX {
         return Err(none());
     }
@@ -157,6 +146,13 @@ pub fn read_tokens(path: &Path) -> Result<Secrets, TokenError> {
         secrets.push(read.map_err(bad)?);
     }
     Ok(Secrets(secrets))
+}
+
+/// The lines of a file with secrets that say something, with their numbers from 1 on: neither blank
+/// ones nor those that begin with `#`.
+pub fn lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let lines = text.lines().map(str::trim).enumerate().map(|(index, line)| (index + 1, line));
+    lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'))
 }
 
 /// A line; one that is `alone` may leave out its role.

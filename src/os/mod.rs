@@ -8,6 +8,7 @@ pub mod driver;
 pub mod epoll;
 mod facts;
 mod fault;
+pub mod file;
 pub mod inherited;
 pub mod inspect;
 pub mod machine;

@@ -1,19 +1,18 @@
 //! Who vouches for a target that is reached by TLS.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::crypto::aws_lc_rs;
-use tokio_rustls::rustls::pki_types::CertificateDer;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
 use crate::base::limits;
 use crate::control::webhook::target::{Scheme, Target};
+use crate::layers::certificate;
+use crate::os::file::read_at_most;
 
 /// What a target's certificate is checked with.
 #[derive(Clone)]
@@ -95,23 +94,17 @@ impl Tls {
 
 fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     let unreadable = |cause| TlsError::Unreadable { path: path.to_owned(), cause };
-    let mut bytes = Vec::new();
-    let file = File::open(path).map_err(unreadable)?;
-    file.take(limits::WEBHOOK_CA_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    if bytes.len() as u64 > limits::WEBHOOK_CA_BYTES_MAX {
-        return Err(TlsError::NoAuthority { path: path.to_owned() });
-    }
-    Ok(bytes)
+    let bytes = read_at_most(path, limits::WEBHOOK_CA_BYTES_MAX).map_err(unreadable)?;
+    bytes.ok_or_else(|| TlsError::NoAuthority { path: path.to_owned() })
 }
 
 fn roots_of(path: &Path, pem: &[u8]) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     let none = || TlsError::NoAuthority { path: path.to_owned() };
-    for certificate in CertificateDer::pem_slice_iter(pem) {
-        let certificate = certificate.map_err(|_| none())?;
+    for certificate in certificate::certificates(pem).map_err(|_| none())? {
         roots.add(certificate).map_err(|_| none())?;
     }
-    if roots.is_empty() { Err(none()) } else { Ok(roots) }
+    Ok(roots)
 }
 
 fn roots_of_machine() -> Result<RootCertStore, TlsError> {
