@@ -96,12 +96,6 @@ impl fmt::Display for Networks {
     }
 }
 
-impl FromIterator<Network> for Networks {
-    fn from_iter<T: IntoIterator<Item = Network>>(networks: T) -> Self {
-        Self(networks.into_iter().collect())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
