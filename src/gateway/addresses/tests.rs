@@ -142,6 +142,26 @@ impl Twin {
     }
 }
 
+/// Somebody comes or leaves, here and at the twin, and both say the same.
+fn step(
+    origins: &mut Origins,
+    twin: &mut Twin,
+    (number, comes): (u32, bool),
+    allowance: &Allowance,
+    now: Moment,
+) -> Result<(), proptest::test_runner::TestCaseError> {
+    if comes {
+        let entered = origins.enter(v4(number), allowance, true, now).is_ok();
+        let expected = twin.enter(number, allowance, origins.capacity, now);
+        proptest::prop_assert_eq!(entered, expected);
+    } else if twin.here(number) > 0 {
+        origins.leave(v4(number), allowance);
+        twin.leave(number);
+    }
+    proptest::prop_assert_eq!(origins.count(v4(number), allowance), twin.here(number));
+    Ok(())
+}
+
 proptest::proptest! {
     /// Whoever comes and goes, however fast: the same are let in as by the twin, and whoever is
     /// here is counted. Time passes fast enough for the forgotten to be at rest.
@@ -159,16 +179,7 @@ proptest::proptest! {
         let (mut twin, mut now) = (Twin::default(), at(0));
         for (number, millis, comes) in steps {
             now += Span::from_millis(millis);
-            if comes {
-                let entered = origins.enter(v4(number), &allowance, true, now).is_ok();
-                proptest::prop_assert_eq!(
-                    entered, twin.enter(number, &allowance, capacity, now)
-                );
-            } else if twin.here(number) > 0 {
-                origins.leave(v4(number), &allowance);
-                twin.leave(number);
-            }
-            proptest::prop_assert_eq!(origins.count(v4(number), &allowance), twin.here(number));
+            step(&mut origins, &mut twin, (number, comes), &allowance, now)?;
             let here = twin.row.iter().map(|(_, here, _)| u64::from(*here)).sum::<u64>();
             proptest::prop_assert_eq!(origins.check(), here);
         }
@@ -186,16 +197,8 @@ proptest::proptest! {
         for (number, comes) in steps {
             now += Span::from_millis(200);
             let here = twin.row.iter().filter(|(_, here, _)| *here > 0).count();
-            if comes && (here < capacity || twin.here(number) > 0) {
-                let entered = origins.enter(v4(number), &allowance, true, now).is_ok();
-                proptest::prop_assert_eq!(
-                    entered, twin.enter(number, &allowance, capacity, now)
-                );
-            } else if twin.here(number) > 0 {
-                origins.leave(v4(number), &allowance);
-                twin.leave(number);
-            }
-            proptest::prop_assert_eq!(origins.count(v4(number), &allowance), twin.here(number));
+            let comes = comes && (here < capacity || twin.here(number) > 0);
+            step(&mut origins, &mut twin, (number, comes), &allowance, now)?;
             origins.check();
         }
     }
