@@ -158,12 +158,16 @@ impl Server {
         if let Some(until) = self.hearing.until(began, input) {
             self.gateway.on_time(until);
         }
-        self.take_questions(now);
-        self.take_credits(now);
-        self.take_verdicts(now);
+        self.hear_side_threads(now);
         self.trade();
         self.tell(now);
         Ok(if self.is_over() { self.finish(now) } else { Turn::Goes })
+    }
+
+    fn hear_side_threads(&mut self, now: Moment) {
+        self.take_questions(now);
+        self.take_credits(now);
+        self.take_verdicts(now);
     }
 
     /// Everybody has left: the rest is told, but a side thread that hangs is not waited for.
