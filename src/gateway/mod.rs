@@ -10,7 +10,8 @@
 //! [`take_data`](Gateway::take_data), and its credit comes back by
 //! [`on_credits`](Gateway::on_credits); what nobody counts on goes out by
 //! [`take_transport`](Gateway::take_transport). Tokens that somebody else has to look at go out by
-//! [`take_checks`](Gateway::take_checks). It does nothing by itself.
+//! [`take_checks`](Gateway::take_checks), and what that one says comes in by
+//! [`on_checked`](Gateway::on_checked). It does nothing by itself.
 //!
 //! ```
 //! use heartwheel::base::config::GatewayConfig;
