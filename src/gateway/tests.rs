@@ -30,6 +30,7 @@ mod groups;
 mod identity;
 mod measure;
 mod moves;
+mod paused;
 mod push;
 mod reconfigure;
 mod sessions;

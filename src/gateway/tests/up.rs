@@ -1,6 +1,6 @@
 //! DATA on its way up: who takes it, who is told, and who has to wait.
 
-use crate::base::config::{GatewayConfig, Mode, ProbePolicy, QueuePolicy, SlowPolicy};
+use crate::base::config::{GatewayConfig, Mode, ProbePolicy};
 use crate::base::data::{Credit, DataRecord, Fate};
 use crate::base::event::CloseReason;
 use crate::base::ids::{ClientId, ConnId};
@@ -8,9 +8,8 @@ use crate::base::introduction::{Carrier, Introduction};
 use crate::base::io::{Chunk, Completion, Found, IoFault, Op, ReceiveEnd};
 use crate::base::limits;
 use crate::base::time::{Moment, Span};
-use crate::gateway::tests::push::{ask, client, post};
 use crate::gateway::tests::{Stage, config};
-use crate::gateway::{Command, Drain, Kick, Outcome, Push};
+use crate::gateway::{Command, Drain, Kick};
 use crate::wire::message::{AckWanted, Message, Reply};
 use crate::wire::native::{self, Deframer, Inbound};
 
@@ -29,12 +28,12 @@ fn frame(seq: u32, ack: AckWanted) -> Vec<u8> {
     bytes
 }
 
-fn frames(seqs: impl IntoIterator<Item = u32>) -> Vec<u8> {
+pub(super) fn frames(seqs: impl IntoIterator<Item = u32>) -> Vec<u8> {
     seqs.into_iter().flat_map(|seq| frame(seq, AckWanted::Yes)).collect()
 }
 
 impl Stage {
-    fn online(&mut self, client: &str) -> ConnId {
+    pub(super) fn online(&mut self, client: &str) -> ConnId {
         let conn = self.connect();
         self.hello(conn, client, "", 0);
         self.send_home(conn);
@@ -42,7 +41,7 @@ impl Stage {
     }
 
     /// Whatever is being sent arrives.
-    fn send_home(&mut self, conn: ConnId) -> Vec<u8> {
+    pub(super) fn send_home(&mut self, conn: ConnId) -> Vec<u8> {
         let mut sent = Vec::new();
         while let Some(index) =
             self.ops.iter().position(|op| matches!(op, Op::Send { conn: of, .. } if *of == conn))
@@ -55,13 +54,13 @@ impl Stage {
         sent
     }
 
-    fn data(&mut self) -> Vec<DataRecord> {
+    pub(super) fn data(&mut self) -> Vec<DataRecord> {
         let mut records = Vec::new();
         self.gateway.take_data(&mut records, usize::MAX);
         records.into_iter().map(|record| *record).collect()
     }
 
-    fn credit(&mut self, records: &[DataRecord]) {
+    pub(super) fn credit(&mut self, records: &[DataRecord]) {
         self.fate(records, Fate::Taken);
     }
 
@@ -78,7 +77,7 @@ impl Stage {
         self.ops.len() < before
     }
 
-    fn paused(&mut self, conn: ConnId) -> bool {
+    pub(super) fn paused(&mut self, conn: ConnId) -> bool {
         let is_asked = self.take_op(|op| matches!(op, Op::Pause { conn: of } if *of == conn));
         if is_asked {
             self.complete(Completion::ReceiveEnded { conn, end: ReceiveEnd::Paused });
@@ -86,7 +85,7 @@ impl Stage {
         is_asked
     }
 
-    fn receives(&mut self, conn: ConnId) -> bool {
+    pub(super) fn receives(&mut self, conn: ConnId) -> bool {
         self.take_op(|op| matches!(op, Op::Receive { conn: of } if *of == conn))
     }
 
@@ -99,7 +98,7 @@ fn seqs(records: &[DataRecord]) -> Vec<u32> {
     records.iter().map(|record| record.seq).collect()
 }
 
-fn ack(seq: u32) -> Vec<u8> {
+pub(super) fn ack(seq: u32) -> Vec<u8> {
     let mut bytes = Vec::new();
     native::encode(&Message::Ack { seq }, &mut bytes);
     bytes
@@ -288,22 +287,35 @@ fn what_was_received_before_the_kernel_stopped_counts_as_waiting() {
 
 #[test]
 fn an_end_behind_bytes_that_are_not_read_is_found_behind_them() {
-    for end in [ReceiveEnd::Eof, ReceiveEnd::Fault(IoFault::Reset)] {
-        let mut stage = stage();
-        let conn = stage.online("a");
-        stage.receive(conn, &frames(1..=6));
-        stage.complete(Completion::ReceiveEnded { conn, end });
-        assert_eq!(stage.gateway.stats().online, 1, "it said something before that");
-        let records = stage.data();
-        stage.credit(&records);
-        assert_eq!(seqs(&stage.data()), [6]);
-        assert_eq!(stage.gateway.stats().online, 0);
-    }
+    let mut first = stage();
+    let conn = first.online("a");
+    first.receive(conn, &frames(1..=6));
+    first.complete(Completion::ReceiveEnded { conn, end: ReceiveEnd::Eof });
+    assert_eq!(first.gateway.stats().online, 1, "it said something before that");
+    let records = first.data();
+    first.credit(&records);
+    assert_eq!(seqs(&first.data()), [6]);
+    assert_eq!(first.gateway.stats().online, 0);
     let mut stage = stage();
     let conn = stage.online("a");
     stage.receive(conn, &frames(1..=5));
     stage.complete(Completion::ReceiveEnded { conn, end: ReceiveEnd::Eof });
     assert_eq!(stage.gateway.stats().online, 0, "nothing is before it");
+}
+
+/// Its peer sends nothing again, whoever waits for what came before.
+#[test]
+fn a_connection_that_breaks_behind_unread_bytes_is_told_at_once() {
+    let mut stage = stage();
+    let conn = stage.online("a");
+    stage.receive(conn, &frames(1..=6));
+    let end = ReceiveEnd::Fault(IoFault::Reset);
+    stage.complete(Completion::ReceiveEnded { conn, end });
+    let stats = stage.gateway.stats();
+    assert_eq!((stats.online, stats.up.stopped, stats.up.unread_bytes), (0, 0, 0));
+    let records = stage.data();
+    stage.credit(&records);
+    assert_eq!(seqs(&records), [1, 2, 3, 4, 5], "what was handed up before is taken");
 }
 
 #[test]
@@ -414,58 +426,12 @@ fn who_comes_back_to_its_session_hears_what_was_taken_meanwhile() {
     assert_eq!(seqs(&stage.data()), [6]);
 }
 
-fn token_of(bytes: &[u8]) -> Vec<u8> {
+pub(super) fn token_of(bytes: &[u8]) -> Vec<u8> {
     let mut deframer = Deframer::client_side();
     let mut rest = bytes;
     match deframer.next(&mut rest, 1_024) {
         Ok(Some(Inbound::Message(Message::Welcome { resume, .. }))) => resume.to_vec(),
         other => panic!("{other:?}"),
-    }
-}
-
-/// A stopped client with a message on its way, in a queue with room for three.
-fn stopped_with_mail(slow: SlowPolicy) -> (Stage, ConnId, Vec<DataRecord>) {
-    let queue =
-        QueuePolicy { bytes_max: 3 * (limits::LETTER_BYTES + 2), slow, ttl: Span::from_secs(3) };
-    let mut stage = Stage::new(GatewayConfig { up_bytes_max: 8_000, queue, ..config() });
-    stage.gateway.set_data_wanted(true);
-    let conn = stage.online("a");
-    push_to(&mut stage, "1");
-    stage.send_home(conn);
-    stage.receive(conn, &frames(1..=5));
-    assert!(stage.paused(conn));
-    let records = stage.data();
-    (stage, conn, records)
-}
-
-fn push_to(stage: &mut Stage, text: &str) -> Outcome {
-    let push = Push { clients: vec![client("a")], epoch: None, post: post(text) };
-    match ask(stage, Command::Push(Box::new(push))) {
-        crate::gateway::Reply::Pushed(pushed) => pushed[0].outcome,
-        other => panic!("{other:?}"),
-    }
-}
-
-#[test]
-fn a_client_that_is_not_read_does_not_lose_what_it_may_have_acknowledged() {
-    for slow in [SlowPolicy::Oldest, SlowPolicy::Newest, SlowPolicy::Close] {
-        let (mut stage, conn, records) = stopped_with_mail(slow);
-        for text in ["2", "3", "4", "5"] {
-            push_to(&mut stage, text);
-            stage.send_home(conn);
-        }
-        stage.pass(Span::from_secs(10));
-        assert_eq!(stage.gateway.stats().ended(CloseReason::SlowConsumer), 0, "{slow:?}");
-        let waited = stage.gateway.stats();
-        assert_eq!((waited.mail.ack_missed, waited.up.stopped), (0, 1), "{slow:?}");
-        stage.credit(&records);
-        assert!(stage.receives(conn), "{slow:?}: it is read on");
-        stage.pass(Span::from_secs(1));
-        stage.receive(conn, &ack(3));
-        let stats = stage.gateway.stats();
-        assert_eq!((stats.mail.acked, stats.mail.ack_missed), (3, 0), "{slow:?}");
-        stage.pass(Span::from_secs(4));
-        assert_eq!(stage.gateway.stats().mail.queue_bytes, 0, "{slow:?}");
     }
 }
 
