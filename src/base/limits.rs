@@ -219,6 +219,9 @@ pub const OUTBOX_BYTES_MAX: usize = 64 * 1_024;
 pub const QUEUE_BYTES_DEFAULT: usize = 256 * 1_024;
 /// What a message costs beside its bytes.
 pub const LETTER_BYTES: usize = 64;
+/// How long an ACK that may have come while a client was not read is waited for at least when it is
+/// read on: until what is in its socket has been read.
+pub const ACK_WAIT_MIN: Span = Span::from_secs(1);
 /// Largest value for what messages for one client may cost.
 pub const QUEUE_BYTES_LIMIT: usize = 16 * 1_024 * 1_024;
 /// For how long a message may wait, unless configured or said otherwise.

@@ -154,7 +154,7 @@ impl Gateway {
 
     /// Everything that was in flight is gone: what comes next, messages included.
     fn next_to_send(&mut self, conn: ConnId, now: Moment) -> Option<Chunk> {
-        self.on_handed(conn);
+        self.on_handed(conn, now);
         self.fill_outbox(conn, now);
         self.tracker.get_mut(conn)?.outbox.take_to_send()
     }

@@ -13,7 +13,7 @@ use crate::wire::message::{AckWanted, Message};
 /// A message for one client. What it says is shared with all others who get it.
 pub(crate) struct Letter {
     pub(crate) body: Arc<Body>,
-    expires_at: Moment,
+    age: Age,
     pub(crate) seq: u32,
     /// The broadcast it belongs to; 0: none.
     pub(crate) job: u32,
@@ -22,7 +22,41 @@ pub(crate) struct Letter {
     pub(crate) was_handed: bool,
 }
 
+/// For how long a message waits.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Age {
+    /// Until then.
+    Until(Moment),
+    /// So long from when its client is heard again: its ACK may be there and cannot be read.
+    Left(Span),
+}
+
+impl Age {
+    fn stop(&mut self, now: Moment) {
+        if let Self::Until(at) = *self {
+            *self = Self::Left(at.since(now));
+        }
+    }
+
+    fn go_on(&mut self, now: Moment) {
+        if let Self::Left(span) = *self {
+            *self = Self::Until(now + span.max(limits::ACK_WAIT_MIN));
+        }
+    }
+
+    fn until(self) -> Option<Moment> {
+        match self {
+            Self::Until(at) => Some(at),
+            Self::Left(_) => None,
+        }
+    }
+}
+
 impl Letter {
+    fn is_too_old(&self, now: Moment) -> bool {
+        self.age.until().is_some_and(|at| at <= now)
+    }
+
     /// What it counts against the client's bound.
     pub(crate) fn cost_bytes(body: &Body) -> usize {
         limits::LETTER_BYTES + body.topic().len() + body.bytes().len()
@@ -123,43 +157,33 @@ impl Mail {
     ) -> u32 {
         self.seq_last += 1;
         let seq = self.seq_last;
-        let letter = Letter { body, expires_at, seq, job, wants_ack, was_handed: false };
+        let age = Age::Until(expires_at);
+        let letter = Letter { body, age, seq, job, wants_ack, was_handed: false };
         self.bytes += letter.cost();
-        self.expires_first = Some(self.expires_first.map_or(expires_at, |at| at.min(expires_at)));
+        self.note_age(age);
         self.waiting.push_back(letter);
         seq
     }
 
-    /// Drops the oldest message that is not in the outbox. Of a client that is not read nothing
-    /// that it may have acknowledged.
-    pub(crate) fn drop_oldest(&mut self, hearing: Hearing) -> Option<Letter> {
-        let unacked = match hearing {
-            Hearing::Open => self.unacked.pop_front(),
-            Hearing::Stopped => None,
-        };
+    /// Drops the oldest message that is not in the outbox, and whose ACK is not there unread.
+    pub(crate) fn drop_oldest(&mut self) -> Option<Letter> {
+        let is_old = |letter: &mut Letter| letter.age.until().is_some();
+        let unacked = self.unacked.pop_front_if(is_old);
         let letter = unacked.or_else(|| self.waiting.pop_front())?;
         self.on_dropped(&letter, Outcome::Slow);
         Some(letter)
     }
 
-    /// Drops what is too old by now; `outcome` is what became of it. What a client that is not read
-    /// may have acknowledged stays.
-    pub(crate) fn expire(
-        &mut self,
-        now: Moment,
-        outcome: Outcome,
-        hearing: Hearing,
-        dropped: &mut Vec<Letter>,
-    ) {
+    /// Drops what is too old by now; `outcome` is what became of it.
+    pub(crate) fn expire(&mut self, now: Moment, outcome: Outcome, dropped: &mut Vec<Letter>) {
         if self.expires_first.is_none_or(|at| now < at) {
             return;
         }
         let before = dropped.len();
-        let unacked = Some(&mut self.unacked).filter(|_| hearing == Hearing::Open);
-        for letters in unacked.into_iter().chain([&mut self.waiting]) {
-            if letters.iter().any(|letter| letter.expires_at <= now) {
+        for letters in [&mut self.unacked, &mut self.waiting] {
+            if letters.iter().any(|letter| letter.is_too_old(now)) {
                 let (old, young) =
-                    std::mem::take(letters).into_iter().partition(|one| one.expires_at <= now);
+                    std::mem::take(letters).into_iter().partition(|one| one.is_too_old(now));
                 *letters = young;
                 let old: VecDeque<Letter> = old;
                 dropped.extend(old);
@@ -171,13 +195,24 @@ impl Mail {
         self.expires_first = self.first_expiry();
     }
 
-    fn first_expiry(&self) -> Option<Moment> {
-        self.unacked.iter().chain(&self.waiting).map(|letter| letter.expires_at).min()
+    fn note_age(&mut self, age: Age) {
+        self.expires_first = [self.expires_first, age.until()].into_iter().flatten().min();
     }
 
-    /// The client's ACKs were not heard for so long: what they may be for is as much younger.
-    pub(crate) fn put_off(&mut self, span: Span) {
-        self.unacked.iter_mut().for_each(|letter| letter.expires_at += span);
+    fn first_expiry(&self) -> Option<Moment> {
+        let letters = self.unacked.iter().chain(&self.waiting);
+        letters.filter_map(|letter| letter.age.until()).min()
+    }
+
+    /// The client is not read from now on, or it is read again: what it may have acknowledged does
+    /// not age between.
+    pub(crate) fn on_hearing(&mut self, hearing: Hearing, now: Moment) {
+        for letter in &mut self.unacked {
+            match hearing {
+                Hearing::Stopped => letter.age.stop(now),
+                Hearing::Open => letter.age.go_on(now),
+            }
+        }
         self.expires_first = self.first_expiry();
     }
 
@@ -195,7 +230,12 @@ impl Mail {
     }
 
     /// What was in the outbox was handed to the kernel. Says of each what it was.
-    pub(crate) fn on_handed(&mut self, mut tell: impl FnMut(&Letter, Outcome)) {
+    pub(crate) fn on_handed(
+        &mut self,
+        hearing: Hearing,
+        now: Moment,
+        mut tell: impl FnMut(&Letter, Outcome),
+    ) {
         for mut letter in std::mem::take(&mut self.flying) {
             let is_acked = letter.seq <= self.acked_upto;
             if !letter.was_handed {
@@ -208,9 +248,10 @@ impl Mail {
             self.handed_upto = self.handed_upto.max(letter.seq);
             if letter.wants_ack && !is_acked {
                 letter.was_handed = true;
-                let expires_at = letter.expires_at;
-                self.expires_first =
-                    Some(self.expires_first.map_or(expires_at, |at| at.min(expires_at)));
+                if hearing == Hearing::Stopped {
+                    letter.age.stop(now);
+                }
+                self.note_age(letter.age);
                 self.unacked.push_back(letter);
             } else {
                 self.bytes -= letter.cost();
@@ -243,10 +284,12 @@ impl Mail {
         give_back(&mut self.waiting);
     }
 
-    /// The connection is gone: what may not have arrived waits again, in order.
-    pub(crate) fn requeue(&mut self) {
+    /// The connection is gone: what may not have arrived waits again, in order. Nothing more is to
+    /// be read from it, so everything ages.
+    pub(crate) fn requeue(&mut self, now: Moment) {
         for letters in [&mut self.flying, &mut self.unacked] {
-            while let Some(letter) = letters.pop_back() {
+            while let Some(mut letter) = letters.pop_back() {
+                letter.age.go_on(now);
                 self.waiting.push_front(letter);
             }
         }
@@ -254,8 +297,8 @@ impl Mail {
     }
 
     /// All messages, for good.
-    pub(crate) fn take_all(&mut self) -> impl Iterator<Item = Letter> + use<> {
-        self.requeue();
+    pub(crate) fn take_all(&mut self, now: Moment) -> impl Iterator<Item = Letter> + use<> {
+        self.requeue(now);
         self.bytes = 0;
         std::mem::take(&mut self.waiting).into_iter()
     }
@@ -293,8 +336,9 @@ impl Mail {
         self.lost.push_back((letter.seq, outcome));
     }
 
-    /// Panics when the parts disagree. O(n): tests and simulation only.
-    pub(crate) fn check(&self) {
+    /// Panics when the parts disagree, or with how its client is heard. O(n): tests and simulation
+    /// only.
+    pub(crate) fn check(&self, hearing: Hearing) {
         let letters: Vec<&Letter> =
             self.unacked.iter().chain(&self.flying).chain(&self.waiting).collect();
         assert_eq!(letters.iter().map(|letter| letter.cost()).sum::<usize>(), self.bytes);
@@ -303,8 +347,14 @@ impl Mail {
         assert!(self.acked_upto <= self.copied_upto && self.copied_upto <= self.seq_last);
         assert!(self.unacked.iter().all(|letter| letter.wants_ack && letter.was_handed));
         assert!(self.lost.len() <= limits::LOST_KEPT_MAX);
-        let is_young = |one: &&Letter| self.expires_first.is_some_and(|at| at <= one.expires_at);
-        assert!(self.unacked.iter().chain(&self.waiting).all(|letter| is_young(&letter)));
+        let ages = |letters: &VecDeque<Letter>| letters.iter().all(|one| one.age.until().is_some());
+        assert!(ages(&self.waiting) && ages(&self.flying), "what was not sent grows older");
+        match hearing {
+            Hearing::Open => assert!(ages(&self.unacked), "a client that is heard is waited for"),
+            Hearing::Stopped => assert!(self.unacked.iter().all(|one| one.age.until().is_none())),
+        }
+        let first = self.first_expiry();
+        assert!(first.is_none_or(|first| self.expires_first.is_some_and(|at| at <= first)));
     }
 }
 

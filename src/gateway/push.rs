@@ -207,7 +207,7 @@ impl Gateway {
             }
             let dropped = match policy.slow {
                 SlowPolicy::Oldest if cost <= policy.bytes_max => {
-                    self.post.with(&mut extra.mail, |_, mail| mail.drop_oldest(hearing))
+                    self.post.with(&mut extra.mail, |_, mail| mail.drop_oldest())
                 }
                 SlowPolicy::Oldest | SlowPolicy::Newest | SlowPolicy::Close => None,
             };
@@ -256,13 +256,14 @@ impl Gateway {
     }
 
     /// Everything that was in flight to this client was handed to the kernel.
-    pub(crate) fn on_handed(&mut self, conn: ConnId) {
+    pub(crate) fn on_handed(&mut self, conn: ConnId, now: Moment) {
         let Some(connection) = self.tracker.get_mut(conn) else { return };
+        let hearing = connection.hearing;
         let State::Live(session) = &mut connection.state else { return };
         let Some(extra) = &mut session.extra else { return };
         let stats = &mut self.stats;
         self.post.with(&mut extra.mail, |post, mail| {
-            mail.on_handed(|letter, outcome| post.tell(stats, letter, outcome));
+            mail.on_handed(hearing, now, |letter, outcome| post.tell(stats, letter, outcome));
         });
         self.post.note_expiry(extra.mail.expires_first());
     }
@@ -287,17 +288,17 @@ impl Gateway {
         if extra.mail.is_listed {
             self.post.listed.push_back(conn);
             self.post.note_expiry(expires_first);
-            self.on_lost(conn);
+            self.on_lost(conn, now);
             self.on_ack(conn, last_seq);
             self.fill_outbox(conn, now);
         }
     }
 
     /// The connection of this session is lost: what may not have arrived waits again.
-    pub(crate) fn on_lost(&mut self, conn: ConnId) {
+    pub(crate) fn on_lost(&mut self, conn: ConnId, now: Moment) {
         let Some(session) = self.tracker.get_mut(conn).and_then(session_of_mut) else { return };
         if let Some(extra) = &mut session.extra {
-            extra.mail.requeue();
+            extra.mail.requeue(now);
         }
     }
 
@@ -307,11 +308,12 @@ impl Gateway {
         extra.is_some_and(|extra| !extra.mail.is_empty())
     }
 
-    /// The client on this connection is read on, after so long.
-    pub(crate) fn on_mail_heard_again(&mut self, conn: ConnId, after: Span) {
+    /// The client on this connection is not read from now on, or it is read again.
+    pub(crate) fn on_mail_hearing(&mut self, conn: ConnId, hearing: Hearing, now: Moment) {
         let Some(session) = self.tracker.get_mut(conn).and_then(session_of_mut) else { return };
         if let Some(extra) = &mut session.extra {
-            extra.mail.put_off(after);
+            extra.mail.on_hearing(hearing, now);
+            self.post.note_expiry(extra.mail.expires_first());
         }
     }
 
@@ -326,11 +328,10 @@ impl Gateway {
                 Outcome::Slow
             }
         };
-        let hearing = connection.hearing;
         let Some(session) = session_of_mut(connection) else { return };
         let Some(extra) = &mut session.extra else { return };
         let mut dropped = std::mem::take(&mut self.post.dropped);
-        self.post.with(&mut extra.mail, |_, mail| mail.expire(now, outcome, hearing, &mut dropped));
+        self.post.with(&mut extra.mail, |_, mail| mail.expire(now, outcome, &mut dropped));
         for letter in dropped.drain(..) {
             self.on_dropped(conn, &letter, Drop::TooOld, outcome);
         }
@@ -365,10 +366,10 @@ impl Gateway {
     }
 
     /// A session has ended for good, and this is what it had.
-    pub(crate) fn drop_extra(&mut self, client: &ClientId, extra: Option<Box<Extra>>) {
+    pub(crate) fn drop_extra(&mut self, client: &ClientId, extra: Option<Box<Extra>>, now: Moment) {
         let Some(mut extra) = extra else { return };
         extra.groups.iter().for_each(|group| self.groups.on_left(group));
-        let letters = self.post.with(&mut extra.mail, |_, mail| mail.take_all());
+        let letters = self.post.with(&mut extra.mail, |_, mail| mail.take_all(now));
         for letter in letters {
             self.count_dropped(Some(client), &letter, Drop::SessionOver, Outcome::Offline);
         }
@@ -421,7 +422,7 @@ impl Gateway {
             let Some((conn, connection)) = self.tracker.slot(slot) else { continue };
             let extra = session_of(connection).and_then(|session| session.extra.as_ref());
             let Some(extra) = extra else { continue };
-            extra.mail.check();
+            extra.mail.check(connection.hearing);
             bytes += extra.mail.bytes();
             assert!(extra.mail.bytes() <= self.queue_bytes_ever, "{conn}: it is bounded");
             assert!(extra.mail.is_listed || extra.mail.is_empty(), "{conn}: it is swept");

@@ -373,7 +373,7 @@ impl Gateway {
             self.up.on_lost(epoch);
             connection.outbox.forget(&mut self.chunks);
             self.tracker.touch(conn, until);
-            self.on_lost(conn);
+            self.on_lost(conn, now);
             self.classes.on_held(class);
             self.hold(conn);
             return true;
@@ -382,7 +382,7 @@ impl Gateway {
         let (extra, remote) = (session.extra.take(), connection.peer());
         self.up.on_over(epoch);
         let Some(client) = self.tracker.unname(conn) else { return false };
-        self.drop_extra(&client, extra);
+        self.drop_extra(&client, extra, now);
         self.stats.tally.sessions_ended[reason.index()] += 1;
         self.recent.on_offline(client.as_str(), reason, last_beat, now);
         let last_beat = self.time.clock(last_beat);
@@ -402,7 +402,7 @@ impl Gateway {
             (held.session.epoch, held.session.last_beat, connection.peer());
         self.up.on_over(epoch);
         if let Some(client) = self.tracker.unname(conn) {
-            self.drop_extra(&client, extra);
+            self.drop_extra(&client, extra, now);
             self.stats.tally.sessions_ended[reason.index()] += 1;
             self.recent.on_offline(client.as_str(), reason, last_beat, now);
             let last_beat = self.time.clock(last_beat);

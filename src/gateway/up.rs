@@ -8,7 +8,8 @@
 //! when its credit comes back, and those who wait are kept by how much they have on account.
 //!
 //! What had been received of a client before the kernel stopped is kept as it came, unread, and is
-//! read first when the client is read on. The end of its stream, if it came, stands behind that.
+//! read first when the client is read on. The end of its stream, if it came, stands behind that. A
+//! connection that broke is lost at once, with what was not read of it.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
@@ -102,10 +103,7 @@ struct Sent {
 /// A client that is not read.
 struct Stop {
     since: u64,
-    at: Moment,
     unread: Vec<u8>,
-    /// How its receive ended, if it ended by itself.
-    end: Option<ReceiveEnd>,
 }
 
 impl UpPath {
@@ -273,13 +271,14 @@ impl Gateway {
         self.stats.up.stops += 1;
         let since = self.up.stops;
         self.up.stops += 1;
-        account.stop = Some(Stop { since, at: now, unread: Vec::new(), end: None });
+        account.stop = Some(Stop { since, unread: Vec::new() });
         self.up.stopped.insert((account.bytes, since, epoch));
         connection.hearing = Hearing::Stopped;
         if connection.receive == Receive::Armed {
             connection.receive = Receive::Pausing;
             self.ops.push(Op::Pause { conn });
         }
+        self.on_mail_hearing(conn, Hearing::Stopped, now);
     }
 
     /// Keeps what came in of a client that is not read.
@@ -306,18 +305,13 @@ impl Gateway {
     }
 
     /// The receive of a client that is not read ended. Whether that is all there is to do about it
-    /// now.
+    /// now: an end of its stream is acted on behind what it said before, a fault at once.
     pub(crate) fn on_stopped_receive_ended(&mut self, conn: ConnId, end: ReceiveEnd) -> bool {
         let receive = match end {
             ReceiveEnd::Paused | ReceiveEnd::Starved | ReceiveEnd::Interrupted => Receive::Paused,
-            ReceiveEnd::Eof | ReceiveEnd::Fault(_) if self.has_unread(conn) => Receive::Over,
+            ReceiveEnd::Eof if self.has_unread(conn) => Receive::Over,
             ReceiveEnd::Eof | ReceiveEnd::Fault(_) => return false,
         };
-        if receive == Receive::Over
-            && let Some(stop) = self.stop_of(conn)
-        {
-            stop.end = Some(end);
-        }
         if let Some(connection) = self.tracker.get_mut(conn) {
             connection.receive = receive;
         }
@@ -346,7 +340,7 @@ impl Gateway {
         let Some(connection) = self.tracker.get_mut(conn) else { return };
         connection.hearing = Hearing::Open;
         self.forgive(conn, now);
-        self.on_mail_heard_again(conn, now.since(stop.at));
+        self.on_mail_hearing(conn, Hearing::Open, now);
         if !stop.unread.is_empty() {
             self.take_apart(conn, &stop.unread, now);
         }
@@ -354,12 +348,11 @@ impl Gateway {
             return;
         }
         let Some(connection) = self.tracker.get_mut(conn) else { return };
-        let is_stopped = connection.hearing == Hearing::Stopped;
-        if let Some(end) = stop.end {
+        if connection.receive == Receive::Over {
             // It stands behind what is left, if anything is.
-            return self.on_receive_ended(conn, end, now);
+            return self.on_receive_ended(conn, ReceiveEnd::Eof, now);
         }
-        if is_stopped {
+        if connection.hearing == Hearing::Stopped {
             return;
         }
         let Some(connection) = self.tracker.get(conn) else { return };
@@ -426,9 +419,10 @@ impl Gateway {
             (Hearing::Open, None) => {
                 assert!(matches!(receive, Receive::Armed | Receive::Pausing), "{conn} is heard");
             }
-            (Hearing::Stopped, Some(stop)) => match stop.end {
-                Some(_) => assert!(receive == Receive::Over && !stop.unread.is_empty()),
-                None => assert!(matches!(receive, Receive::Pausing | Receive::Paused), "{conn}"),
+            (Hearing::Stopped, Some(stop)) => match receive {
+                Receive::Over => assert!(!stop.unread.is_empty(), "{conn} has said all"),
+                Receive::Pausing | Receive::Paused => {}
+                Receive::Armed => panic!("{conn} is not to be read"),
             },
             (Hearing::Open, Some(_)) | (Hearing::Stopped, None) => {
                 panic!("{conn}: nobody would read it on")

@@ -151,7 +151,8 @@ impl Gateway {
         }
         let was_deaf = connection.rearmed_in == self.turn;
         let overdue = connection.overdue(&self.config, since);
-        if is_stopped && (found == Found::Bytes || self.has_unread(conn)) {
+        let is_broken = matches!(found, Found::Fault(_));
+        if is_stopped && !is_broken && (found == Found::Bytes || self.has_unread(conn)) {
             return self.look_later(conn, now);
         }
         match (found, overdue) {

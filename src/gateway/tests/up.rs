@@ -306,16 +306,27 @@ fn an_end_behind_bytes_that_are_not_read_is_found_behind_them() {
 /// Its peer sends nothing again, whoever waits for what came before.
 #[test]
 fn a_connection_that_breaks_behind_unread_bytes_is_told_at_once() {
-    let mut stage = stage();
-    let conn = stage.online("a");
-    stage.receive(conn, &frames(1..=6));
-    let end = ReceiveEnd::Fault(IoFault::Reset);
-    stage.complete(Completion::ReceiveEnded { conn, end });
-    let stats = stage.gateway.stats();
-    assert_eq!((stats.online, stats.up.stopped, stats.up.unread_bytes), (0, 0, 0));
-    let records = stage.data();
-    stage.credit(&records);
-    assert_eq!(seqs(&records), [1, 2, 3, 4, 5], "what was handed up before is taken");
+    for is_found_by_a_look in [false, true] {
+        let mut stage = stage();
+        let conn = stage.online("a");
+        stage.receive(conn, &frames(1..=5));
+        if is_found_by_a_look {
+            stage.pass(Span::from_secs(35));
+            assert!(stage.looks(conn));
+        }
+        stage.receive(conn, &frames([6]));
+        assert_eq!(stage.gateway.stats().up.unread_bytes, frames([6]).len());
+        let fault = IoFault::Reset;
+        stage.complete(match is_found_by_a_look {
+            false => Completion::ReceiveEnded { conn, end: ReceiveEnd::Fault(fault) },
+            true => Completion::Looked { conn, found: Found::Fault(fault), tcp: None },
+        });
+        let stats = stage.gateway.stats();
+        assert_eq!((stats.online, stats.up.stopped, stats.up.unread_bytes), (0, 0, 0));
+        let records = stage.data();
+        stage.credit(&records);
+        assert_eq!(seqs(&records), [1, 2, 3, 4, 5], "what was handed up before is taken");
+    }
 }
 
 #[test]
