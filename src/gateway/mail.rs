@@ -167,9 +167,11 @@ impl Mail {
 
     /// Drops the oldest message that is not in the outbox, and whose ACK is not there unread.
     pub(crate) fn drop_oldest(&mut self) -> Option<Letter> {
-        let is_old = |letter: &mut Letter| letter.age.until().is_some();
-        let unacked = self.unacked.pop_front_if(is_old);
-        let letter = unacked.or_else(|| self.waiting.pop_front())?;
+        let is_old = |letter: &Letter| letter.age.until().is_some();
+        let letter = match self.unacked.front().is_some_and(is_old) {
+            true => self.unacked.pop_front()?,
+            false => self.waiting.pop_front()?,
+        };
         self.on_dropped(&letter, Outcome::Slow);
         Some(letter)
     }

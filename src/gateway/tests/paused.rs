@@ -104,7 +104,7 @@ fn what_could_hardly_be_sent_before_it_was_too_old_waits_for_its_ack_all_the_sam
     paused.stage.pass(TTL);
     paused.stage.send_home(paused.conn);
     paused.read_on();
-    paused.stage.pass(Span::ZERO);
+    paused.push("3");
     paused.stage.receive(paused.conn, &ack(2));
     assert_eq!((paused.mail().acked, paused.mail().ack_missed), (2, 0));
 }
