@@ -400,6 +400,9 @@ pub(crate) static METRICS: &[Metric] = &[
     metric("heartwheel_probes_answered", "Those that then said something", |s| {
         count(s.stats.pings_answered)
     }),
+    metric("heartwheel_suspects", "Times that a client was silent for too long", |s| {
+        count(s.stats.suspected)
+    }),
     metric("heartwheel_rescued", "Clients found alive by the last look", |s| {
         count(s.stats.rescued)
     }),

@@ -91,10 +91,11 @@ impl Gateway {
 
     /// A client was silent for too long.
     pub(crate) fn tell_suspect(&mut self, conn: ConnId, now: Moment) {
-        let Some(transport) = &mut self.transport else { return };
-        let Some(client) = self.tracker.client(conn).cloned() else { return };
         let Some(connection) = self.tracker.get(conn) else { return };
         let State::Live(session) = &connection.state else { return };
+        self.stats.suspected += 1;
+        let Some(transport) = &mut self.transport else { return };
+        let Some(client) = self.tracker.client(conn).cloned() else { return };
         let silence = now.since(session.last_beat);
         let event = TransportEvent::Suspect { conn, client, silence };
         transport.tell(event, self.time.expected(now));

@@ -115,7 +115,8 @@ fn a_client_that_is_not_probed_is_suspect_at_its_deadline() {
         stage.say(conn, &Message::Ack { seq: 0 });
         looks(&mut stage, conn, Found::Nothing);
         assert_eq!(lines(&mut stage).last().map(String::as_str), Some("rescued anna heard"));
-        assert_eq!(stage.gateway.stats().online, 1, "{name}");
+        let stats = stage.gateway.stats();
+        assert_eq!((stats.online, stats.suspected, stats.rescued), (1, 2, 1), "{name}");
     }
 }
 
