@@ -93,6 +93,9 @@ pub const COME_BACK_BASE: Span = Span::from_secs(1);
 pub const COME_BACK_CAP: Span = Span::from_secs(60);
 /// Before accepting again after the machine refused a descriptor or memory.
 pub const ACCEPT_PAUSE: Span = Span::from_millis(100);
+/// For how long the kernel keeps a newcomer to itself that says nothing. Clients speak first, and
+/// who has spoken is accepted and read in one turn instead of two.
+pub const ACCEPT_DEFER: Span = Span::from_secs(1);
 
 /// From our last word to a close without the end of its send, where a layer has the last word.
 pub const LAYER_LINGER: Span = Span::from_secs(2);

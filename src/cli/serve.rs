@@ -382,6 +382,7 @@ fn listen(options: &ListenerOptions, inherited: Option<TcpListener>) -> Result<L
             count: keepalive.count,
         }),
         user_timeout: options.user_timeout,
+        defer_accept: Some(limits::ACCEPT_DEFER),
         ..ListenOptions::default()
     };
     if let Some(socket) = inherited {

@@ -38,11 +38,14 @@ pub struct ListenOptions {
     pub user_timeout: Option<Span>,
     /// Connections that may wait to be accepted.
     pub backlog: i32,
+    /// For so long the kernel keeps a newcomer to itself that has said nothing yet (whole seconds,
+    /// at least one); `None`: not at all. Who has spoken is accepted and read at once, in one turn.
+    pub defer_accept: Option<Span>,
 }
 
 impl Default for ListenOptions {
     fn default() -> Self {
-        Self { keep_alive: None, user_timeout: None, backlog: BACKLOG_MAX }
+        Self { keep_alive: None, user_timeout: None, backlog: BACKLOG_MAX, defer_accept: None }
     }
 }
 
@@ -168,6 +171,10 @@ fn set_options(socket: BorrowedFd<'_>, options: &ListenOptions) -> Result<(), Er
     if let Some(timeout) = options.user_timeout {
         sockopt::set_tcp_user_timeout(socket, timeout.as_millis_u32())?;
     }
+    if let Some(longest) = options.defer_accept {
+        let seconds = at_least_a_second(longest).as_secs();
+        raw::set_tcp_defer_accept(socket, u32::try_from(seconds).unwrap_or(u32::MAX))?;
+    }
     raw::set_tcp_not_sent_low_water(socket, NOT_SENT_BYTES)
 }
 
@@ -218,6 +225,11 @@ pub(crate) mod raw {
         set(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, &count_bytes)
     }
 
+    /// Sets `TCP_DEFER_ACCEPT`, in seconds.
+    pub(crate) fn set_tcp_defer_accept(socket: BorrowedFd<'_>, seconds: u32) -> Result<(), Errno> {
+        set(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, &seconds)
+    }
+
     /// Lets `connect` choose the port, so that as many are free as there are targets.
     pub(crate) fn set_bind_address_no_port(socket: BorrowedFd<'_>) -> Result<(), Errno> {
         set(socket.as_raw_fd(), libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, &1_u32)
@@ -263,6 +275,19 @@ mod tests {
         let listener = listen(address("127.0.0.1:0"), &ListenOptions::default()).unwrap();
         assert_ne!(listener.local_address().port(), 0);
         std::net::TcpStream::connect(listener.local_address()).unwrap();
+    }
+
+    #[test]
+    fn who_says_nothing_is_not_accepted_before_who_speaks() {
+        let defer_accept = Some(Span::from_secs(30));
+        let options = ListenOptions { defer_accept, ..ListenOptions::default() };
+        let listener = listen(address("127.0.0.1:0"), &options).unwrap();
+        let connect = || std::net::TcpStream::connect(listener.local_address()).unwrap();
+        let (_silent, mut speaker) = (connect(), connect());
+        std::io::Write::write_all(&mut speaker, b"HW").unwrap();
+        let (_accepted, peer) = rustix::net::acceptfrom(listener.socket()).unwrap();
+        let peer = SocketAddr::try_from(peer.unwrap()).unwrap();
+        assert_eq!(peer, speaker.local_addr().unwrap());
     }
 
     #[test]
