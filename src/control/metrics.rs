@@ -401,7 +401,7 @@ pub(crate) static METRICS: &[Metric] = &[
         count(s.stats.pings_answered)
     }),
     metric("heartwheel_suspects", "Times that a client was silent for too long", |s| {
-        count(s.stats.suspected)
+        count(s.stats.tally.suspected)
     }),
     metric("heartwheel_rescued", "Clients found alive by the last look", |s| {
         count(s.stats.rescued)

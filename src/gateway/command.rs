@@ -377,8 +377,6 @@ pub struct Stats {
     pub mail: MailStats,
     /// Receives that the kernel ended and we asked for again.
     pub receives_rearmed: u64,
-    /// Times that a client was silent for so long that it was suspect.
-    pub suspected: u64,
     /// Clients whose deadline passed and whom the last look found alive.
     pub rescued: u64,
     /// Clients that were silent for so long that they were sent a PING.
@@ -477,7 +475,6 @@ impl Stats {
             up,
             mail,
             receives_rearmed,
-            suspected,
             rescued,
             pings_sent,
             pings_answered,
@@ -507,7 +504,6 @@ impl Stats {
             (&mut self.frames_sent, frames_sent),
             (&mut self.data_received, data_received),
             (&mut self.receives_rearmed, receives_rearmed),
-            (&mut self.suspected, suspected),
             (&mut self.rescued, rescued),
             (&mut self.pings_sent, pings_sent),
             (&mut self.pings_answered, pings_answered),

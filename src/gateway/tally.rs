@@ -29,6 +29,8 @@ pub struct Tally {
     pub refused_unread: u64,
     /// Addresses and networks that are known, those that could be forgotten included.
     pub origins: usize,
+    /// Times that a client was silent for so long that it was suspect.
+    pub suspected: u64,
     /// Tokens that somebody off the loop has said something of, by what was said.
     pub checks: [u64; Verdict::ALL.len()],
     /// Those that somebody looks at right now.
@@ -56,6 +58,7 @@ impl Tally {
             limited,
             refused_unread,
             origins,
+            suspected,
             checks,
             checks_under_way,
             transport_waiting,
@@ -68,6 +71,7 @@ impl Tally {
             (&mut self.bytes_sent, bytes_sent),
             (&mut self.sessions_began, sessions_began),
             (&mut self.refused_unread, refused_unread),
+            (&mut self.suspected, suspected),
             (&mut self.transport_dropped, transport_dropped),
         ] {
             *sum += count;

@@ -604,7 +604,7 @@ fn a_silent_client_is_suspect_is_asked_and_only_then_judged() {
     let conn = stage.login("anna");
     stage.pass(Span::from_millis(30_010));
     assert!(stage.hear(conn)[0].contains("AtOnce"), "five seconds before the deadline");
-    assert_eq!(stage.gateway.stats().suspected, 1, "whoever listens");
+    assert_eq!(stage.gateway.stats().tally.suspected, 1, "whoever listens");
     stage.say(conn, &Message::Pong { payload: b"" });
     assert_eq!(stage.gateway.stats().pings_answered, 1);
     stage.pass(Span::from_millis(30_010));

@@ -93,7 +93,7 @@ impl Gateway {
     pub(crate) fn tell_suspect(&mut self, conn: ConnId, now: Moment) {
         let Some(connection) = self.tracker.get(conn) else { return };
         let State::Live(session) = &connection.state else { return };
-        self.stats.suspected += 1;
+        self.stats.tally.suspected += 1;
         let Some(transport) = &mut self.transport else { return };
         let Some(client) = self.tracker.client(conn).cloned() else { return };
         let silence = now.since(session.last_beat);

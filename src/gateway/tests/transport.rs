@@ -116,7 +116,7 @@ fn a_client_that_is_not_probed_is_suspect_at_its_deadline() {
         looks(&mut stage, conn, Found::Nothing);
         assert_eq!(lines(&mut stage).last().map(String::as_str), Some("rescued anna heard"));
         let stats = stage.gateway.stats();
-        assert_eq!((stats.online, stats.suspected, stats.rescued), (1, 2, 1), "{name}");
+        assert_eq!((stats.online, stats.tally.suspected, stats.rescued), (1, 2, 1), "{name}");
     }
 }
 
