@@ -163,11 +163,15 @@ impl Contents {
     }
 }
 
-/// How those speak TLS that connect to `target`.
+/// How those speak TLS that connect to `target` and speak this `protocol` (ALPN) within.
 ///
 /// # Errors
 /// When nobody is believed, or the name is none.
-pub fn dial(args: &DialArgs, target: SocketAddr) -> Result<Option<Dial>, CliError> {
+pub fn dial(
+    args: &DialArgs,
+    target: SocketAddr,
+    protocol: &[u8],
+) -> Result<Option<Dial>, CliError> {
     if !args.tls {
         return Ok(None);
     }
@@ -178,7 +182,7 @@ pub fn dial(args: &DialArgs, target: SocketAddr) -> Result<Option<Dial>, CliErro
             .map_err(|error| CliError::machine(format!("tls-ca {} {error}", path.display())))?,
     };
     match Dial::new(authorities, &name) {
-        Ok(dial) => Ok(Some(dial)),
+        Ok(dial) => Ok(Some(dial.to_speak(protocol))),
         Err(error @ TlsError::NoName(_)) => Err(CliError::usage(format!("tls-name {error}"))),
         Err(error) => {
             let text = format!("{error}; name a file with one behind --tls-ca");

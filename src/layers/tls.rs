@@ -139,6 +139,13 @@ impl Dial {
         config.alpn_protocols = vec![PROTOCOLS[0].to_vec()];
         Ok(Self { config: Arc::new(config), name })
     }
+
+    /// Says beforehand that this is spoken within (ALPN), and not the native protocol.
+    #[must_use]
+    pub fn to_speak(mut self, protocol: &[u8]) -> Self {
+        Arc::make_mut(&mut self.config).alpn_protocols = vec![protocol.to_vec()];
+        self
+    }
 }
 
 /// Whoever does the arithmetic.

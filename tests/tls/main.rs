@@ -11,6 +11,7 @@ mod papers;
 mod reload;
 mod secured;
 mod tools;
+mod websocket;
 
 use heartwheel::wire::message::{Message, Reply};
 use rustls::version::{TLS12, TLS13};
