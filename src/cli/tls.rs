@@ -90,13 +90,19 @@ impl TlsOptions {
         self.clients.as_ref().is_some_and(|clients| clients.name == ClientName::Id)
     }
 
-    /// What an operator may have overlooked.
-    pub fn warning(&self) -> Option<String> {
-        let clients = self.clients.as_ref()?;
-        let is_open = !self.only || clients.cert == ClientCert::Optional;
-        (self.has_certified_ids() && is_open).then(|| {
+    /// Whether nobody comes in without a certificate whose name is its id.
+    pub fn certifies_everybody(&self) -> bool {
+        let is_required = |clients: &ClientCerts| clients.cert == ClientCert::Required;
+        self.only && self.has_certified_ids() && self.clients.as_ref().is_some_and(is_required)
+    }
+
+    /// What an operator may have overlooked; `is_proven`: others prove their ids in another way.
+    pub fn warning(&self, is_proven: bool) -> Option<String> {
+        let is_open = self.has_certified_ids() && !self.certifies_everybody() && !is_proven;
+        is_open.then(|| {
             "tls-client-name binds those who show a certificate, and others may come without one; \
-             tls-only and tls-client-cert = \"required\" leave nobody out"
+             tls-only and tls-client-cert = \"required\" leave nobody out, and identity asks the \
+             others for a token"
                 .to_owned()
         })
     }
@@ -241,14 +247,23 @@ mod tests {
             tls_only: Some(Switch::On),
             tls_client_cert: None,
         };
-        let warning = |args: &TlsArgs| {
-            TlsOptions::new(args).expect("all is well").and_then(|options| options.warning())
-        };
+        let options =
+            |args: &TlsArgs| TlsOptions::new(args).expect("all is well").expect("there is TLS");
+        let warning = |args: &TlsArgs| options(args).warning(false);
         assert_eq!(warning(&args), None, "required is the default");
+        assert!(options(&args).certifies_everybody());
         let optional = Some(ClientCert::Optional);
-        assert!(warning(&TlsArgs { tls_client_cert: optional, ..args.clone() }).is_some());
-        assert!(warning(&TlsArgs { tls_only: None, ..args.clone() }).is_some());
-        assert!(warning(&TlsArgs { tls_client_name: None, tls_only: None, ..args }).is_none());
+        for open in [
+            TlsArgs { tls_client_cert: optional, ..args.clone() },
+            TlsArgs { tls_only: None, ..args.clone() },
+        ] {
+            assert!(warning(&open).is_some());
+            assert!(!options(&open).certifies_everybody());
+            assert_eq!(options(&open).warning(true), None, "the others have tokens");
+        }
+        let unnamed = TlsArgs { tls_client_name: None, ..args };
+        assert_eq!(warning(&unnamed), None);
+        assert!(!options(&unnamed).certifies_everybody());
     }
 
     #[test]
