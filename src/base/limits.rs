@@ -122,6 +122,8 @@ pub const TLS_HANDSHAKE_BYTES_MAX: usize = 16 * 1_024;
 pub const TLS_BUFFER_BYTES_MAX: usize = 64 * 1_024;
 /// Largest file with certificates or a key. A bundle of all public authorities has 230 KiB.
 pub const TLS_FILE_BYTES_MAX: u64 = 1 << 20;
+/// Largest file with lists of revoked certificates. Each of those has some 40 bytes: 200,000.
+pub const TLS_CRL_BYTES_MAX: u64 = 8 << 20;
 
 // --- tables --------------------------------------------------------------------------------------
 

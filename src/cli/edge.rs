@@ -150,7 +150,7 @@ impl Taker for EdgeTaker {
             changes.push(Change {
                 key: "tls-cert (content)".to_owned(),
                 old: Some("a certificate".to_owned()),
-                new: Some("another certificate, key or authority".to_owned()),
+                new: Some("another certificate, key, authority or list".to_owned()),
             });
         }
         let (shared, kept) = (self.shared.clone(), Arc::clone(&self.spoken));

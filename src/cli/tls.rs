@@ -32,6 +32,8 @@ pub struct TlsOptions {
 pub struct ClientCerts {
     /// File with the authorities.
     pub ca: PathBuf,
+    /// File with what they have revoked.
+    pub crl: Option<PathBuf>,
     /// Whether they have to.
     pub cert: ClientCert,
     /// What the names in them are.
@@ -43,6 +45,7 @@ pub struct Contents {
     cert: Vec<u8>,
     key: Vec<u8>,
     ca: Option<Vec<u8>>,
+    crl: Option<Vec<u8>>,
 }
 
 impl TlsOptions {
@@ -68,6 +71,9 @@ impl TlsOptions {
             (None, None) => (PathBuf::new(), PathBuf::new()),
         };
         let Some(ca) = args.tls_client_ca.clone() else {
+            if args.tls_crl.is_some() {
+                return missing("tls-crl", "tls-client-ca", pem);
+            }
             if args.tls_client_cert.is_some() {
                 return missing("tls-client-cert", "tls-client-ca", pem);
             }
@@ -79,6 +85,7 @@ impl TlsOptions {
         };
         let clients = ClientCerts {
             ca,
+            crl: args.tls_crl.clone(),
             cert: args.tls_client_cert.unwrap_or(ClientCert::Required),
             name: args.tls_client_name.unwrap_or_default(),
         };
@@ -112,11 +119,15 @@ impl TlsOptions {
     /// # Errors
     /// When one cannot be read.
     pub fn read(&self) -> Result<Contents, CliError> {
-        let ca = self.clients.as_ref().map(|clients| read("tls-client-ca", &clients.ca));
+        let most = limits::TLS_FILE_BYTES_MAX;
+        let ca = self.clients.as_ref().map(|clients| read("tls-client-ca", &clients.ca, most));
+        let crl = self.clients.as_ref().and_then(|clients| clients.crl.as_deref());
+        let crl = crl.map(|crl| read("tls-crl", crl, limits::TLS_CRL_BYTES_MAX));
         Ok(Contents {
-            cert: read("tls-cert", &self.cert)?,
-            key: read("tls-key", &self.key)?,
+            cert: read("tls-cert", &self.cert, most)?,
+            key: read("tls-key", &self.key, most)?,
             ca: ca.transpose()?,
+            crl: crl.transpose()?,
         })
     }
 
@@ -128,7 +139,7 @@ impl TlsOptions {
         let clients = match (&read.ca, &self.clients) {
             (Some(authorities), Some(clients)) => {
                 let are_required = clients.cert == ClientCert::Required;
-                Some(Clients { authorities, are_required })
+                Some(Clients { authorities, revoked: read.crl.as_deref(), are_required })
             }
             (Some(_), None) | (None, _) => None,
         };
@@ -138,8 +149,10 @@ impl TlsOptions {
 
     fn refusal(&self, error: &TlsError) -> CliError {
         let (cert, key) = (self.cert.display(), self.key.display());
-        let ca = self.clients.as_ref().map(|clients| clients.ca.clone()).unwrap_or_default();
-        let ca = ca.display();
+        let clients = self.clients.as_ref();
+        let ca = clients.map(|clients| clients.ca.clone()).unwrap_or_default();
+        let crl = clients.and_then(|clients| clients.crl.clone()).unwrap_or_default();
+        let (ca, crl) = (ca.display(), crl.display());
         CliError::machine(match error {
             TlsError::Certificate(error) => format!("tls-cert {cert} {error}"),
             TlsError::Key(error) => format!("tls-key {key} {error}"),
@@ -147,6 +160,11 @@ impl TlsOptions {
             TlsError::Authority(_) | TlsError::NoAuthority => format!(
                 "tls-client-ca {ca} holds a certificate that is no authority's; expected those \
                  that have signed the clients'"
+            ),
+            TlsError::Lists(error) => format!("tls-crl {crl} {error}"),
+            TlsError::List(error) => format!(
+                "tls-crl {crl} holds a list that cannot be read ({error}); expected whole lists, \
+                 as openssl ca -gencrl makes them"
             ),
             TlsError::Pair(error) => format!(
                 "tls-key {key} is not the key of tls-cert {cert} ({error}); expected a pair, our \
@@ -161,7 +179,8 @@ impl Contents {
     /// Tells what was read from other files.
     pub fn digest(&self) -> [u8; 32] {
         let mut hasher = Sha256::new();
-        for part in [Some(&self.cert), Some(&self.key), self.ca.as_ref()].into_iter().flatten() {
+        let parts = [Some(&self.cert), Some(&self.key), self.ca.as_ref(), self.crl.as_ref()];
+        for part in parts.into_iter().flatten() {
             hasher.update(part.len().to_le_bytes());
             hasher.update(part);
         }
@@ -184,7 +203,7 @@ pub fn dial(
     let name = args.tls_name.clone().unwrap_or_else(|| target.ip().to_string());
     let authorities = match &args.tls_ca {
         None => rustls_native_certs::load_native_certs().certs,
-        Some(path) => certificate::certificates(&read("tls-ca", path)?)
+        Some(path) => certificate::certificates(&read("tls-ca", path, limits::TLS_FILE_BYTES_MAX)?)
             .map_err(|error| CliError::machine(format!("tls-ca {} {error}", path.display())))?,
     };
     match Dial::new(authorities, &name) {
@@ -198,12 +217,12 @@ pub fn dial(
 }
 
 /// Reads the file that a key names.
-fn read(key: &str, path: &Path) -> Result<Vec<u8>, CliError> {
+fn read(key: &str, path: &Path, most: u64) -> Result<Vec<u8>, CliError> {
     let fails = |cause: io::Error| {
         let path = path.display();
         CliError::machine(format!("{key}: cannot read {path}: {cause}; expected a file in PEM"))
     };
-    let bytes = read_at_most(path, limits::TLS_FILE_BYTES_MAX).map_err(fails)?;
+    let bytes = read_at_most(path, most).map_err(fails)?;
     bytes.ok_or_else(|| fails(io::ErrorKind::FileTooLarge.into()))
 }
 
@@ -226,6 +245,7 @@ mod tests {
             (TlsArgs { tls_cert: None, ..pair.clone() }, "add tls-cert"),
             (TlsArgs { tls_only: Some(Switch::On), ..none.clone() }, "add tls-cert"),
             (TlsArgs { tls_client_ca: some("a"), ..none.clone() }, "add tls-cert"),
+            (TlsArgs { tls_crl: some("l"), ..pair.clone() }, "add tls-client-ca"),
             (TlsArgs { tls_client_cert: required, ..pair.clone() }, "add tls-client-ca"),
             (TlsArgs { tls_client_name: id, ..pair.clone() }, "add tls-client-ca"),
         ] {
@@ -243,6 +263,7 @@ mod tests {
             tls_cert: some("c"),
             tls_key: some("k"),
             tls_client_ca: some("a"),
+            tls_crl: None,
             tls_client_name: Some(ClientName::Id),
             tls_only: Some(Switch::On),
             tls_client_cert: None,
@@ -268,8 +289,8 @@ mod tests {
 
     #[test]
     fn a_file_that_is_not_there_is_named_with_its_key() {
-        let error = read("tls-cert", Path::new("/no/such/file")).expect_err("none").line();
+        let error = read("tls-cert", Path::new("/no/such/file"), 9).expect_err("none").line();
         assert!(error.starts_with("tls-cert: cannot read /no/such/file: "), "{error}");
-        assert!(read("tls-key", Path::new("/dev/zero")).is_err(), "it never ends");
+        assert!(read("tls-key", Path::new("/dev/zero"), 9).is_err(), "it never ends");
     }
 }
