@@ -360,6 +360,9 @@ pub const ASK_PATIENCE: Span = Span::from_secs(5);
 /// Connections to the admin API at once. Each is a file, and they are within what the machine's
 /// plan leaves to the rest of the process.
 pub const HTTP_CONNECTIONS_MAX: usize = 64;
+/// Those of one address that is not this machine's own: whoever has them all leaves as many to
+/// others, and a proxy elsewhere, or a monitor that opens one for each question, still has enough.
+pub const HTTP_ADDRESS_CONNECTIONS_MAX: usize = 32;
 /// From the first to the last byte of a request's head, and from one request to the next.
 pub const HTTP_HEAD_PATIENCE: Span = Span::from_secs(5);
 /// From the first to the last byte of a TLS handshake.
@@ -683,6 +686,7 @@ const _: () = {
     );
     assert!(CLIENTS_PAGE_MAX as usize >= LIST_CLIENTS_MAX);
     assert!(FEED_RECENT_MAX >= 2 * TURN_EVENTS_MAX); // a turn's events do not push out the last
+    assert!(HTTP_ADDRESS_CONNECTIONS_MAX <= HTTP_CONNECTIONS_MAX / 2);
     assert!(HTTP_CONNECTIONS_MAX > FEED_FOLLOWERS_MAX); // whoever asks finds room beside them
     assert!(HTTP_BUFFER_BYTES >= 8_192); // what hyper needs at least
     assert!(CLASSES_MAX < 128); // with the presets, one byte of a session
