@@ -56,6 +56,10 @@ fn openssl_comes_in_with_both_versions_and_comes_back_with_its_ticket() {
         let asked = s_client(&gate, &papers, &[version, "-alpn", "heartwheel/1"], b"Q\n");
         assert!(text(&asked).contains("ALPN protocol: heartwheel/1"), "{}", text(&asked));
     }
+    for (asked, told) in [("h2,http/1.1", "ALPN protocol: http/1.1"), ("h2", "alert")] {
+        let asked = s_client(&gate, &papers, &["-alpn", asked], b"Q\n");
+        assert!(text(&asked).contains(told), "{told}: {}", text(&asked));
+    }
     for old in ["-tls1_1", "-tls1"] {
         let refused = s_client(&gate, &papers, &[old, "-cipher", "ALL:@SECLEVEL=0"], b"Q\n");
         assert!(!refused.status.success(), "{old}: {}", text(&refused));

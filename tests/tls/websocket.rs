@@ -25,19 +25,29 @@ struct Page(WebSocket<StreamOwned<ClientConnection, TcpStream>>);
 impl Page {
     /// Says `first` in the clear, then TLS, then asks for a WebSocket.
     fn open(address: SocketAddr, config: &Arc<ClientConfig>, first: &[u8]) -> Self {
+        Self::open_asking(address, config, first, Some(b"http/1.1"))
+    }
+
+    /// The same, and asks for this protocol (ALPN).
+    fn open_asking(
+        address: SocketAddr,
+        config: &Arc<ClientConfig>,
+        first: &[u8],
+        protocol: Option<&[u8]>,
+    ) -> Self {
         let mut socket = TcpStream::connect_timeout(&address, PATIENCE).expect("connects");
         socket.set_nodelay(true).expect("an option");
         socket.set_read_timeout(Some(PATIENCE)).expect("not zero");
         socket.write_all(first).expect("sent");
         let mut config = ClientConfig::clone(config);
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = protocol.into_iter().map(<[u8]>::to_vec).collect();
         let name = ServerName::try_from("localhost").expect("a name");
         let client = ClientConnection::new(Arc::new(config), name).expect("a client");
         let uri = format!("wss://localhost:{}/", address.port()).parse().expect("an address");
         let request = ClientRequestBuilder::new(uri).with_sub_protocol("heartwheel.v1");
         let opened = tungstenite::client::client(request, StreamOwned::new(client, socket));
         let (page, _) = opened.expect("it is let in");
-        assert_eq!(page.get_ref().conn.alpn_protocol(), Some(&b"http/1.1"[..]));
+        assert_eq!(page.get_ref().conn.alpn_protocol(), protocol);
         Self(page)
     }
 
@@ -84,8 +94,15 @@ fn beat_and_leave(page: &mut Page) {
 fn a_websocket_within_tls_comes_beats_and_goes() {
     let papers = Papers::new();
     let gate = start(&papers, &["--websocket", "on", "--tls-only", "on"]);
-    for (version, client) in [(&TLS13, "anna"), (&TLS12, "bert")] {
-        let mut page = Page::open(gate.address, &papers.client(&[version], None), b"");
+    for (version, client, protocol) in [
+        (&TLS13, "anna", Some(&b"http/1.1"[..])),
+        (&TLS12, "bert", Some(b"http/1.1")),
+        // What is asked for is for those between: the first byte within decides.
+        (&TLS13, "carl", Some(b"heartwheel/1")),
+        (&TLS13, "dora", None),
+    ] {
+        let known = papers.client(&[version], None);
+        let mut page = Page::open_asking(gate.address, &known, b"", protocol);
         assert!(matches!(page.hello(client), Heard::Welcome { .. }), "{client}");
         assert_eq!(gate.wait_for_event("online")["client"], client);
         beat_and_leave(&mut page);
