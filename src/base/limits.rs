@@ -506,8 +506,8 @@ pub const ADMIN_TOKEN_BYTES_MAX: usize = 1_024;
 pub const ADMIN_TOKENS_MAX: usize = 32;
 /// Largest file of them: every one as long as it may be, and its role.
 pub const ADMIN_TOKEN_FILE_BYTES_MAX: u64 = 36 * 1_024;
-/// Longest origin of pages that may use the admin API: a name of 253 bytes, a scheme and a port.
-pub const ADMIN_ORIGIN_BYTES_MAX: usize = 272;
+/// Longest origin of pages that may come in: a name of 253 bytes, a scheme and a port.
+pub const ORIGIN_BYTES_MAX: usize = 272;
 /// Most such origins: each is compared with what a browser says.
 pub const ADMIN_ORIGINS_MAX: usize = 16;
 /// Largest file of a certificate or a key of the admin API: a long chain in PEM.
