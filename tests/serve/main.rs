@@ -4,6 +4,7 @@ mod admission;
 mod forbidden;
 mod gate;
 mod identity;
+mod injection;
 mod on_epoll;
 mod policies;
 mod proxy;
