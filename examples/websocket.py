@@ -5,7 +5,7 @@ Comes online, beats, prints what it is pushed, and says BYE after --beats beats.
 is refused. With --silent it sends no beat of its own and only answers the server's pings, as a page
 in the background does.
 """
-import argparse, base64, hashlib, os, socket, struct, sys, time
+import argparse, base64, hashlib, os, socket, ssl, struct, sys, time
 
 HELLO, WELCOME, PING, PONG, DATA, ACK, GOAWAY, BYE, ERROR = 1, 2, 3, 4, 5, 6, 7, 8, 9
 PREFACE = b"\xb7HWP\x01\x01\x00\x00"
@@ -18,8 +18,12 @@ def native(kind, payload=b"", flags=0):
 
 
 class WebSocket:
-    def __init__(self, host, port, path):
+    def __init__(self, host, port, path, ca=None):
         self.socket = socket.create_connection((host, port), timeout=20)
+        if ca is not None:
+            context = ssl.create_default_context(cafile=ca)
+            context.set_alpn_protocols(["http/1.1"])
+            self.socket = context.wrap_socket(self.socket, server_hostname=host)
         key = base64.b64encode(os.urandom(16))
         self.socket.sendall(
             f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nUpgrade: websocket\r\n"
@@ -96,9 +100,10 @@ def main():
     parser.add_argument("client")
     parser.add_argument("--path", default="/")
     parser.add_argument("--beats", type=int, default=3, help="or pings answered, with --silent")
+    parser.add_argument("--ca", metavar="FILE", help="speak TLS, and believe this authority")
     parser.add_argument("--silent", action="store_true")
     options = parser.parse_args()
-    ws = WebSocket(options.host, options.port, options.path)
+    ws = WebSocket(options.host, options.port, options.path, options.ca)
     client = options.client.encode()
     hello = struct.pack(">IB", 0, len(client)) + client + bytes(1 + 2 + 1 + 4)
     ws.send(BINARY, PREFACE + native(HELLO, hello))

@@ -20,6 +20,8 @@ pub enum Proof {
     Words(Arc<Words>),
     /// By a token that was made with one of these keys, for it and for a time.
     Keys(Arc<Keys>),
+    /// By the name in its certificate and by nothing else.
+    Certificate,
     /// By whatever somebody else says of its token, who is set up by what this is the hash of.
     Asked([u8; 32]),
 }
@@ -29,6 +31,7 @@ impl Proof {
     fn origin(&self) -> Option<(u8, &[u8; 32])> {
         match self {
             Self::None => None,
+            Self::Certificate => Some((4, &[0; 32])),
             Self::Words(words) => Some((1, &words.origin)),
             Self::Keys(keys) => Some((2, &keys.origin)),
             Self::Asked(origin) => Some((3, origin)),
@@ -49,6 +52,7 @@ impl fmt::Debug for Proof {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::None => "None",
+            Self::Certificate => "Certificate",
             Self::Words(_) => "Words(..)",
             Self::Keys(_) => "Keys(..)",
             Self::Asked(_) => "Asked(..)",
@@ -207,5 +211,6 @@ mod tests {
         assert_ne!(proof, Proof::Words(Arc::new(Words::new([7; 32], [2; 32]))));
         assert_ne!(proof, Proof::Keys(Arc::new(Keys::new(Vec::new(), [1; 32]))));
         assert_ne!(proof, Proof::None);
+        assert_ne!(Proof::Certificate, Proof::None);
     }
 }

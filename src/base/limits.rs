@@ -125,6 +125,8 @@ pub const TLS_HANDSHAKE_BYTES_MAX: usize = 16 * 1_024;
 pub const TLS_BUFFER_BYTES_MAX: usize = 64 * 1_024;
 /// Largest file with certificates or a key. A bundle of all public authorities has 230 KiB.
 pub const TLS_FILE_BYTES_MAX: u64 = 1 << 20;
+/// Largest file with lists of revoked certificates. Each of those has some 40 bytes: 200,000.
+pub const TLS_CRL_BYTES_MAX: u64 = 8 << 20;
 
 // --- tables --------------------------------------------------------------------------------------
 
@@ -364,6 +366,9 @@ pub const ASK_PATIENCE: Span = Span::from_secs(5);
 /// Connections to the admin API at once. Each is a file, and they are within what the machine's
 /// plan leaves to the rest of the process.
 pub const HTTP_CONNECTIONS_MAX: usize = 64;
+/// Those of one address that is not this machine's own: whoever has them all leaves as many to
+/// others, and a proxy elsewhere, or a monitor that opens one for each question, still has enough.
+pub const HTTP_ADDRESS_CONNECTIONS_MAX: usize = 32;
 /// From the first to the last byte of a request's head, and from one request to the next.
 pub const HTTP_HEAD_PATIENCE: Span = Span::from_secs(5);
 /// From the first to the last byte of a TLS handshake.
@@ -507,8 +512,8 @@ pub const ADMIN_TOKEN_BYTES_MAX: usize = 1_024;
 pub const ADMIN_TOKENS_MAX: usize = 32;
 /// Largest file of them: every one as long as it may be, and its role.
 pub const ADMIN_TOKEN_FILE_BYTES_MAX: u64 = 36 * 1_024;
-/// Longest origin of pages that may use the admin API: a name of 253 bytes, a scheme and a port.
-pub const ADMIN_ORIGIN_BYTES_MAX: usize = 272;
+/// Longest origin of pages that may come in: a name of 253 bytes, a scheme and a port.
+pub const ORIGIN_BYTES_MAX: usize = 272;
 /// Most such origins: each is compared with what a browser says.
 pub const ADMIN_ORIGINS_MAX: usize = 16;
 /// Largest file of a certificate or a key of the admin API: a long chain in PEM.
@@ -687,6 +692,7 @@ const _: () = {
     );
     assert!(CLIENTS_PAGE_MAX as usize >= LIST_CLIENTS_MAX);
     assert!(FEED_RECENT_MAX >= 2 * TURN_EVENTS_MAX); // a turn's events do not push out the last
+    assert!(HTTP_ADDRESS_CONNECTIONS_MAX <= HTTP_CONNECTIONS_MAX / 2);
     assert!(HTTP_CONNECTIONS_MAX > FEED_FOLLOWERS_MAX); // whoever asks finds room beside them
     assert!(HTTP_BUFFER_BYTES >= 8_192); // what hyper needs at least
     assert!(CLASSES_MAX < 128); // with the presets, one byte of a session

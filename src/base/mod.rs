@@ -13,6 +13,7 @@ pub mod introduction;
 pub mod io;
 pub mod limits;
 pub mod networks;
+pub mod origin;
 pub mod pulse;
 pub mod reconfiguration;
 pub mod time;

@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::base::limits;
+use crate::base::origin::Origin;
 use crate::cli::args::ServeArgs;
 use crate::cli::config::ServeOptions;
 use crate::cli::error::CliError;
 use crate::cli::reload::{Prepared, Reloader, Taker};
 use crate::control::api::{Api, JournalView, Told};
-use crate::control::auth::{Guard, Origin};
+use crate::control::auth::Guard;
 use crate::control::http::{self, Bound, HttpThread};
 use crate::control::ledger::Ledger;
 use crate::control::live::Live;

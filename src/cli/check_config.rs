@@ -8,18 +8,17 @@ use clap::ArgMatches;
 use serde_json::{Value, json};
 
 use crate::cli::admin;
-use crate::cli::args::{CheckConfigArgs, Descriptors};
+use crate::cli::args::{CheckConfigArgs, Descriptors, IdentityKind};
 use crate::cli::config::{ConnectionsFrom, ServeOptions};
 use crate::cli::configuration::{self, Configuration};
+use crate::cli::edge;
 use crate::cli::error::CliError;
 use crate::cli::example;
-use crate::cli::identity;
 use crate::cli::keys::{self, KEYS};
 use crate::cli::layers::{KEY_CLASS, KEY_WEBHOOK};
 use crate::cli::machine;
 use crate::cli::mistakes::Mistakes;
 use crate::cli::origins::Origins;
-use crate::cli::tls::TlsOptions;
 use crate::cli::webhooks;
 use crate::cli::write_stdout;
 use crate::control::events::EventsTarget;
@@ -175,7 +174,8 @@ fn warnings(options: &ServeOptions) -> Vec<String> {
         Err(error) => warnings.push(format!("serve would not start on this machine: {error}")),
     }
     warnings.extend(machine::fallback(&survey));
-    warnings.extend(options.edge.tls.as_ref().and_then(TlsOptions::warning));
+    let is_proven = !matches!(options.identity.kind, IdentityKind::None | IdentityKind::Anybody);
+    warnings.extend(options.edge.tls.as_ref().and_then(|tls| tls.warning(is_proven)));
     warnings.extend(options.admin.address.and_then(|address| options.admin.warning(address)));
     warnings
 }
@@ -184,7 +184,7 @@ fn warnings(options: &ServeOptions) -> Vec<String> {
 fn missing_files(options: &ServeOptions) -> Mistakes {
     let mut wrong = Mistakes::default();
     wrong.keep(admin::check_files(&options.admin), ());
-    wrong.keep(identity::read(options, None).map(drop), ());
+    wrong.keep(edge::proof(options, None).map(drop), ());
     for (key, target) in
         [("events", &options.events), ("transport-events", &options.transport_events)]
     {

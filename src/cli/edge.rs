@@ -1,12 +1,15 @@
 //! On what terms connections are let in, as an operator says it.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::base::identity::Proof;
 use crate::base::networks::Networks;
-use crate::cli::args::Switch;
 use crate::cli::args::edge::EdgeArgs;
+use crate::cli::args::{IdentityKind, Switch};
 use crate::cli::config::ServeOptions;
 use crate::cli::error::CliError;
+use crate::cli::identity;
 use crate::cli::reload::{Prepared, Taker};
 use crate::cli::tls::TlsOptions;
 use crate::control::reload::Change;
@@ -47,6 +50,11 @@ impl EdgeOptions {
         })
     }
 
+    /// Whether nobody comes in without a certificate whose name is its id.
+    pub fn certifies_everybody(&self) -> bool {
+        self.tls.as_ref().is_some_and(TlsOptions::certifies_everybody)
+    }
+
     /// The terms that these are.
     ///
     /// # Errors
@@ -71,6 +79,19 @@ impl EdgeOptions {
         };
         Ok((terms, spoken))
     }
+}
+
+/// How clients prove their ids: by their certificates where everybody has to show one and nothing
+/// else was asked for, or else as [`identity::read`] says. Who is still in the door when that
+/// begins has shown none, and is not let in.
+///
+/// # Errors
+/// As there.
+pub fn proof(options: &ServeOptions, address: Option<SocketAddr>) -> Result<Proof, CliError> {
+    if options.identity.kind == IdentityKind::None && options.edge.certifies_everybody() {
+        return Ok(Proof::Certificate);
+    }
+    identity::read(options, address)
 }
 
 /// TLS, and what it is made of.
@@ -129,7 +150,7 @@ impl Taker for EdgeTaker {
             changes.push(Change {
                 key: "tls-cert (content)".to_owned(),
                 old: Some("a certificate".to_owned()),
-                new: Some("another certificate, key or authority".to_owned()),
+                new: Some("another certificate, key, authority or list".to_owned()),
             });
         }
         let (shared, kept) = (self.shared.clone(), Arc::clone(&self.spoken));

@@ -151,6 +151,8 @@ pub static KEYS: &[Key] = &[
     key("tls-only", Applied, |o| Some(switch(o.edge.tls.as_ref().is_some_and(|tls| tls.only)))),
     key("tls-client-ca", Applied, |o| Some(clients(o)?.ca.display().to_string()))
         .such_as("/etc/heartwheel/clients.pem"),
+    key("tls-crl", Applied, |o| Some(clients(o)?.crl.as_ref()?.display().to_string()))
+        .such_as("/etc/heartwheel/revoked.pem"),
     key("tls-client-cert", Applied, |o| word(&CLIENT_CERTS, clients(o)?.cert)).such_as("required"),
     // The loops are told at the start.
     key("tls-client-name", Restart, |o| {

@@ -466,6 +466,7 @@ mod tests {
             ("tls-key", "\"k\""),
             ("tls-only", "true"),
             ("tls-client-ca", "\"a\""),
+            ("tls-crl", "\"l\""),
             ("tls-client-cert", "\"optional\""),
             ("tls-client-name", "\"id\""),
             ("identity", "\"tokens\""),

@@ -34,7 +34,7 @@ pub fn run(args: &LoadArgs) -> Result<(), CliError> {
     let options = LoadOptions { tokens, ..options(args) };
     let plan = Plan::new(options).map_err(|error| CliError::usage(error.to_string()))?;
     let options = plan.options().clone();
-    let dial = tls::dial(&args.dial, options.target)?;
+    let dial = tls::dial(&args.dial, options.target, options.dialect.protocol())?;
     let is_encrypted = dial.is_some();
     let dial = dial.map(|dial| Arc::new(dial) as Arc<dyn Begin>);
     let terms = Terms { dial, ..Terms::default() };

@@ -464,6 +464,7 @@ mod tests {
         ("tls-key", "/tmp/key"),
         ("tls-only", "on"),
         ("tls-client-ca", "/tmp/ca"),
+        ("tls-crl", "/tmp/crl"),
         ("tls-client-cert", "optional"),
         ("tls-client-name", "id"),
         ("queue-bytes", "100000"),

@@ -15,7 +15,7 @@ use crate::cli::admin::{self, Admin};
 use crate::cli::args::Descriptors;
 use crate::cli::config::{ConnectionsFrom, ListenerOptions, ServeOptions};
 use crate::cli::configuration;
-use crate::cli::edge::EdgeTaker;
+use crate::cli::edge::{self, EdgeTaker};
 use crate::cli::error::CliError;
 use crate::cli::identity::{self as who, JudgeTaker};
 use crate::cli::machine;
@@ -92,7 +92,7 @@ fn serve(options: &ServeOptions, flags: &ArgMatches, log: &Log) -> Result<(), Cl
     let writer = open_events(&options.events, identity.clone())?;
     let transport = open_transport(&options.transport_events, identity.clone())?;
     let (transport_feed, transport) = transport.unzip();
-    let proof = who::read(options, Some(address))?;
+    let proof = edge::proof(options, Some(address))?;
     let gateway = GatewayConfig { wall, former, proof, ..gateway_of(options, &plan, boot) };
     let admin_address = admin.as_ref().map(Admin::address);
     let ready = ready_line(&gateway, &options.events, address, admin_address);
@@ -160,7 +160,7 @@ fn reloader(
     (takers, address): (Vec<Box<dyn Taker>>, SocketAddr),
     clock: Clock,
 ) -> Arc<Reloader> {
-    let read_proof: ReadProof = Box::new(move |options| who::read(options, Some(address)));
+    let read_proof: ReadProof = Box::new(move |options| edge::proof(options, Some(address)));
     let mut running = options.clone();
     running.gateway.connections_max = gateway.connections_max;
     let (flags, asker) = (flags.clone(), Arc::clone(asker));

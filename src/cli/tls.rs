@@ -32,6 +32,8 @@ pub struct TlsOptions {
 pub struct ClientCerts {
     /// File with the authorities.
     pub ca: PathBuf,
+    /// File with what they have revoked.
+    pub crl: Option<PathBuf>,
     /// Whether they have to.
     pub cert: ClientCert,
     /// What the names in them are.
@@ -43,6 +45,7 @@ pub struct Contents {
     cert: Vec<u8>,
     key: Vec<u8>,
     ca: Option<Vec<u8>>,
+    crl: Option<Vec<u8>>,
 }
 
 impl TlsOptions {
@@ -68,6 +71,9 @@ impl TlsOptions {
             (None, None) => (PathBuf::new(), PathBuf::new()),
         };
         let Some(ca) = args.tls_client_ca.clone() else {
+            if args.tls_crl.is_some() {
+                return missing("tls-crl", "tls-client-ca", pem);
+            }
             if args.tls_client_cert.is_some() {
                 return missing("tls-client-cert", "tls-client-ca", pem);
             }
@@ -79,6 +85,7 @@ impl TlsOptions {
         };
         let clients = ClientCerts {
             ca,
+            crl: args.tls_crl.clone(),
             cert: args.tls_client_cert.unwrap_or(ClientCert::Required),
             name: args.tls_client_name.unwrap_or_default(),
         };
@@ -90,13 +97,19 @@ impl TlsOptions {
         self.clients.as_ref().is_some_and(|clients| clients.name == ClientName::Id)
     }
 
-    /// What an operator may have overlooked.
-    pub fn warning(&self) -> Option<String> {
-        let clients = self.clients.as_ref()?;
-        let is_open = !self.only || clients.cert == ClientCert::Optional;
-        (self.has_certified_ids() && is_open).then(|| {
+    /// Whether nobody comes in without a certificate whose name is its id.
+    pub fn certifies_everybody(&self) -> bool {
+        let is_required = |clients: &ClientCerts| clients.cert == ClientCert::Required;
+        self.only && self.has_certified_ids() && self.clients.as_ref().is_some_and(is_required)
+    }
+
+    /// What an operator may have overlooked; `is_proven`: others prove their ids in another way.
+    pub fn warning(&self, is_proven: bool) -> Option<String> {
+        let is_open = self.has_certified_ids() && !self.certifies_everybody() && !is_proven;
+        is_open.then(|| {
             "tls-client-name binds those who show a certificate, and others may come without one; \
-             tls-only and tls-client-cert = \"required\" leave nobody out"
+             tls-only and tls-client-cert = \"required\" leave nobody out, and identity asks the \
+             others for a token"
                 .to_owned()
         })
     }
@@ -106,11 +119,15 @@ impl TlsOptions {
     /// # Errors
     /// When one cannot be read.
     pub fn read(&self) -> Result<Contents, CliError> {
-        let ca = self.clients.as_ref().map(|clients| read("tls-client-ca", &clients.ca));
+        let most = limits::TLS_FILE_BYTES_MAX;
+        let ca = self.clients.as_ref().map(|clients| read("tls-client-ca", &clients.ca, most));
+        let crl = self.clients.as_ref().and_then(|clients| clients.crl.as_deref());
+        let crl = crl.map(|crl| read("tls-crl", crl, limits::TLS_CRL_BYTES_MAX));
         Ok(Contents {
-            cert: read("tls-cert", &self.cert)?,
-            key: read("tls-key", &self.key)?,
+            cert: read("tls-cert", &self.cert, most)?,
+            key: read("tls-key", &self.key, most)?,
             ca: ca.transpose()?,
+            crl: crl.transpose()?,
         })
     }
 
@@ -122,7 +139,7 @@ impl TlsOptions {
         let clients = match (&read.ca, &self.clients) {
             (Some(authorities), Some(clients)) => {
                 let are_required = clients.cert == ClientCert::Required;
-                Some(Clients { authorities, are_required })
+                Some(Clients { authorities, revoked: read.crl.as_deref(), are_required })
             }
             (Some(_), None) | (None, _) => None,
         };
@@ -132,8 +149,10 @@ impl TlsOptions {
 
     fn refusal(&self, error: &TlsError) -> CliError {
         let (cert, key) = (self.cert.display(), self.key.display());
-        let ca = self.clients.as_ref().map(|clients| clients.ca.clone()).unwrap_or_default();
-        let ca = ca.display();
+        let clients = self.clients.as_ref();
+        let ca = clients.map(|clients| clients.ca.clone()).unwrap_or_default();
+        let crl = clients.and_then(|clients| clients.crl.clone()).unwrap_or_default();
+        let (ca, crl) = (ca.display(), crl.display());
         CliError::machine(match error {
             TlsError::Certificate(error) => format!("tls-cert {cert} {error}"),
             TlsError::Key(error) => format!("tls-key {key} {error}"),
@@ -141,6 +160,11 @@ impl TlsOptions {
             TlsError::Authority(_) | TlsError::NoAuthority => format!(
                 "tls-client-ca {ca} holds a certificate that is no authority's; expected those \
                  that have signed the clients'"
+            ),
+            TlsError::Lists(error) => format!("tls-crl {crl} {error}"),
+            TlsError::List(error) => format!(
+                "tls-crl {crl} holds a list that cannot be read ({error}); expected whole lists, \
+                 as openssl ca -gencrl makes them"
             ),
             TlsError::Pair(error) => format!(
                 "tls-key {key} is not the key of tls-cert {cert} ({error}); expected a pair, our \
@@ -155,7 +179,8 @@ impl Contents {
     /// Tells what was read from other files.
     pub fn digest(&self) -> [u8; 32] {
         let mut hasher = Sha256::new();
-        for part in [Some(&self.cert), Some(&self.key), self.ca.as_ref()].into_iter().flatten() {
+        let parts = [Some(&self.cert), Some(&self.key), self.ca.as_ref(), self.crl.as_ref()];
+        for part in parts.into_iter().flatten() {
             hasher.update(part.len().to_le_bytes());
             hasher.update(part);
         }
@@ -163,22 +188,26 @@ impl Contents {
     }
 }
 
-/// How those speak TLS that connect to `target`.
+/// How those speak TLS that connect to `target` and speak this `protocol` (ALPN) within.
 ///
 /// # Errors
 /// When nobody is believed, or the name is none.
-pub fn dial(args: &DialArgs, target: SocketAddr) -> Result<Option<Dial>, CliError> {
+pub fn dial(
+    args: &DialArgs,
+    target: SocketAddr,
+    protocol: &[u8],
+) -> Result<Option<Dial>, CliError> {
     if !args.tls {
         return Ok(None);
     }
     let name = args.tls_name.clone().unwrap_or_else(|| target.ip().to_string());
     let authorities = match &args.tls_ca {
         None => rustls_native_certs::load_native_certs().certs,
-        Some(path) => certificate::certificates(&read("tls-ca", path)?)
+        Some(path) => certificate::certificates(&read("tls-ca", path, limits::TLS_FILE_BYTES_MAX)?)
             .map_err(|error| CliError::machine(format!("tls-ca {} {error}", path.display())))?,
     };
     match Dial::new(authorities, &name) {
-        Ok(dial) => Ok(Some(dial)),
+        Ok(dial) => Ok(Some(dial.to_speak(protocol))),
         Err(error @ TlsError::NoName(_)) => Err(CliError::usage(format!("tls-name {error}"))),
         Err(error) => {
             let text = format!("{error}; name a file with one behind --tls-ca");
@@ -188,12 +217,12 @@ pub fn dial(args: &DialArgs, target: SocketAddr) -> Result<Option<Dial>, CliErro
 }
 
 /// Reads the file that a key names.
-fn read(key: &str, path: &Path) -> Result<Vec<u8>, CliError> {
+fn read(key: &str, path: &Path, most: u64) -> Result<Vec<u8>, CliError> {
     let fails = |cause: io::Error| {
         let path = path.display();
         CliError::machine(format!("{key}: cannot read {path}: {cause}; expected a file in PEM"))
     };
-    let bytes = read_at_most(path, limits::TLS_FILE_BYTES_MAX).map_err(fails)?;
+    let bytes = read_at_most(path, most).map_err(fails)?;
     bytes.ok_or_else(|| fails(io::ErrorKind::FileTooLarge.into()))
 }
 
@@ -216,6 +245,7 @@ mod tests {
             (TlsArgs { tls_cert: None, ..pair.clone() }, "add tls-cert"),
             (TlsArgs { tls_only: Some(Switch::On), ..none.clone() }, "add tls-cert"),
             (TlsArgs { tls_client_ca: some("a"), ..none.clone() }, "add tls-cert"),
+            (TlsArgs { tls_crl: some("l"), ..pair.clone() }, "add tls-client-ca"),
             (TlsArgs { tls_client_cert: required, ..pair.clone() }, "add tls-client-ca"),
             (TlsArgs { tls_client_name: id, ..pair.clone() }, "add tls-client-ca"),
         ] {
@@ -233,24 +263,34 @@ mod tests {
             tls_cert: some("c"),
             tls_key: some("k"),
             tls_client_ca: some("a"),
+            tls_crl: None,
             tls_client_name: Some(ClientName::Id),
             tls_only: Some(Switch::On),
             tls_client_cert: None,
         };
-        let warning = |args: &TlsArgs| {
-            TlsOptions::new(args).expect("all is well").and_then(|options| options.warning())
-        };
+        let options =
+            |args: &TlsArgs| TlsOptions::new(args).expect("all is well").expect("there is TLS");
+        let warning = |args: &TlsArgs| options(args).warning(false);
         assert_eq!(warning(&args), None, "required is the default");
+        assert!(options(&args).certifies_everybody());
         let optional = Some(ClientCert::Optional);
-        assert!(warning(&TlsArgs { tls_client_cert: optional, ..args.clone() }).is_some());
-        assert!(warning(&TlsArgs { tls_only: None, ..args.clone() }).is_some());
-        assert!(warning(&TlsArgs { tls_client_name: None, tls_only: None, ..args }).is_none());
+        for open in [
+            TlsArgs { tls_client_cert: optional, ..args.clone() },
+            TlsArgs { tls_only: None, ..args.clone() },
+        ] {
+            assert!(warning(&open).is_some());
+            assert!(!options(&open).certifies_everybody());
+            assert_eq!(options(&open).warning(true), None, "the others have tokens");
+        }
+        let unnamed = TlsArgs { tls_client_name: None, ..args };
+        assert_eq!(warning(&unnamed), None);
+        assert!(!options(&unnamed).certifies_everybody());
     }
 
     #[test]
     fn a_file_that_is_not_there_is_named_with_its_key() {
-        let error = read("tls-cert", Path::new("/no/such/file")).expect_err("none").line();
+        let error = read("tls-cert", Path::new("/no/such/file"), 9).expect_err("none").line();
         assert!(error.starts_with("tls-cert: cannot read /no/such/file: "), "{error}");
-        assert!(read("tls-key", Path::new("/dev/zero")).is_err(), "it never ends");
+        assert!(read("tls-key", Path::new("/dev/zero"), 9).is_err(), "it never ends");
     }
 }

@@ -4,7 +4,6 @@
 //! notices but whoever asks. Everything it gives to a connection is bounded, and whoever is slow
 //! costs only a place among [`HTTP_CONNECTIONS_MAX`](limits::HTTP_CONNECTIONS_MAX).
 
-use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -22,8 +21,6 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
@@ -34,6 +31,7 @@ use crate::control::auth::Visit;
 use crate::control::door::LoopHandle;
 use crate::control::live::Live;
 use crate::control::patient::Patient;
+use crate::control::seats::Seats;
 use crate::control::tls::Tls;
 use crate::control::webhook::target::Scheme;
 use crate::os::socket::bound_send_buffer;
@@ -114,9 +112,10 @@ fn serve(runtime: &Runtime, listener: TcpListener, tls: Live<Option<Tls>>, api: 
     runtime.block_on(async move {
         let door = api.door.clone();
         let followers = Arc::clone(&api.followers);
+        let seats = Seats::new(Arc::clone(&api.seats));
         let router = router(Arc::new(api));
         tokio::select! {
-            refused = accept(listener, router, tls) => {
+            refused = accept(listener, router, tls, seats) => {
                 if let Err(error) = refused {
                     tracing::error!(%error, "the admin API cannot be served");
                 }
@@ -136,16 +135,20 @@ async fn loop_ends(door: LoopHandle) {
     while newest.changed().await.is_ok() {}
 }
 
-async fn accept(listener: TcpListener, router: Router, tls: Live<Option<Tls>>) -> io::Result<()> {
+async fn accept(
+    listener: TcpListener,
+    router: Router,
+    tls: Live<Option<Tls>>,
+    mut seats: Seats,
+) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let mut seats = Seats::default();
     loop {
-        let Ok((stream, _)) = listener.accept().await else {
+        let Ok((stream, peer)) = listener.accept().await else {
             sleep(ACCEPT_PAUSE).await;
             continue;
         };
         // Whoever gets no place is sent away by the closing of its socket.
-        let Some(place) = seats.take().await else { continue };
+        let Some(place) = seats.take(peer.ip()).await else { continue };
         let acceptor = tls.get().as_ref().as_ref().map(Tls::acceptor);
         let scheme = if acceptor.is_some() { Scheme::Https } else { Scheme::Http };
         let visit = Arc::new(Visit::new(scheme));
@@ -155,41 +158,7 @@ async fn accept(listener: TcpListener, router: Router, tls: Live<Option<Tls>>) -
             come_in(stream, acceptor, router).await;
             drop(place);
         });
-        seats.note(visit, conversation.abort_handle());
-    }
-}
-
-/// Places for connections, a bounded number of them. Where all are taken, whoever comes gets the
-/// one of whoever has sat there longest without having asked anything that it may ask. So those who
-/// say nothing, or half a word, or have no token, keep nobody out, neither probes nor operators.
-struct Seats {
-    places: Arc<Semaphore>,
-    /// The oldest first.
-    strangers: VecDeque<(Arc<Visit>, AbortHandle)>,
-}
-
-impl Default for Seats {
-    fn default() -> Self {
-        let places = Arc::new(Semaphore::new(limits::HTTP_CONNECTIONS_MAX));
-        Self { places, strangers: VecDeque::new() }
-    }
-}
-
-impl Seats {
-    /// A place, if there is one, or will be in a moment.
-    async fn take(&mut self) -> Option<OwnedSemaphorePermit> {
-        self.strangers.retain(|(visit, talk)| !visit.is_known() && !talk.is_finished());
-        if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
-            return Some(place);
-        }
-        let (_, oldest) = self.strangers.pop_front()?;
-        oldest.abort();
-        // It is dropped, with its place, as soon as this one waits.
-        Arc::clone(&self.places).acquire_owned().await.ok()
-    }
-
-    fn note(&mut self, visit: Arc<Visit>, talk: AbortHandle) {
-        self.strangers.push_back((visit, talk));
+        seats.note(peer.ip(), visit, conversation.abort_handle());
     }
 }
 

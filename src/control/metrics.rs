@@ -2,6 +2,7 @@
 //! nobody, and the loop knows nothing of it.
 
 use std::fmt;
+use std::sync::atomic::Ordering;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet, prometheus_text};
@@ -52,6 +53,8 @@ struct Scrape {
     journal: Option<JournalScrape>,
     followers: usize,
     /// Reloads that went well, and those that did not.
+    /// Displaced, refused for want of any place, and of one for their address.
+    seats: [u64; 3],
     reloads: [u64; 2],
     reloaded_at_s: f64,
     resident_bytes: Option<u64>,
@@ -100,6 +103,8 @@ impl Scrape {
             report_age_s,
             journal,
             followers: limits::FEED_FOLLOWERS_MAX - api.followers.available_permits(),
+            seats: [&api.seats.displaced, &api.seats.full, &api.seats.share]
+                .map(|count| count.load(Ordering::Relaxed)),
             reloads: [api.reloads.succeeded(), api.reloads.failed()],
             reloaded_at_s: api.reloads.succeeded_last_unix_ms() as f64 / 1_000.0,
             resident_bytes: process::own_rss_bytes(),
@@ -507,6 +512,10 @@ pub(crate) static METRICS: &[Metric] = &[
     }),
     metric("heartwheel_feed_followers", "Those who follow a feed of the API", |s| {
         gauge(s.followers)
+    }),
+    metric("heartwheel_api_connections_refused", "Connections to the API without a place", |s| {
+        let why = ["displaced", "full", "share"].into_iter().zip(s.seats);
+        Some(Reading::Counters("why", why.collect()))
     }),
     metric("heartwheel_config_reloads", "Times the configuration was read again", |s| {
         let [ok, failed] = s.reloads;

@@ -26,6 +26,7 @@ pub mod metrics;
 pub mod past;
 pub mod patient;
 pub mod reload;
+mod seats;
 pub mod side;
 pub mod summary;
 pub mod tls;

@@ -1,5 +1,6 @@
 //! Whether a client is who it says it is.
 //!
+//! Where certificates name clients, whoever has shown one is who it says, whatever else it shows.
 //! What takes a microsecond is decided at once. For anything else a [`Check`] goes out by
 //! [`take_checks`](Gateway::take_checks) and its answer comes in by
 //! [`on_checked`](Gateway::on_checked); until then the HELLO waits, and what comes behind it, and
@@ -50,8 +51,12 @@ impl Gateway {
         if self.checks.proven == Some(conn) {
             return None;
         }
+        if let Some(name) = self.certified.take(conn) {
+            return (*name != **client_id).then(|| self.refuse(conn, CloseReason::BadToken, now));
+        }
         let is_proven = match &self.config.proof {
             Proof::None => return None,
+            Proof::Certificate => false,
             Proof::Words(words) => words.is_of(client_id, token),
             Proof::Keys(keys) => {
                 let unix_ms = self.config.wall.unix_millis(self.time.expected(now));

@@ -71,9 +71,6 @@ impl Gateway {
         let Ok(client) = ClientId::new(wish.client_id) else {
             return self.refuse(conn, CloseReason::BadClientId, now);
         };
-        if self.certified.take(conn).is_some_and(|name| *name != *client.as_str()) {
-            return self.refuse(conn, CloseReason::BadToken, now);
-        }
         let class_id = self.config.class_id(wish.class);
         let class = self.config.class_named(class_id);
         let mut entry = Entry::New;

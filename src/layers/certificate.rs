@@ -1,7 +1,7 @@
 //! Certificates as they are read: files in PEM, and the name in what a client has shown.
 
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use webpki::EndEntityCert;
 
 /// Why a file of certificates or a key is of no use.
@@ -10,6 +10,9 @@ pub enum PemError {
     /// No certificate is in it.
     #[error("holds no certificate; expected PEM: -----BEGIN CERTIFICATE-----")]
     NoCertificate,
+    /// No list of revoked certificates is in it.
+    #[error("holds no list of revoked certificates; expected PEM: -----BEGIN X509 CRL-----")]
+    NoList,
     /// No private key is in it.
     #[error("holds no private key; expected PEM without a passphrase: -----BEGIN PRIVATE KEY-----")]
     NoKey,
@@ -26,6 +29,21 @@ pub fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemError
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
     match all {
         Ok(all) if all.is_empty() => Err(PemError::NoCertificate),
+        Ok(all) => Ok(all),
+        Err(error) => Err(PemError::Unreadable(error.to_string())),
+    }
+}
+
+/// The lists of revoked certificates of a PEM file.
+///
+/// # Errors
+/// When there is none, or one cannot be read.
+pub fn revocation_lists(
+    pem: &[u8],
+) -> Result<Vec<CertificateRevocationListDer<'static>>, PemError> {
+    let all: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(pem).collect();
+    match all {
+        Ok(all) if all.is_empty() => Err(PemError::NoList),
         Ok(all) => Ok(all),
         Err(error) => Err(PemError::Unreadable(error.to_string())),
     }

@@ -57,6 +57,8 @@ pub struct Files<'a> {
 pub struct Clients<'a> {
     /// The authorities that are believed, in PEM.
     pub authorities: &'a [u8],
+    /// What they have revoked, in PEM; with a list, each of them needs one. `None`: nobody looks.
+    pub revoked: Option<&'a [u8]>,
     /// Whether who shows none is sent away.
     pub are_required: bool,
 }
@@ -76,6 +78,12 @@ pub enum TlsError {
     /// An authority that nobody can be judged by.
     #[error("the file of authorities holds a certificate that is none of an authority ({0})")]
     Authority(#[source] rustls::Error),
+    /// The file with lists of what they have revoked.
+    #[error("the file of revoked certificates {0}")]
+    Lists(#[source] PemError),
+    /// A list that cannot be read.
+    #[error("the file of revoked certificates holds a list that cannot be read ({0})")]
+    List(#[source] VerifierBuilderError),
     /// None at all.
     #[error("no certificate authority is known")]
     NoAuthority,
@@ -139,6 +147,13 @@ impl Dial {
         config.alpn_protocols = vec![PROTOCOLS[0].to_vec()];
         Ok(Self { config: Arc::new(config), name })
     }
+
+    /// Says beforehand that this is spoken within (ALPN), and not the native protocol.
+    #[must_use]
+    pub fn to_speak(mut self, protocol: &[u8]) -> Self {
+        Arc::make_mut(&mut self.config).alpn_protocols = vec![protocol.to_vec()];
+        self
+    }
 }
 
 /// Whoever does the arithmetic.
@@ -162,11 +177,18 @@ fn verifier(
         true => builder,
         false => builder.allow_unauthenticated(),
     };
-    builder.build().map_err(|error| {
-        if matches!(error, VerifierBuilderError::NoRootAnchors) {
-            return TlsError::NoAuthority;
+    // A list beyond its time still counts: one that nobody has renewed does not lock out everybody.
+    let builder = match clients.revoked {
+        Some(pem) => {
+            builder.with_crls(certificate::revocation_lists(pem).map_err(TlsError::Lists)?)
         }
-        TlsError::Library(rustls::Error::General(error.to_string()))
+        None => builder,
+    };
+    builder.build().map_err(|error| match error {
+        VerifierBuilderError::NoRootAnchors => TlsError::NoAuthority,
+        VerifierBuilderError::InvalidCrl(_) => TlsError::List(error),
+        // More kinds may come with other versions of the library.
+        _ => TlsError::Library(rustls::Error::General(error.to_string())),
     })
 }
 

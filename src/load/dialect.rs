@@ -29,6 +29,16 @@ impl Dialect {
             Self::WebSocket => "websocket",
         }
     }
+
+    /// What a client asks for that speaks it behind TLS (ALPN). A WebSocket begins as HTTP, and
+    /// whoever forwards by this name must not take it for anything else.
+    pub const fn protocol(self) -> &'static [u8] {
+        match self {
+            Self::Native => b"heartwheel/1",
+            Self::Mqtt => b"mqtt",
+            Self::WebSocket => b"http/1.1",
+        }
+    }
 }
 
 /// One connection's ear: what is read so far.

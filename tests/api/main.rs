@@ -9,6 +9,8 @@ mod gate;
 mod http;
 mod leave;
 mod messages;
+#[path = "../faults/namespace.rs"]
+mod namespace;
 mod one;
 mod pages;
 mod panels;

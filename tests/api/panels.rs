@@ -13,7 +13,7 @@ use crate::http::start;
 use crate::pages::metrics;
 
 /// Not on the dashboard: names of things, what other panels say better, and what the alerts watch.
-const NOT_SHOWN: [&str; 26] = [
+const NOT_SHOWN: [&str; 27] = [
     "heartwheel_checks_total",
     "heartwheel_checks_under_way",
     "heartwheel_node_info",
@@ -33,6 +33,7 @@ const NOT_SHOWN: [&str; 26] = [
     "heartwheel_layered_connections",
     "heartwheel_journal_writable",
     "heartwheel_feed_followers",
+    "heartwheel_api_connections_refused_total",
     "heartwheel_origins",
     "heartwheel_rings",
     "heartwheel_config_reloads_total",

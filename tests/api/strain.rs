@@ -1,10 +1,12 @@
 //! Whoever is slow or hostile at the admin API costs himself only.
 
 use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use crate::gate::{Caller, Heard as Word, PATIENCE};
-use crate::http::{connect, get, start};
+use crate::gate::{Caller, Gate, Heard as Word, PATIENCE};
+use crate::http::{TOKEN, connect, get, start, token_file};
+use crate::namespace::Namespace;
 
 /// Hundreds of connections that say half a word: the gateway goes on, nobody is lost, and the API
 /// is there again when they were given up.
@@ -72,4 +74,68 @@ fn whoever_does_not_go_on_is_given_up() {
         assert_eq!(answer.starts_with("HTTP/1.1 408"), is_body, "{begun:?}: {answer}");
     }
     assert_eq!(get(admin, "/readyz").status, 200, "half a body drains nobody");
+}
+
+/// Connections that ask with a token what they may ask, and stay for more. Whoever finds no place is
+/// not among them.
+fn known(admin: SocketAddr, count: usize) -> Vec<TcpStream> {
+    let head =
+        format!("GET /v1/stats HTTP/1.1\r\nHost: {admin}\r\nAuthorization: Bearer {TOKEN}\r\n\r\n");
+    let ask = |_| {
+        let mut stream = connect(admin);
+        let mut first = [0; 15];
+        stream.write_all(head.as_bytes()).ok()?;
+        stream.read_exact(&mut first).ok()?;
+        assert_eq!(&first, b"HTTP/1.1 200 OK");
+        Some(stream)
+    };
+    (0..count).filter_map(ask).collect()
+}
+
+#[test]
+fn one_address_elsewhere_leaves_half_of_the_places_to_others() {
+    const PLACES: usize = 64;
+    let (house, elsewhere) = (Namespace::new(), Namespace::new());
+    house.join(("in", "10.77.0.1/24"), &elsewhere, ("out", "10.77.0.2/24"));
+    let (_folder, file) = token_file();
+    // Nobody else has a port there.
+    let _gate =
+        house.inside(|| Gate::start(&["--admin", "0.0.0.0:7071", "--admin-token-file", &file]));
+    let local = SocketAddr::from(([127, 0, 0, 1], 7071));
+    let remote = SocketAddr::from(([10, 77, 0, 1], 7071));
+    let crowd = elsewhere.inside(|| known(remote, PLACES));
+    assert_eq!(crowd.len(), PLACES / 2, "one address has no more");
+    let own = house.inside(|| known(local, PLACES / 2));
+    assert_eq!(own.len(), PLACES / 2, "and the others have the rest");
+    drop(crowd);
+    let more = house.inside(|| {
+        // Whoever has gone has to be noticed first.
+        let until = Instant::now() + PATIENCE;
+        let mut more = Vec::new();
+        while more.len() < PLACES / 2 && Instant::now() < until {
+            more.extend(known(local, PLACES / 2 - more.len()));
+        }
+        more
+    });
+    assert_eq!(more.len(), PLACES / 2, "a proxy on this machine may have them all");
+    drop((own, more));
+
+    // Its strangers make room for whoever of it is known.
+    let served = elsewhere.inside(|| {
+        let strangers: Vec<_> = (0..PLACES / 2).map(|_| connect(remote)).collect();
+        let served = known(remote, 1).len();
+        drop(strangers);
+        served
+    });
+    assert_eq!(served, 1);
+    let metrics = house.inside(|| {
+        let mut stream = connect(local);
+        let head = format!("Host: {local}\r\nAuthorization: Bearer {TOKEN}\r\nConnection: close");
+        let _ = stream.write_all(format!("GET /metrics HTTP/1.1\r\n{head}\r\n\r\n").as_bytes());
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer);
+        answer
+    });
+    let refused = "heartwheel_api_connections_refused_total{why=\"share\"} 32";
+    assert!(metrics.contains(refused), "{metrics}");
 }

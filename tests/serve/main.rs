@@ -4,6 +4,7 @@ mod admission;
 mod forbidden;
 mod gate;
 mod identity;
+mod injection;
 mod on_epoll;
 mod policies;
 mod proxy;
@@ -378,6 +379,39 @@ fn the_python_client_written_from_the_manual_gets_along() {
     assert_eq!(said.matches("pong").count(), 2, "{said}");
     assert_eq!(gate.wait_for_event("online")["client"], "py-1");
     assert_eq!(gate.wait_for_event("offline")["reason"], "bye");
+}
+
+/// The same client, and a gateway that asks for a token. Files of secrets end with a line as a rule.
+#[test]
+fn the_python_client_proves_its_id_by_the_token_in_a_file() {
+    let folder = tempfile::tempdir().expect("room for files");
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).expect("room for a file");
+        path.display().to_string()
+    };
+    let tokens = file("tokens", "py-1 the-word-of-py-1\npy-2 the-word-of-py-2\n");
+    let own = file("own", "the-word-of-py-1\n");
+    let other = file("other", "the-word-of-py-2\n");
+    let gate = Gate::start(&["--identity", "tokens", "--identity-file", &tokens]);
+    let client = |more: &[&str]| {
+        let output = Command::new("python3")
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/client.py"))
+            .args([&gate.address.ip().to_string(), &gate.address.port().to_string(), "py-1"])
+            .args(["--interval-ms", "1000", "--beats", "1"])
+            .args(more)
+            .output()
+            .expect("python3 is installed");
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let (code, said) = client(&["--token-file", &own]);
+    assert!(code == Some(0) && said.contains("welcome epoch="), "{said}");
+    assert_eq!(gate.wait_for_event("online")["client"], "py-1");
+    assert_eq!(gate.wait_for_event("offline")["reason"], "bye");
+    for more in [&["--token-file", &other][..], &[]] {
+        let (code, said) = client(more);
+        assert!(code == Some(1) && said.contains("error code=301"), "{more:?}: {said}");
+    }
 }
 
 #[test]

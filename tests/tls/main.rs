@@ -9,8 +9,10 @@ mod names;
 #[allow(dead_code, reason = "shared with the tests of memory and layers, which use more of it")]
 mod papers;
 mod reload;
+mod revoked;
 mod secured;
 mod tools;
+mod websocket;
 
 use heartwheel::wire::message::{Message, Reply};
 use rustls::version::{TLS12, TLS13};

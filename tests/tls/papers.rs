@@ -33,7 +33,7 @@ impl Papers {
     pub(crate) fn new() -> Self {
         let mut params = CertificateParams::default();
         params.distinguished_name = called("authority");
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let authority = CertifiedIssuer::self_signed(params, new_key()).expect("an authority");
         let folder = tempfile::tempdir().expect("there is room for files");

@@ -9,7 +9,7 @@ use heartwheel::wire::native::{self, Deframer, Inbound};
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use rustls_pki_types::ServerName;
 
-use crate::gate::{Heard, PATIENCE, heard, hello};
+use crate::gate::{Heard, PATIENCE, heard};
 
 pub(crate) struct Secured {
     pub(crate) stream: StreamOwned<ClientConnection, TcpStream>,
@@ -38,7 +38,24 @@ impl Secured {
 
     /// Says HELLO, and what is heard then.
     pub(crate) fn hello(&mut self, client: &str) -> Heard {
-        let _ = self.stream.write_all(&hello(client, "", 0));
+        self.hello_with(client, "")
+    }
+
+    /// Says HELLO with a token, and what is heard then.
+    pub(crate) fn hello_with(&mut self, client_id: &str, token: &str) -> Heard {
+        let hello = Message::Hello {
+            wanted_interval_ms: 0,
+            client_id,
+            class: "",
+            token: token.as_bytes(),
+            resume: &[],
+            last_seq: 0,
+            before: None,
+        };
+        let mut bytes = Vec::new();
+        native::encode_preface(native::VERSIONS, &mut bytes);
+        native::encode(&hello, &mut bytes);
+        let _ = self.stream.write_all(&bytes);
         self.hear()
     }
 

@@ -56,6 +56,10 @@ fn openssl_comes_in_with_both_versions_and_comes_back_with_its_ticket() {
         let asked = s_client(&gate, &papers, &[version, "-alpn", "heartwheel/1"], b"Q\n");
         assert!(text(&asked).contains("ALPN protocol: heartwheel/1"), "{}", text(&asked));
     }
+    for (asked, told) in [("h2,http/1.1", "ALPN protocol: http/1.1"), ("h2", "alert")] {
+        let asked = s_client(&gate, &papers, &["-alpn", asked], b"Q\n");
+        assert!(text(&asked).contains(told), "{told}: {}", text(&asked));
+    }
     for old in ["-tls1_1", "-tls1"] {
         let refused = s_client(&gate, &papers, &[old, "-cipher", "ALL:@SECLEVEL=0"], b"Q\n");
         assert!(!refused.status.success(), "{old}: {}", text(&refused));
@@ -132,4 +136,74 @@ fn the_load_bench_plays_clients_that_speak_tls() {
     let output = load(&gate, &["--clients", "3", "--for", "2s", "--tls", "--tls-ca", &ca]);
     assert_eq!(output.status.code(), Some(1), "an authority that has not signed it");
     assert!(text(&output).contains("bad_tls"), "{}", text(&output));
+}
+
+fn testssl(arguments: &[&str]) -> Output {
+    Command::new("python3")
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tls/testssl.py"))
+        .args(arguments)
+        .output()
+        .expect("python3 is installed, as the README asks")
+}
+
+/// The whole of it takes minutes, and is done by hand; this shows that it still can be.
+#[test]
+fn testssl_finds_two_versions_at_both_ports() {
+    let program = env!("CARGO_BIN_EXE_heartwheel");
+    let output = testssl(&["--program", program, "--small"]);
+    let told = text(&output);
+    assert!(output.status.success(), "{told}");
+    assert_eq!(told.matches("versions: TLS1_2, TLS1_3\n").count(), 2, "{told}");
+    assert!(told.contains("nothing but what is known"), "{told}");
+}
+
+#[test]
+fn what_the_script_for_testssl_needs_it_says_in_one_line() {
+    let program = env!("CARGO_BIN_EXE_heartwheel");
+    for (arguments, words) in [
+        (["--testssl", "/no/such/file", "--program", program], "testssl.sh is not installed"),
+        (["--testssl", "/bin/true", "--program", "/no/such/file"], "there is no /no/such/file"),
+        (["--testssl", "/bin/true", "--program", "/bin/false"], "the gateway did not start"),
+        // It runs, and nothing comes of it.
+        (["--testssl", "/bin/true", "--program", program], "testssl.sh found nothing"),
+    ] {
+        let output = testssl(&arguments);
+        let told = text(&output);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {told}");
+        assert!(told.contains(words) && told.lines().count() == 1, "{arguments:?}: {told}");
+    }
+}
+
+/// Stands in for testssl.sh: finds what is in a file.
+const FINDS: &str = "#!/bin/sh
+while [ $# -gt 1 ]; do
+    [ \"$1\" = --jsonfile ] && cp \"$(dirname \"$0\")/findings\" \"$2\"
+    shift
+done
+";
+
+#[test]
+fn whatever_testssl_finds_beyond_what_is_known_fails_the_script() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().expect("there is room for files");
+    let tool = folder.path().join("testssl");
+    std::fs::write(&tool, FINDS).expect("there is room");
+    std::fs::set_permissions(&tool, std::fs::Permissions::from_mode(0o755)).expect("it is ours");
+    let tool = tool.display().to_string();
+    let finding = |id: &str, severity: &str, finding: &str| serde_json::json!({ "id": id, "severity": severity, "finding": finding });
+    let new = finding("TLS1_2", "OK", "offered");
+    let newest = finding("TLS1_3", "OK", "offered with final");
+    for (more, code, words) in [
+        (finding("cipher_order", "HIGH", "none"), 0, "nothing but what is known"),
+        (finding("heartbleed", "CRITICAL", "VULNERABLE"), 1, "heartbleed (CRITICAL): VULNERABLE"),
+        (finding("TLS1", "LOW", "offered (deprecated)"), 1, "nothing older"),
+    ] {
+        let findings = serde_json::json!([new, newest, more]).to_string();
+        std::fs::write(folder.path().join("findings"), findings).expect("there is room");
+        let program = env!("CARGO_BIN_EXE_heartwheel");
+        let output = testssl(&["--testssl", &tool, "--program", program, "--small"]);
+        let told = text(&output);
+        assert_eq!(output.status.code(), Some(code), "{more}: {told}");
+        assert!(told.contains(words), "{more}: {told}");
+    }
 }

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::base::limits;
+use crate::base::origin::{NoOrigin, Origin};
 use crate::cli::admin::ADMIN_DEFAULT;
 use crate::cli::error::CliError;
 use crate::cli::values::parse_gateway;
-use crate::control::auth::{Origin, OriginError};
 use crate::control::caller::{Caller, Place};
 use crate::control::tls::TlsFiles;
 use crate::control::tokens;
@@ -33,7 +33,7 @@ pub struct AdminDoorArgs {
     pub admin_cors: Vec<Origin>,
 }
 
-fn parse_origin(text: &str) -> Result<Origin, OriginError> {
+fn parse_origin(text: &str) -> Result<Origin, NoOrigin> {
     text.parse()
 }
 

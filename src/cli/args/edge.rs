@@ -5,7 +5,7 @@ use clap::Args;
 use crate::base::networks::Networks;
 use crate::cli::args::tls::TlsArgs;
 use crate::cli::args::{SWITCH, Switch, choice};
-use crate::layers::websocket::{Origin, WebPath};
+use crate::layers::websocket::{Pages, WebPath};
 
 /// What is between a client's frames and its connection.
 #[derive(Args, Clone, Debug, Default, Eq, PartialEq)]
@@ -24,7 +24,7 @@ pub struct EdgeArgs {
     /// there is; once for each, or with commas between them. Programs that are no browsers say
     /// none, and may (default: none)
     #[arg(long, value_name = "ORIGIN", value_delimiter = ',', help_heading = "Edge")]
-    pub websocket_origin: Vec<Origin>,
+    pub websocket_origin: Vec<Pages>,
     /// Path that a WebSocket has to be asked for at (default: any)
     #[arg(long, value_name = "PATH", help_heading = "Edge")]
     pub websocket_path: Option<WebPath>,

@@ -24,6 +24,10 @@ pub struct TlsArgs {
     /// File with the authorities whose certificates clients show, in PEM (default: none)
     #[arg(long, value_name = "FILE", help_heading = "Edge")]
     pub tls_client_ca: Option<PathBuf>,
+    /// File with lists of the certificates that those authorities have revoked, in PEM; then each
+    /// authority needs one (default: none)
+    #[arg(long, value_name = "FILE", help_heading = "Edge")]
+    pub tls_crl: Option<PathBuf>,
     /// Whether TLS is broken off with who shows none (default: required)
     #[arg(long, value_name = "HOW", value_parser = choice(&CLIENT_CERTS), help_heading = "Edge")]
     pub tls_client_cert: Option<ClientCert>,

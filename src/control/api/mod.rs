@@ -50,6 +50,7 @@ use crate::control::journal::Health;
 use crate::control::ledger::Ledger;
 use crate::control::live::Live;
 use crate::control::reload::{Reload, ReloadCounts};
+use crate::control::seats::SeatCounts;
 use crate::control::tokens::Role;
 use crate::control::webhook::Webhooks;
 use crate::control::webhook::target::Scheme;
@@ -78,6 +79,8 @@ pub struct Api {
     pub webhooks: Option<Webhooks>,
     /// Places for those who follow a feed.
     pub(crate) followers: Arc<Semaphore>,
+    /// How often there was no place for a connection.
+    pub(crate) seats: Arc<SeatCounts>,
     /// The number of the latest broadcast, and the place of whoever begins one.
     pub(crate) broadcasts: Arc<Mutex<u64>>,
     /// The place for whoever takes a snapshot: each costs memory for every client.
@@ -129,6 +132,7 @@ impl Api {
             journal,
             webhooks: None,
             followers: Arc::new(Semaphore::new(limits::FEED_FOLLOWERS_MAX)),
+            seats: Arc::default(),
             broadcasts: Arc::default(),
             snapshots: Arc::new(Semaphore::new(1)),
             histories: Arc::new(Semaphore::new(1)),

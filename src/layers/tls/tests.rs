@@ -42,7 +42,8 @@ impl Papers {
     /// Serves those who show a certificate of the same authority.
     fn serve_known(&self, are_required: bool) -> Serve {
         let authorities = self.authority.pem();
-        let clients = Some(Clients { authorities: authorities.as_bytes(), are_required });
+        let authorities = authorities.as_bytes();
+        let clients = Some(Clients { authorities, revoked: None, are_required });
         Serve::new(Files { clients, ..self.files() }).expect("they are good")
     }
 
@@ -383,7 +384,8 @@ fn a_flood_of_tiny_records_is_what_it_says_and_no_more() {
 fn files_that_are_of_no_use_are_refused_in_one_line() {
     let (papers, others) = (Papers::new(), Papers::new());
     let good = papers.files();
-    let authorities = |authorities| Some(Clients { authorities, are_required: true });
+    let authorities =
+        |authorities| Some(Clients { authorities, revoked: None, are_required: true });
     let mixed = others.key.as_bytes();
     for (files, words) in [
         (Files { certificates: b"", ..good }, "the certificate holds no certificate"),

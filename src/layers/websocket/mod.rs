@@ -13,7 +13,7 @@ mod tests;
 
 use std::sync::Arc;
 
-pub use crate::layers::websocket::opening::{NoOrigin, NoPath, Origin, Origins, Rules, WebPath};
+pub use crate::layers::websocket::opening::{NoPages, NoPath, Origins, Pages, Rules, WebPath};
 
 use crate::base::event::CloseReason;
 use crate::base::introduction::{Carrier, Introduction};

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use httparse::{EMPTY_HEADER, Header, Request, Status};
 
 use crate::base::limits;
+use crate::base::origin::{NoOrigin, Origin};
 use crate::wire::websocket::{SUBPROTOCOL, accept_key, is_key};
 
 /// What a client has to ask for, and from where.
@@ -18,49 +19,49 @@ pub struct Rules {
     pub path: Option<WebPath>,
 }
 
-/// Where a page comes from: `https://example.org`, or every one there is.
+/// Pages of one origin, or every page there is.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Origin(Box<str>);
+pub enum Pages {
+    /// `*`
+    All,
+    /// Those of this origin.
+    Of(Origin),
+}
 
 /// What is no origin.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error(
-    "`{text}` is no origin; expected a scheme, a host and perhaps a port, as a browser says it: \
-     https://example.org, http://localhost:8080, or * for all pages there are"
-)]
-pub struct NoOrigin {
+#[error("`{text}` is none; {cause}; or * for all pages there are")]
+pub struct NoPages {
     /// What was said.
     pub text: String,
+    /// What should have been.
+    pub cause: NoOrigin,
 }
 
-impl FromStr for Origin {
-    type Err = NoOrigin;
+impl FromStr for Pages {
+    type Err = NoPages;
 
-    fn from_str(text: &str) -> Result<Self, NoOrigin> {
-        let text = text.trim();
-        let is_origin = text.split_once("://").is_some_and(|(scheme, host)| {
-            let is_plain = |byte: u8| byte.is_ascii_graphic() && !b"/?#@\\".contains(&byte);
-            !scheme.is_empty()
-                && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
-                && !host.is_empty()
-                && host.bytes().all(is_plain)
-        });
-        match is_origin || text == "*" {
-            true => Ok(Self(text.to_ascii_lowercase().into())),
-            false => Err(NoOrigin { text: text.to_owned() }),
+    fn from_str(text: &str) -> Result<Self, NoPages> {
+        let no_pages = |cause| NoPages { text: text.to_owned(), cause };
+        match text.trim() {
+            "*" => Ok(Self::All),
+            text => text.parse().map(Self::Of).map_err(no_pages),
         }
     }
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for Pages {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        match self {
+            Self::All => f.write_str("*"),
+            Self::Of(origin) => origin.fmt(f),
+        }
     }
 }
 
 /// Some origins.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Origins(Vec<Origin>);
+pub struct Origins(Vec<Pages>);
 
 impl Origins {
     /// Whether there are none.
@@ -70,14 +71,15 @@ impl Origins {
 
     /// Whether a page of this origin may, which a browser has named. O(how many they are).
     fn have(&self, origin: &[u8]) -> bool {
-        let is_it =
-            |known: &Origin| &*known.0 == "*" || known.0.as_bytes().eq_ignore_ascii_case(origin);
-        self.0.iter().any(is_it)
+        self.0.iter().any(|pages| match pages {
+            Pages::All => true,
+            Pages::Of(known) => known.is_said_by(origin),
+        })
     }
 }
 
-impl FromIterator<Origin> for Origins {
-    fn from_iter<T: IntoIterator<Item = Origin>>(origins: T) -> Self {
+impl FromIterator<Pages> for Origins {
+    fn from_iter<T: IntoIterator<Item = Pages>>(origins: T) -> Self {
         Self(origins.into_iter().collect())
     }
 }

@@ -7,7 +7,7 @@ use crate::base::introduction::{Carrier, Introduction};
 use crate::base::limits;
 use crate::layers::layer::{Goes, Layer};
 use crate::layers::terms::Begin;
-use crate::layers::websocket::{Open, Origin, Origins, Rules, WebPath, WebSocket, WebSockets};
+use crate::layers::websocket::{Open, Origins, Pages, Rules, WebPath, WebSocket, WebSockets};
 use crate::wire::native;
 use crate::wire::websocket::{CONTROL_BYTES_MAX, Head, Opcode, apply_mask, write_head};
 
@@ -24,7 +24,7 @@ struct Outcome {
 }
 
 fn origins(names: &[&str]) -> Origins {
-    names.iter().map(|name| name.parse::<Origin>().expect("an origin")).collect()
+    names.iter().map(|name| name.parse::<Pages>().expect("an origin")).collect()
 }
 
 fn rules() -> Rules {
@@ -95,7 +95,7 @@ fn a_request_that_keeps_the_rules_opens_a_websocket() {
             "other cases",
             request(&[("Upgrade", "uPGRADE: WebSocket"), ("Connection", "CONNECTION: upgrade")]),
         ),
-        ("a page that may", request(&[("Origin", "Origin: https://EXAMPLE.org")])),
+        ("a page that may", request(&[("Origin", "Origin: https://example.org")])),
         ("with cookies", request(&[("Cookie", &format!("Cookie: {}", "c".repeat(3_000)))])),
     ] {
         let (answer, end) = ask(&bytes);
@@ -136,6 +136,7 @@ fn whoever_breaks_the_rules_of_the_opening_is_told_which() {
         ("403", "Origin", "Origin: https://example.org.evil.example"),
         ("403", "Origin", "Origin: http://example.org"),
         ("403", "Origin", "Origin: null"),
+        ("403", "Origin", "Origin: https://EXAMPLE.org"),
         ("403", "Origin", "Origin:"),
         ("403", "Origin", "Origin: https://example.org\r\nOrigin: https://example.org"),
         ("404", "", "GET / HTTP/1.1"),
@@ -171,11 +172,11 @@ fn a_star_lets_every_page_in_and_no_path_is_any_path() {
 #[test]
 fn origins_and_paths_that_are_none_are_refused_with_an_example() {
     for text in ["", "example.org", "https://", "https://a/b", "://a", "https://a b", "ht tp://a"] {
-        let error = text.parse::<Origin>().expect_err(text);
-        assert!(error.to_string().contains("https://example.org"), "{error}");
+        let error = text.parse::<Pages>().expect_err(text);
+        assert!(error.to_string().contains("https://ops.example"), "{error}");
     }
     for text in ["https://a", "http://localhost:8080", "app+x://h", "http://[::1]:7", "*"] {
-        assert_eq!(text.parse::<Origin>().expect("an origin").to_string(), text);
+        assert_eq!(text.parse::<Pages>().expect("an origin").to_string(), text);
     }
     for text in ["", "live", "/a b", "/a?b", "/a#b"] {
         assert!(text.parse::<WebPath>().expect_err(text).to_string().contains("/live"));
