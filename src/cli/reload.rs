@@ -51,8 +51,9 @@ pub struct Prepared {
     pub commit: Box<dyn FnOnce() + Send>,
 }
 
-/// Reads the tokens or keys that the options name.
-pub type ReadProof = Box<dyn Fn(&ServeOptions) -> Result<Proof, CliError> + Send>;
+/// Reads the tokens or keys that the options name: what the loops ask for, and what whoever looks at
+/// tokens beside them will do.
+pub type ReadProof = Box<dyn Fn(&ServeOptions) -> Result<(Proof, Prepared), CliError> + Send>;
 
 /// Reads the configuration again, as often as it is asked to.
 pub struct Reloader {
@@ -163,9 +164,14 @@ impl Inner {
             false => configuration.options.clone(),
         };
         // The file is read again, whether or not it is another file.
-        let proof = (self.read_proof)(&wanted);
-        wanted.gateway.proof = wrong.keep(proof, Proof::None);
         let mut prepared = Vec::new();
+        match (self.read_proof)(&wanted) {
+            Ok((proof, ready)) => {
+                wanted.gateway.proof = proof;
+                prepared.push(ready);
+            }
+            Err(error) => wrong.add(error),
+        }
         for taker in &mut self.takers {
             match taker.prepare(&wanted) {
                 Ok(ready) => prepared.push(ready),
@@ -504,7 +510,8 @@ mod tests {
         let connections_planned = running.gateway.connections_max;
         let flags = layers::flags_of(flags);
         let takers = Vec::new();
-        let read_proof: ReadProof = Box::new(|_| Ok(Proof::None));
+        let nothing = || Prepared { changes: Vec::new(), commit: Box::new(|| ()) };
+        let read_proof: ReadProof = Box::new(move |_| Ok((Proof::None, nothing())));
         let inner =
             Inner { flags, running, connections_planned, gateway, asker, takers, read_proof };
         (inner, inside)
