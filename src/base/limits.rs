@@ -480,6 +480,10 @@ pub const IDENTITY_KEYS_MAX: usize = 4;
 /// Tokens of one shard's clients that somebody looks at off the loop. Further ones are refused as
 /// busy: whoever looks is slower than clients come.
 pub const CHECKS_MAX: usize = 1_024;
+/// Clients in a second that are asked to come back when nobody could look at their tokens, where no
+/// `newcomer-rate` says another: whoever looks at them should not meet all of them at once when it
+/// is there again.
+pub const CHECKS_AGAIN_PER_S: u32 = 1_000;
 /// What a client may say before its token is looked at, HELLO included: as for one that is moved.
 pub const CHECK_BYTES_MAX: usize = MOVE_BYTES_MAX;
 /// Tokens of one shard that are looked at before another shard has its turn, and answers that a
