@@ -13,6 +13,7 @@ use crate::cli::config::{ConnectionsFrom, ServeOptions};
 use crate::cli::configuration::{self, Configuration};
 use crate::cli::error::CliError;
 use crate::cli::example;
+use crate::cli::hook;
 use crate::cli::identity;
 use crate::cli::keys::{self, KEYS};
 use crate::cli::layers::{KEY_CLASS, KEY_WEBHOOK};
@@ -176,6 +177,7 @@ fn warnings(options: &ServeOptions) -> Vec<String> {
     }
     warnings.extend(machine::fallback(&survey));
     warnings.extend(options.edge.tls.as_ref().and_then(TlsOptions::warning));
+    warnings.extend(options.identity.hook.as_ref().and_then(hook::warning));
     warnings.extend(options.admin.address.and_then(|address| options.admin.warning(address)));
     warnings
 }

@@ -13,8 +13,10 @@ use crate::base::time::Span;
 use crate::cli::args::{CtlTokenArgs, IdentityArgs, IdentityKind, ServeArgs};
 use crate::cli::config::{LISTEN_DEFAULT, ServeOptions, within};
 use crate::cli::error::CliError;
-use crate::cli::reload::Prepared;
+use crate::cli::hook;
+use crate::cli::reload::{Prepared, ReadProof};
 use crate::cli::write_stdout;
+use crate::control::identity::hook::{HookOptions, Plan};
 use crate::control::identity::jwt::{Claims, Jwt};
 use crate::control::identity::{Judge, Office};
 use crate::control::tokens::lines;
@@ -32,6 +34,8 @@ pub struct IdentityOptions {
     pub file: Option<PathBuf>,
     /// What a JWT must say.
     pub claims: Claims,
+    /// Who is asked, where somebody is.
+    pub hook: Option<HookOptions>,
 }
 
 impl IdentityOptions {
@@ -48,6 +52,7 @@ impl IdentityOptions {
                  or leave them out",
             ));
         }
+        let hook = hook::meant(kind, &args.identity.hook, args.handshake_timeout)?;
         let address = args.listen.unwrap_or(LISTEN_DEFAULT);
         if kind.is_careless_at(address) {
             return Err(careless("listen", address));
@@ -57,11 +62,15 @@ impl IdentityOptions {
                 "identity needs identity-file; expected a file with tokens or keys, and no way \
                  for others to read it",
             )),
+            (false, Some(_)) if kind == IdentityKind::Hook => Err(CliError::usage(
+                "identity-file has tokens or keys, but with identity hook somebody else is asked; \
+                 leave the file out; a key to sign with is in identity-secret-file",
+            )),
             (false, Some(_)) => Err(CliError::usage(
                 "identity-file says who may come in, but identity lets in everybody; say identity \
                  tokens or identity hmac, or leave the file out",
             )),
-            (true, Some(_)) | (false, None) => Ok(Self { kind, file, claims }),
+            (true, Some(_)) | (false, None) => Ok(Self { kind, file, claims, hook }),
         }
     }
 }
@@ -80,18 +89,18 @@ pub struct Reading {
     /// What the loops ask for.
     pub proof: Proof,
     /// Who looks at what they do not look at themselves.
-    pub judge: Judge,
+    pub judge: Arc<Judge>,
 }
 
 /// Reads what the options name, once. `address` is where clients come in, which may be a socket
 /// that was passed.
 pub fn read(options: &ServeOptions, address: Option<SocketAddr>) -> Result<Reading, CliError> {
-    let IdentityOptions { kind, file, claims } = &options.identity;
+    let IdentityOptions { kind, file, claims, hook } = &options.identity;
     if let Some(address) = address.filter(|address| kind.is_careless_at(*address)) {
         return Err(careless("the listening socket", address));
     }
     let file = file.as_deref().unwrap_or(Path::new(""));
-    let by_loops = |proof| Reading { proof, judge: Judge::Nobody };
+    let by_loops = |proof| Reading { proof, judge: Arc::default() };
     match kind {
         IdentityKind::None | IdentityKind::Anybody => Ok(by_loops(Proof::None)),
         IdentityKind::Tokens => {
@@ -106,25 +115,31 @@ pub fn read(options: &ServeOptions, address: Option<SocketAddr>) -> Result<Readi
             hash.update(format!("{claims:?}"));
             hash.update(text);
             let proof = Proof::Asked(hash.finalize().into());
-            Ok(Reading { proof, judge: Judge::Jwt(jwt) })
+            Ok(Reading { proof, judge: Arc::new(Judge::Jwt(jwt)) })
+        }
+        IdentityKind::Hook => {
+            let plan = hook.as_ref().map(Plan::new).transpose();
+            let plan = plan.map_err(|error| CliError::machine(error.to_string()))?;
+            let plan = plan.expect("there are options for it, or there is no such kind");
+            let proof = Proof::Asked(plan.origin());
+            Ok(Reading { proof, judge: Arc::new(Judge::Hook(Arc::new(plan))) })
         }
     }
 }
 
 /// Reads it again, and makes ready for what it says.
-pub fn read_again(
-    options: &ServeOptions,
-    address: SocketAddr,
-    office: &Office,
-) -> Result<(Proof, Prepared), CliError> {
-    let Reading { proof, judge } = read(options, Some(address))?;
-    open(office, &judge)?;
-    let office = office.clone();
-    Ok((proof, Prepared { changes: Vec::new(), commit: Box::new(move || office.appoint(judge)) }))
+pub fn reads_again(address: SocketAddr, office: Office) -> ReadProof {
+    Box::new(move |options| {
+        let Reading { proof, judge } = read(options, Some(address))?;
+        open(&office, &judge)?;
+        let office = office.clone();
+        let commit = Box::new(move || office.appoint(&judge));
+        Ok((proof, Prepared { changes: Vec::new(), commit }))
+    })
 }
 
 /// Somebody is there who looks at tokens, if `judge` does.
-pub fn open(office: &Office, judge: &Judge) -> Result<(), CliError> {
+pub fn open(office: &Office, judge: &Arc<Judge>) -> Result<(), CliError> {
     let opened = office.open_for(judge);
     opened.map_err(|cause| CliError::machine(format!("cannot start a thread: {cause}")))
 }

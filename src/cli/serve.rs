@@ -27,7 +27,7 @@ use crate::control::door::{self, LoopHandle};
 use crate::control::events::{EventWriter, EventsTarget, Identity};
 use crate::control::from_loop::FromLoop;
 use crate::control::hub::Hub;
-use crate::control::identity::Office;
+use crate::control::identity::{Judge, Office};
 use crate::control::journal::{
     self, Cut, Door, JournalOptions, JournalOutcome, JournalThread, Recovered, Writer,
 };
@@ -100,9 +100,7 @@ fn serve(options: &ServeOptions, flags: &ArgMatches, log: &Log) -> Result<(), Cl
     let (shards, asker, mut readers) = shards::start(plans, clock, options.coalesce, edge.shared())
         .map_err(|error| CliError::machine(error.to_string()))?;
     say_what_coalescing_costs(shards.first(), options.coalesce);
-    let office = Office::new(readers.iter_mut().filter_map(Reader::take_desk).collect());
-    who::open(&office, &judge)?;
-    office.appoint(judge);
+    let office = open_office(&judge, &mut readers)?;
     let asker = Arc::new(Mutex::new(asker));
     let start = |options| start_journal(options, identity.clone(), clock, Arc::clone(&asker));
     let (door, journal) = options.journal.as_ref().map(start).transpose()?.unzip();
@@ -118,9 +116,10 @@ fn serve(options: &ServeOptions, flags: &ArgMatches, log: &Log) -> Result<(), Cl
     let side = side::spawn(source, writer, door).map_err(no_thread)?;
     let webhooks = start_webhooks(options, heard, hub, &identity)?;
     let takers = takers(log, edge, admin.as_ref(), &webhooks);
-    let read_proof: ReadProof = Box::new(move |options| who::read_again(options, address, &office));
+    let (hook, read_proof) = (office.counts(), who::reads_again(address, office));
     let reloader = reloader(flags, options, gateway, &asker, (takers, read_proof), clock);
-    let http = admin.map(|admin| admin.serve(webhooks.clone(), &reloader, view)).transpose()?;
+    let serve = |admin: Admin| admin.serve(webhooks.clone(), hook, &reloader, view);
+    let http = admin.map(serve).transpose()?;
     let status = {
         let events = options.events.clone();
         move |gateway: &GatewayConfig| ready_line(gateway, &events, address, admin_address)
@@ -167,6 +166,13 @@ fn reloader(
     running.gateway.connections_max = gateway.connections_max;
     let (flags, asker) = (flags.clone(), Arc::clone(asker));
     Arc::new(Reloader::new(flags, running, Live::new(gateway), asker, takers, read_proof, clock))
+}
+
+/// Where tokens are looked at that take too long for the loops.
+fn open_office(judge: &Arc<Judge>, readers: &mut [Reader]) -> Result<Office, CliError> {
+    let office = Office::new(readers.iter_mut().filter_map(Reader::take_desk).collect());
+    who::open(&office, judge)?;
+    Ok(office)
 }
 
 /// Those beside the loops who take up another configuration.

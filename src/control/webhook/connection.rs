@@ -1,4 +1,5 @@
-//! A connection to somebody whom we ask by HTTP: in the clear or by TLS, kept from request to request.
+//! A connection to somebody whom we ask by HTTP: in the clear or by TLS, kept from request to
+//! request.
 
 use std::io;
 use std::net::SocketAddr;
