@@ -17,22 +17,22 @@ const LATER: u64 = 4_102_444_800;
 const BAD_TOKEN: u16 = 301;
 
 /// A file in a folder of its own.
-struct Secret {
+pub(crate) struct Secret {
     folder: tempfile::TempDir,
 }
 
 impl Secret {
-    fn new(text: &str) -> Self {
+    pub(crate) fn new(text: &str) -> Self {
         let secret = Self { folder: tempfile::tempdir().expect("room for a file") };
         secret.write(text);
         secret
     }
 
-    fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.folder.path().join("identity")
     }
 
-    fn write(&self, text: &str) {
+    pub(crate) fn write(&self, text: &str) {
         std::fs::write(self.path(), text).expect("room for a file");
     }
 
@@ -44,7 +44,7 @@ impl Secret {
     }
 }
 
-fn say_hello(gate: &Gate, client_id: &str, token: &str) -> Caller {
+pub(crate) fn say_hello(gate: &Gate, client_id: &str, token: &str) -> Caller {
     let mut caller = Caller::connect(gate.address);
     let mut bytes = Vec::new();
     native::encode_preface(native::VERSIONS, &mut bytes);
@@ -62,12 +62,12 @@ fn say_hello(gate: &Gate, client_id: &str, token: &str) -> Caller {
     caller
 }
 
-fn comes_in(gate: &Gate, client_id: &str, token: &str) -> bool {
+pub(crate) fn comes_in(gate: &Gate, client_id: &str, token: &str) -> bool {
     comes_in_now(gate, client_id, token).expect("somebody is there to ask")
 }
 
 /// The same, where nobody may be there to ask.
-fn comes_in_now(gate: &Gate, client_id: &str, token: &str) -> Option<bool> {
+pub(crate) fn comes_in_now(gate: &Gate, client_id: &str, token: &str) -> Option<bool> {
     let heard = say_hello(gate, client_id, token).hear();
     let is_in = matches!(heard, Heard::Welcome { .. });
     (is_in || heard == Heard::Error(BAD_TOKEN)).then_some(is_in)
@@ -86,7 +86,7 @@ fn make(key: &Path, client: &str, life: &str) -> String {
 }
 
 /// Whatever it logged at the most talkative level.
-fn everything_logged(mut gate: Gate) -> String {
+pub(crate) fn everything_logged(mut gate: Gate) -> String {
     gate.signal("TERM");
     assert!(gate.wait().success());
     std::thread::sleep(std::time::Duration::from_millis(100));
