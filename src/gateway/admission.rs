@@ -198,8 +198,8 @@ impl Gateway {
         Next::Ended
     }
 
-    /// Ends a connection of whom nobody can say now whether it may come in. All may be in its place,
-    /// and come back one after the other.
+    /// Ends a connection of whom nobody can say now whether it may come in. All may be in its
+    /// place, and come back one after the other.
     pub(crate) fn put_off(&mut self, conn: ConnId, now: Moment) {
         let rate = self.config.admission.newcomers.unwrap_or(CHECKED_AGAIN);
         let window = self.window_of_crowd(rate.share(self.config.shard.count), now);
