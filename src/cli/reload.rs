@@ -165,11 +165,15 @@ impl Inner {
             false => configuration.options.clone(),
         };
         // The file is read again, whether or not it is another file.
-        let mut prepared = Vec::new();
+        let (mut before, mut prepared) = (Vec::new(), Vec::new());
         match (self.read_proof)(&wanted) {
             Ok((proof, ready)) => {
                 wanted.gateway.proof = proof;
-                prepared.push(ready);
+                // Loops that begin to ask find somebody there, and who asks already goes on.
+                match self.gateway.get().proof {
+                    Proof::Asked(_) => prepared.push(ready),
+                    Proof::None | Proof::Words(_) | Proof::Keys(_) => before.push(ready),
+                }
             }
             Err(error) => wrong.add(error),
         }
@@ -188,6 +192,7 @@ impl Inner {
         {
             reloaded.changed.push(proof_change(wanted.identity.kind));
         }
+        before.into_iter().for_each(|ready| (ready.commit)());
         self.tell_loops(&wanted)?;
         for Prepared { changes, commit } in prepared {
             reloaded.changed.extend(changes);

@@ -172,6 +172,7 @@ fn reloader(
 fn open_office(judge: &Arc<Judge>, readers: &mut [Reader]) -> Result<Office, CliError> {
     let office = Office::new(readers.iter_mut().filter_map(Reader::take_desk).collect());
     who::open(&office, judge)?;
+    office.appoint(judge);
     Ok(office)
 }
 

@@ -64,8 +64,7 @@ impl Office {
         Self { judge, bell: Arc::default(), counts: Arc::default(), desks }
     }
 
-    /// Makes sure that somebody sits at the desks, if this judge is somebody. Where there was none
-    /// so far, nobody is asked before the loops say so, and it is this one that they find.
+    /// Makes sure that somebody sits at the desks, if this judge is somebody.
     ///
     /// # Errors
     /// When the machine gives no further thread or descriptor.
@@ -74,13 +73,7 @@ impl Office {
             return Ok(());
         }
         let mut desks = self.desks.lock().unwrap_or_else(PoisonError::into_inner);
-        if !desks.is_empty() {
-            self.start(&mut desks)?;
-        }
-        if matches!(*self.judge.get(), Judge::Nobody) {
-            self.appoint(judge);
-        }
-        Ok(())
+        if desks.is_empty() { Ok(()) } else { self.start(&mut desks) }
     }
 
     /// Starts the thread, which takes the desks with it.
