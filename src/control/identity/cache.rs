@@ -128,7 +128,7 @@ mod tests {
         assert!(cache.is_proven(&anna, at(59)));
         assert!(!cache.is_proven(&anna, at(60)));
         cache.note(anna, at(70));
-        assert!(cache.is_proven(&anna, at(129)), "the former one takes nothing with it");
+        assert!(cache.is_proven(&anna, at(129)), "it is proven again");
         check(&cache);
         for second in 0..1_000 {
             let client = digest(&cache, "bert", &[u8::try_from(second % 251).expect("small")]);
@@ -136,6 +136,20 @@ mod tests {
             check(&cache);
         }
         assert!(cache.len() <= 2, "{} are over and stay", cache.len() - 1);
+    }
+
+    #[test]
+    fn one_that_was_proven_again_is_not_forgotten_with_what_was_known_of_it_before() {
+        let mut cache = cache(10);
+        let [first, anna, last] =
+            ["first", "anna", "last"].map(|client| digest(&cache, client, b"token"));
+        cache.note(first, at(0));
+        cache.note(anna, at(1));
+        cache.note(anna, at(70));
+        check(&cache);
+        cache.note(last, at(71));
+        assert!(cache.is_proven(&anna, at(129)));
+        check(&cache);
     }
 
     #[test]
