@@ -491,11 +491,37 @@ pub const IDENTITY_KEYS_MAX: usize = 4;
 /// Tokens of one shard's clients that somebody looks at off the loop. Further ones are refused as
 /// busy: whoever looks is slower than clients come.
 pub const CHECKS_MAX: usize = 1_024;
+/// Clients in a second that are asked to come back when nobody could look at their tokens, where no
+/// `newcomer-rate` says another: whoever looks at them should not meet all of them at once when it
+/// is there again.
+pub const CHECKS_AGAIN_PER_S: u32 = 1_000;
 /// What a client may say before its token is looked at, HELLO included: as for one that is moved.
 pub const CHECK_BYTES_MAX: usize = MOVE_BYTES_MAX;
 /// Tokens of one shard that are looked at before another shard has its turn, and answers that a
 /// loop takes in a turn.
 pub const CHECK_BATCH_MAX: usize = 64;
+/// Requests to the hook that are under way at once, each on a connection of its own, which is kept:
+/// beside those of the admin API they find descriptors in the reserve. At 10 ms each they are 3,200
+/// clients in a second.
+pub const HOOK_REQUESTS_MAX: usize = 32;
+/// Tokens of all shards that wait for such a request: what 32 at once do in 320 ms at 10 ms each,
+/// and in the default timeout at 90 ms each. A slower hook could not get at more of them in time.
+pub const HOOK_WAITING_MAX: usize = 1_024;
+/// How long a check by the hook takes at most, its wait for a request included.
+pub const HOOK_TIMEOUT_DEFAULT: Span = Span::from_secs(3);
+/// Shortest: a connection over a continent takes that long.
+pub const HOOK_TIMEOUT_MIN: Span = Span::from_millis(100);
+/// Longest. A HELLO waits for it, and what comes behind it is in memory.
+pub const HOOK_TIMEOUT_MAX: Span = Span::from_secs(60);
+/// Proofs by the hook that are kept, about 150 bytes each.
+pub const HOOK_CACHE_DEFAULT: u32 = 100_000;
+/// Most that may be kept.
+pub const HOOK_CACHE_MAX: u32 = 10_000_000;
+/// How long each is kept: a client that was shut out comes back in for so long at most, and a
+/// network that flaps asks once.
+pub const HOOK_CACHE_AGE_DEFAULT: Span = Span::from_secs(60);
+/// Longest.
+pub const HOOK_CACHE_AGE_MAX: Span = Span::from_secs(24 * 60 * 60);
 /// Bytes of the key of a JWT that is signed by HS256: RFC 7518 wants as many as the hash has.
 pub const JWT_SECRET_BYTES_MIN: usize = 32;
 /// Keys of a JWKS: a token that names none is tried with each.
@@ -662,6 +688,7 @@ const _: () = {
             >= PUSH_CLIENTS_MAX * (CLIENT_ID_BYTES_MAX + 3) + PAYLOAD_BYTES_LIMIT * 4 / 3 + 1_024
     );
     assert!(HANDSHAKE_TIMEOUT.as_nanos() <= DEADLINE_MAX.as_nanos());
+    assert!(HOOK_TIMEOUT_DEFAULT.as_nanos() < HANDSHAKE_TIMEOUT.as_nanos());
     assert!(FRAME_TIMEOUT.as_nanos() <= DEADLINE_MAX.as_nanos());
     assert!(DRAIN_TIMEOUT.as_nanos() <= DEADLINE_MAX.as_nanos());
     assert!(DRAIN_NOTICE.as_nanos() <= DRAIN_TIMEOUT.as_nanos() / 2);

@@ -13,6 +13,7 @@ use crate::cli::reload::{Prepared, Reloader, Taker};
 use crate::control::api::{Api, JournalView, Told};
 use crate::control::auth::Guard;
 use crate::control::http::{self, Bound, HttpThread};
+use crate::control::identity::counts::HookCounts;
 use crate::control::ledger::Ledger;
 use crate::control::live::Live;
 use crate::control::reload::Change;
@@ -280,6 +281,7 @@ impl Admin {
     pub fn serve(
         self,
         webhooks: Webhooks,
+        hook: Arc<HookCounts>,
         reloader: &Arc<Reloader>,
         journal: Option<JournalView>,
     ) -> Result<HttpThread, CliError> {
@@ -288,7 +290,8 @@ impl Admin {
         let reloader = Arc::clone(reloader);
         let told = Told { gateway, guard, reload: Arc::new(move || reloader.reload()), reloads };
         let Sources { ledger: Ledger { door, identity, .. }, hub } = webhooks.sources().clone();
-        let api = Api::new(door, hub, identity, told, journal).with_webhooks(webhooks);
+        let api = Api::new(door, hub, identity, told, journal);
+        let api = api.with_webhooks(webhooks).with_hook(hook);
         http::spawn(bound, tls, api)
             .map_err(|cause| CliError::machine(format!("cannot serve the admin API: {cause}")))
     }

@@ -7,6 +7,7 @@
 pub mod admin;
 mod check;
 pub mod edge;
+mod hook;
 mod identity;
 mod leave;
 mod talk;
@@ -39,6 +40,7 @@ use crate::control::log::{LogFormat, LogLevel};
 use crate::load::dialect::Dialect;
 
 pub use crate::cli::args::check::CheckConfigArgs;
+pub use crate::cli::args::hook::HookArgs;
 pub(crate) use crate::cli::args::identity::IDENTITIES;
 pub use crate::cli::args::identity::{CtlTokenArgs, IdentityArgs, IdentityKind};
 pub use crate::cli::args::leave::{CtlDrainArgs, CtlRebalanceArgs, StoppingArgs};

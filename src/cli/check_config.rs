@@ -11,9 +11,10 @@ use crate::cli::admin;
 use crate::cli::args::{CheckConfigArgs, Descriptors, IdentityKind};
 use crate::cli::config::{ConnectionsFrom, ServeOptions};
 use crate::cli::configuration::{self, Configuration};
-use crate::cli::edge;
 use crate::cli::error::CliError;
 use crate::cli::example;
+use crate::cli::hook;
+use crate::cli::identity;
 use crate::cli::keys::{self, KEYS};
 use crate::cli::layers::{KEY_CLASS, KEY_WEBHOOK};
 use crate::cli::machine;
@@ -176,6 +177,7 @@ fn warnings(options: &ServeOptions) -> Vec<String> {
     warnings.extend(machine::fallback(&survey));
     let is_proven = !matches!(options.identity.kind, IdentityKind::None | IdentityKind::Anybody);
     warnings.extend(options.edge.tls.as_ref().and_then(|tls| tls.warning(is_proven)));
+    warnings.extend(options.identity.hook.as_ref().and_then(hook::warning));
     warnings.extend(options.admin.address.and_then(|address| options.admin.warning(address)));
     warnings
 }
@@ -184,7 +186,7 @@ fn warnings(options: &ServeOptions) -> Vec<String> {
 fn missing_files(options: &ServeOptions) -> Mistakes {
     let mut wrong = Mistakes::default();
     wrong.keep(admin::check_files(&options.admin), ());
-    wrong.keep(edge::proof(options, None).map(drop), ());
+    wrong.keep(identity::read(options, None).map(drop), ());
     for (key, target) in
         [("events", &options.events), ("transport-events", &options.transport_events)]
     {

@@ -1,15 +1,12 @@
 //! On what terms connections are let in, as an operator says it.
 
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::base::identity::Proof;
 use crate::base::networks::Networks;
+use crate::cli::args::Switch;
 use crate::cli::args::edge::EdgeArgs;
-use crate::cli::args::{IdentityKind, Switch};
 use crate::cli::config::ServeOptions;
 use crate::cli::error::CliError;
-use crate::cli::identity;
 use crate::cli::reload::{Prepared, Taker};
 use crate::cli::tls::TlsOptions;
 use crate::control::reload::Change;
@@ -79,19 +76,6 @@ impl EdgeOptions {
         };
         Ok((terms, spoken))
     }
-}
-
-/// How clients prove their ids: by their certificates where everybody has to show one and nothing
-/// else was asked for, or else as [`identity::read`] says. Who is still in the door when that
-/// begins has shown none, and is not let in.
-///
-/// # Errors
-/// As there.
-pub fn proof(options: &ServeOptions, address: Option<SocketAddr>) -> Result<Proof, CliError> {
-    if options.identity.kind == IdentityKind::None && options.edge.certifies_everybody() {
-        return Ok(Proof::Certificate);
-    }
-    identity::read(options, address)
 }
 
 /// TLS, and what it is made of.

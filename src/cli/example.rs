@@ -3,6 +3,7 @@
 
 use crate::cli::args::ServeArgs;
 use crate::cli::config::ServeOptions;
+use crate::cli::hook::HOOK_KEYS;
 use crate::cli::keys::{self, KEYS};
 use crate::cli::layers::{self, KEY_CLASS, KEY_WEBHOOK};
 use crate::cli::webhooks::{self, Told, WEBHOOK_LISTS, WEBHOOK_NUMBERS, WebhookArg};
@@ -61,8 +62,9 @@ fn entry(name: &str, help: &str, options: &ServeOptions) -> Option<String> {
         true => value.replace("on", "true").replace("off", "false"),
         false => format!("\"{value}\""),
     };
-    // A preset excludes the two keys that follow.
-    let mark = if name == KEY_PRESET { "#   " } else { "#" };
+    // A preset excludes the two keys that follow, and who is asked what is looked at here.
+    let is_beside = name == KEY_PRESET || HOOK_KEYS.contains(&name);
+    let mark = if is_beside { "#   " } else { "#" };
     entry.push_str(&format!("{mark}{name} = {value}\n"));
     Some(entry)
 }
@@ -175,10 +177,18 @@ mod tests {
         let defaults = ServeOptions::new(&ServeArgs::default()).expect("the defaults are fine");
         let as_it_is = checked(&annotated());
         let all = checked(&uncommented(&annotated()));
+        // With who is asked in place of what is looked at here.
+        let of_hook =
+            annotated().replace("#   identity", "#identity").replace("\"jwt\"", "\"hook\"");
+        let of_here = ["#identity-file", "#identity-issuer", "#identity-audience"];
+        let lines = of_hook.lines().filter(|line| !of_here.iter().any(|key| line.starts_with(key)));
+        let lines: Vec<_> = lines.collect();
+        let all_of_hook = checked(&uncommented(&lines.join("\n")));
         for key in KEYS {
+            let all = if HOOK_KEYS.contains(&key.name) { &all_of_hook } else { &all };
             let default = (key.value)(&defaults);
             assert_eq!((key.value)(&as_it_is), default, "{}", key.name);
-            let taken = (key.value)(&all);
+            let taken = (key.value)(all);
             if key.sample.is_none() {
                 assert_eq!(taken, default, "{}", key.name);
             } else {

@@ -13,11 +13,12 @@ use crate::base::time::Span;
 use crate::cli::args::{CtlTokenArgs, IdentityArgs, IdentityKind, ServeArgs};
 use crate::cli::config::{LISTEN_DEFAULT, ServeOptions, within};
 use crate::cli::error::CliError;
-use crate::cli::reload::{Prepared, Taker};
+use crate::cli::hook;
+use crate::cli::reload::{Prepared, ReadProof};
 use crate::cli::write_stdout;
-use crate::control::identity::Judge;
+use crate::control::identity::hook::{HookOptions, Plan};
 use crate::control::identity::jwt::{Claims, Jwt};
-use crate::control::live::Live;
+use crate::control::identity::{Judge, Office};
 use crate::control::tokens::lines;
 use crate::os::clock::Clock;
 use crate::os::file::read_text_at_most;
@@ -33,6 +34,8 @@ pub struct IdentityOptions {
     pub file: Option<PathBuf>,
     /// What a JWT must say.
     pub claims: Claims,
+    /// Who is asked, where somebody is.
+    pub hook: Option<HookOptions>,
 }
 
 impl IdentityOptions {
@@ -49,6 +52,7 @@ impl IdentityOptions {
                  or leave them out",
             ));
         }
+        let hook = hook::meant(kind, &args.identity.hook, args.handshake_timeout)?;
         let address = args.listen.unwrap_or(LISTEN_DEFAULT);
         if kind.is_careless_at(address) {
             return Err(careless("listen", address));
@@ -58,11 +62,15 @@ impl IdentityOptions {
                 "identity needs identity-file; expected a file with tokens or keys, and no way \
                  for others to read it",
             )),
+            (false, Some(_)) if kind == IdentityKind::Hook => Err(CliError::usage(
+                "identity-file has tokens or keys, but with identity hook somebody else is asked; \
+                 leave the file out; a key to sign with is in identity-secret-file",
+            )),
             (false, Some(_)) => Err(CliError::usage(
                 "identity-file says who may come in, but identity lets in everybody; say identity \
                  tokens or identity hmac, or leave the file out",
             )),
-            (true, Some(_)) | (false, None) => Ok(Self { kind, file, claims }),
+            (true, Some(_)) | (false, None) => Ok(Self { kind, file, claims, hook }),
         }
     }
 }
@@ -75,52 +83,71 @@ fn careless(what: &str, address: SocketAddr) -> CliError {
     ))
 }
 
-/// Reads what the options name. `address` is where clients come in, which may be a socket that was
-/// passed.
-pub fn read(options: &ServeOptions, address: Option<SocketAddr>) -> Result<Proof, CliError> {
-    let IdentityOptions { kind, file, claims } = &options.identity;
+/// Who may come in, as one reading of what the options name says it.
+#[derive(Debug)]
+pub struct Reading {
+    /// What the loops ask for.
+    pub proof: Proof,
+    /// Who looks at what they do not look at themselves.
+    pub judge: Arc<Judge>,
+}
+
+/// Reads what the options name, once. `address` is where clients come in, which may be a socket
+/// that was passed.
+///
+/// Where everybody has to show a certificate and nothing else was asked for, that is the proof. Who
+/// is still in the door when that begins has shown none, and is not let in.
+pub fn read(options: &ServeOptions, address: Option<SocketAddr>) -> Result<Reading, CliError> {
+    let IdentityOptions { kind, file, claims, hook } = &options.identity;
+    let by_loops = |proof| Reading { proof, judge: Arc::default() };
+    if *kind == IdentityKind::None && options.edge.certifies_everybody() {
+        return Ok(by_loops(Proof::Certificate));
+    }
     if let Some(address) = address.filter(|address| kind.is_careless_at(*address)) {
         return Err(careless("the listening socket", address));
     }
     let file = file.as_deref().unwrap_or(Path::new(""));
     match kind {
-        IdentityKind::None | IdentityKind::Anybody => Ok(Proof::None),
+        IdentityKind::None | IdentityKind::Anybody => Ok(by_loops(Proof::None)),
         IdentityKind::Tokens => {
             let words = words_of(&text_of(file)?).map_err(|why| unfit(file, &why))?;
-            Ok(Proof::Words(Arc::new(words)))
+            Ok(by_loops(Proof::Words(Arc::new(words))))
         }
-        IdentityKind::Hmac => Ok(Proof::Keys(Arc::new(read_keys(file)?))),
+        IdentityKind::Hmac => Ok(by_loops(Proof::Keys(Arc::new(read_keys(file)?)))),
         IdentityKind::Jwt => {
             let text = text_of(file)?;
-            Jwt::new(&text, claims).map_err(|error| unfit(file, &error.to_string()))?;
+            let jwt = Jwt::new(&text, claims).map_err(|error| unfit(file, &error.to_string()))?;
             let mut hash = Sha256::new();
             hash.update(format!("{claims:?}"));
             hash.update(text);
-            Ok(Proof::Asked(hash.finalize().into()))
+            let proof = Proof::Asked(hash.finalize().into());
+            Ok(Reading { proof, judge: Arc::new(Judge::Jwt(jwt)) })
+        }
+        IdentityKind::Hook => {
+            let plan = hook.as_ref().map(Plan::new).transpose();
+            let plan = plan.map_err(|error| CliError::machine(error.to_string()))?;
+            let plan = plan.expect("there are options for it, or there is no such kind");
+            let proof = Proof::Asked(plan.origin());
+            Ok(Reading { proof, judge: Arc::new(Judge::Hook(Arc::new(plan))) })
         }
     }
 }
 
-/// Whoever looks at tokens off the loops, as the options say.
-pub fn judge(options: &ServeOptions) -> Result<Judge, CliError> {
-    let IdentityOptions { kind, file, claims } = &options.identity;
-    match (kind, file) {
-        (IdentityKind::Jwt, Some(file)) => {
-            let jwt = Jwt::new(&text_of(file)?, claims);
-            jwt.map(Judge::Jwt).map_err(|error| unfit(file, &error.to_string()))
-        }
-        (_, _) => Ok(Judge::Nobody),
-    }
+/// Reads it again, and makes ready for what it says.
+pub fn reads_again(address: SocketAddr, office: Office) -> ReadProof {
+    Box::new(move |options| {
+        let Reading { proof, judge } = read(options, Some(address))?;
+        open(&office, &judge)?;
+        let office = office.clone();
+        let commit = Box::new(move || office.appoint(&judge));
+        Ok((proof, Prepared { changes: Vec::new(), commit }))
+    })
 }
 
-/// Takes up other keys of JWTs.
-pub struct JudgeTaker(pub Live<Judge>);
-
-impl Taker for JudgeTaker {
-    fn prepare(&mut self, wanted: &ServeOptions) -> Result<Prepared, CliError> {
-        let (judge, live) = (judge(wanted)?, self.0.clone());
-        Ok(Prepared { changes: Vec::new(), commit: Box::new(move || live.set(judge)) })
-    }
+/// Somebody is there who looks at tokens, if `judge` does.
+pub fn open(office: &Office, judge: &Arc<Judge>) -> Result<(), CliError> {
+    let opened = office.open_for(judge);
+    opened.map_err(|cause| CliError::machine(format!("cannot start a thread: {cause}")))
 }
 
 /// The keys in a file, the one that signs first.

@@ -127,6 +127,21 @@ pub static KEYS: &[Key] = &[
     key("identity-issuer", Applied, |o| o.identity.claims.issuer.clone())
         .such_as("https://login.example"),
     key("identity-audience", Applied, |o| o.identity.claims.audience.clone()).such_as("gate"),
+    key("identity-url", Applied, |o| Some(o.identity.hook.as_ref()?.url.to_string()))
+        .such_as("https://backend.example/may-come-in"),
+    key("identity-secret-file", Applied, |o| {
+        Some(o.identity.hook.as_ref()?.secret_file.as_ref()?.display().to_string())
+    })
+    .such_as("/etc/heartwheel/identity.key"),
+    key("identity-ca-file", Applied, |o| {
+        Some(o.identity.hook.as_ref()?.ca_file.as_ref()?.display().to_string())
+    })
+    .such_as("/etc/heartwheel/identity-ca.pem"),
+    key("identity-timeout", Applied, |o| span(o.identity.hook.as_ref()?.timeout)).such_as("3s"),
+    key("identity-cache", Applied, |o| Some(o.identity.hook.as_ref()?.cache_entries.to_string()))
+        .such_as("100000"),
+    key("identity-cache-age", Applied, |o| span(o.identity.hook.as_ref()?.cache_age))
+        .such_as("60s"),
     key("queue-bytes", Applied, |o| Some(o.gateway.queue.bytes_max.to_string())),
     key("queue-ttl", Applied, |o| span(o.gateway.queue.ttl)),
     key("slow-policy", Applied, |o| word(&POLICIES, o.gateway.queue.slow)),

@@ -20,6 +20,7 @@ pub mod events;
 pub mod example;
 mod explain;
 mod gauge;
+pub mod hook;
 pub mod identity;
 pub mod keys;
 mod kinds;

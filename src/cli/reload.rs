@@ -15,6 +15,7 @@ use crate::base::config::{GatewayConfig, TransportEvents};
 use crate::base::identity::Proof;
 use crate::base::reconfiguration::Reconfiguration;
 use crate::cli::admin::{AdminArg, AdminOptions};
+use crate::cli::args::IdentityKind;
 use crate::cli::config::{ConnectionsFrom, ServeOptions};
 use crate::cli::configuration::{self, Configuration};
 use crate::cli::error::CliError;
@@ -51,8 +52,9 @@ pub struct Prepared {
     pub commit: Box<dyn FnOnce() + Send>,
 }
 
-/// Reads the tokens or keys that the options name.
-pub type ReadProof = Box<dyn Fn(&ServeOptions) -> Result<Proof, CliError> + Send>;
+/// Reads the tokens or keys that the options name: what the loops ask for, and what whoever looks
+/// at tokens beside them will do.
+pub type ReadProof = Box<dyn Fn(&ServeOptions) -> Result<(Proof, Prepared), CliError> + Send>;
 
 /// Reads the configuration again, as often as it is asked to.
 pub struct Reloader {
@@ -163,9 +165,20 @@ impl Inner {
             false => configuration.options.clone(),
         };
         // The file is read again, whether or not it is another file.
-        let proof = (self.read_proof)(&wanted);
-        wanted.gateway.proof = wrong.keep(proof, Proof::None);
-        let mut prepared = Vec::new();
+        let (mut before, mut prepared) = (Vec::new(), Vec::new());
+        match (self.read_proof)(&wanted) {
+            Ok((proof, ready)) => {
+                wanted.gateway.proof = proof;
+                // Loops that begin to ask find somebody there, and who asks already goes on.
+                match self.gateway.get().proof {
+                    Proof::Asked(_) => prepared.push(ready),
+                    Proof::None | Proof::Certificate | Proof::Words(_) | Proof::Keys(_) => {
+                        before.push(ready);
+                    }
+                }
+            }
+            Err(error) => wrong.add(error),
+        }
         for taker in &mut self.takers {
             match taker.prepare(&wanted) {
                 Ok(ready) => prepared.push(ready),
@@ -176,9 +189,12 @@ impl Inner {
             return Err(wrong);
         }
         let mut reloaded = self.compare(&configuration.options, &wanted);
-        if wanted.gateway.proof != self.gateway.get().proof {
-            reloaded.changed.push(proof_change());
+        if wanted.gateway.proof != self.gateway.get().proof
+            && !reloaded.changed.iter().any(|change| change.key.starts_with("identity"))
+        {
+            reloaded.changed.push(proof_change(wanted.identity.kind));
         }
+        before.into_iter().for_each(|ready| (ready.commit)());
         self.tell_loops(&wanted)?;
         for Prepared { changes, commit } in prepared {
             reloaded.changed.extend(changes);
@@ -312,12 +328,20 @@ impl Inner {
     }
 }
 
-fn proof_change() -> Change {
-    Change {
-        key: "identity-file (content)".to_owned(),
-        old: Some("what it was".to_owned()),
-        new: Some("other tokens or keys".to_owned()),
-    }
+/// What changes though every key is as it was.
+fn proof_change(kind: IdentityKind) -> Change {
+    let (key, new) = match kind {
+        IdentityKind::Hook => {
+            ("identity-url (what it does not show)", "another query, key or authority")
+        }
+        IdentityKind::None
+        | IdentityKind::Anybody
+        | IdentityKind::Tokens
+        | IdentityKind::Hmac
+        | IdentityKind::Jwt => ("identity-file (content)", "other tokens or keys"),
+    };
+    let (old, new) = (Some("what it was".to_owned()), Some(new.to_owned()));
+    Change { key: key.to_owned(), old, new }
 }
 
 fn class_changes(running: &GatewayConfig, wanted: &GatewayConfig) -> Vec<Change> {
@@ -494,6 +518,21 @@ mod tests {
         ("log-format", "json"),
         ("log-level", "warn"),
     ];
+    /// The same of keys that cannot stand beside `identity jwt`, instead of those that can.
+    const OTHERS_OF_HOOK: &[(&str, &str)] = &[
+        ("identity", "hook"),
+        ("identity-url", "http://127.0.0.1:3/"),
+        ("identity-secret-file", "/tmp/key"),
+        ("identity-timeout", "2s"),
+        ("identity-cache", "77"),
+        ("identity-cache-age", "7s"),
+    ];
+    const OTHERS_OF_SAFE_HOOK: &[(&str, &str)] = &[
+        ("identity", "hook"),
+        ("identity-url", "https://127.0.0.1:3/"),
+        ("identity-ca-file", "/tmp/ca.pem"),
+        ("identity-timeout", "2s"),
+    ];
     /// Off where others say how it is on.
     const EXCLUDED: [&str; 3] = ["keepalive", "websocket", KEY_PRESET];
 
@@ -505,7 +544,8 @@ mod tests {
         let connections_planned = running.gateway.connections_max;
         let flags = layers::flags_of(flags);
         let takers = Vec::new();
-        let read_proof: ReadProof = Box::new(|_| Ok(Proof::None));
+        let nothing = || Prepared { changes: Vec::new(), commit: Box::new(|| ()) };
+        let read_proof: ReadProof = Box::new(move |_| Ok((Proof::None, nothing())));
         let inner =
             Inner { flags, running, connections_planned, gateway, asker, takers, read_proof };
         (inner, inside)
@@ -515,17 +555,27 @@ mod tests {
     #[test]
     fn every_key_is_taken_up_or_left_alone_as_the_table_says() {
         for key in KEYS {
-            let is_there = OTHERS.iter().any(|(name, _)| *name == key.name);
+            let mut all = [OTHERS, OTHERS_OF_HOOK, OTHERS_OF_SAFE_HOOK].into_iter().flatten();
+            let is_there = all.any(|(name, _)| *name == key.name);
             assert!(is_there || EXCLUDED.contains(&key.name), "{} has no other value", key.name);
         }
+        let others = OTHERS.iter().filter(|(key, _)| !key.starts_with("identity"));
+        for of_identity in [OTHERS_OF_HOOK, OTHERS_OF_SAFE_HOOK] {
+            let others: Vec<_> = others.clone().chain(of_identity).copied().collect();
+            are_as_the_table_says(&others);
+        }
+        are_as_the_table_says(OTHERS);
+    }
+
+    fn are_as_the_table_says(others: &[(&str, &str)]) {
         let flags: Vec<String> =
-            OTHERS.iter().map(|(key, value)| format!("--{key}={value}")).collect();
+            others.iter().map(|(key, value)| format!("--{key}={value}")).collect();
         let wake = Waker::new().expect("an eventfd");
         let (mut inner, mut inside) = inner(&flags, &wake);
         let before = inner.running.clone();
         let found = layers::options_of(&flags);
         let reloaded = inner.reload(|_| None).expect("all is well");
-        for (name, _) in OTHERS {
+        for (name, _) in others {
             let key = keys::find(name).expect("a key");
             let [was, is, said] = [&before, &inner.running, &found].map(|it| (key.value)(it));
             assert_ne!(was, said, "{name}");

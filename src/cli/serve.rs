@@ -15,19 +15,19 @@ use crate::cli::admin::{self, Admin};
 use crate::cli::args::Descriptors;
 use crate::cli::config::{ConnectionsFrom, ListenerOptions, ServeOptions};
 use crate::cli::configuration;
-use crate::cli::edge::{self, EdgeTaker};
+use crate::cli::edge::EdgeTaker;
 use crate::cli::error::CliError;
-use crate::cli::identity::{self as who, JudgeTaker};
+use crate::cli::identity as who;
 use crate::cli::machine;
 use crate::cli::reload::{Prepared, ReadProof, ReloadBell, Reloader, Taker};
 use crate::cli::signals::{self, SignalWatch, Wish};
 use crate::cli::webhooks::{self, WebhooksTaker};
-use crate::control;
 use crate::control::api::JournalView;
 use crate::control::door::{self, LoopHandle};
 use crate::control::events::{EventWriter, EventsTarget, Identity};
 use crate::control::from_loop::FromLoop;
 use crate::control::hub::Hub;
+use crate::control::identity::{Judge, Office};
 use crate::control::journal::{
     self, Cut, Door, JournalOptions, JournalOutcome, JournalThread, Recovered, Writer,
 };
@@ -92,7 +92,7 @@ fn serve(options: &ServeOptions, flags: &ArgMatches, log: &Log) -> Result<(), Cl
     let writer = open_events(&options.events, identity.clone())?;
     let transport = open_transport(&options.transport_events, identity.clone())?;
     let (transport_feed, transport) = transport.unzip();
-    let proof = edge::proof(options, Some(address))?;
+    let who::Reading { proof, judge } = who::read(options, Some(address))?;
     let gateway = GatewayConfig { wall, former, proof, ..gateway_of(options, &plan, boot) };
     let admin_address = admin.as_ref().map(Admin::address);
     let ready = ready_line(&gateway, &options.events, address, admin_address);
@@ -100,7 +100,7 @@ fn serve(options: &ServeOptions, flags: &ArgMatches, log: &Log) -> Result<(), Cl
     let (shards, asker, mut readers) = shards::start(plans, clock, options.coalesce, edge.shared())
         .map_err(|error| CliError::machine(error.to_string()))?;
     say_what_coalescing_costs(shards.first(), options.coalesce);
-    let judge = start_judge(options, &mut readers)?;
+    let office = open_office(&judge, &mut readers)?;
     let asker = Arc::new(Mutex::new(asker));
     let start = |options| start_journal(options, identity.clone(), clock, Arc::clone(&asker));
     let (door, journal) = options.journal.as_ref().map(start).transpose()?.unzip();
@@ -115,9 +115,11 @@ fn serve(options: &ServeOptions, flags: &ArgMatches, log: &Log) -> Result<(), Cl
     let (source, hub) = source.with_hub();
     let side = side::spawn(source, writer, door).map_err(no_thread)?;
     let webhooks = start_webhooks(options, heard, hub, &identity)?;
-    let takers = takers(log, edge, admin.as_ref(), &webhooks, judge);
-    let reloader = reloader(flags, options, gateway, &asker, (takers, address), clock);
-    let http = admin.map(|admin| admin.serve(webhooks.clone(), &reloader, view)).transpose()?;
+    let takers = takers(log, edge, admin.as_ref(), &webhooks);
+    let (hook, read_proof) = (office.counts(), who::reads_again(address, office));
+    let reloader = reloader(flags, options, gateway, &asker, (takers, read_proof), clock);
+    let serve = |admin: Admin| admin.serve(webhooks.clone(), hook, &reloader, view);
+    let http = admin.map(serve).transpose()?;
     let status = {
         let events = options.events.clone();
         move |gateway: &GatewayConfig| ready_line(gateway, &events, address, admin_address)
@@ -157,22 +159,21 @@ fn reloader(
     options: &ServeOptions,
     gateway: GatewayConfig,
     asker: &Arc<Mutex<Switchboard>>,
-    (takers, address): (Vec<Box<dyn Taker>>, SocketAddr),
+    (takers, read_proof): (Vec<Box<dyn Taker>>, ReadProof),
     clock: Clock,
 ) -> Arc<Reloader> {
-    let read_proof: ReadProof = Box::new(move |options| edge::proof(options, Some(address)));
     let mut running = options.clone();
     running.gateway.connections_max = gateway.connections_max;
     let (flags, asker) = (flags.clone(), Arc::clone(asker));
     Arc::new(Reloader::new(flags, running, Live::new(gateway), asker, takers, read_proof, clock))
 }
 
-/// Starts whoever looks at tokens that take too long for the loops.
-fn start_judge(options: &ServeOptions, readers: &mut [Reader]) -> Result<JudgeTaker, CliError> {
-    let judge = Live::new(who::judge(options)?);
-    let desks = readers.iter_mut().filter_map(Reader::take_desk).collect();
-    control::identity::spawn(desks, judge.clone()).map_err(no_thread)?;
-    Ok(JudgeTaker(judge))
+/// Where tokens are looked at that take too long for the loops.
+fn open_office(judge: &Arc<Judge>, readers: &mut [Reader]) -> Result<Office, CliError> {
+    let office = Office::new(readers.iter_mut().filter_map(Reader::take_desk).collect());
+    who::open(&office, judge)?;
+    office.appoint(judge);
+    Ok(office)
 }
 
 /// Those beside the loops who take up another configuration.
@@ -181,12 +182,10 @@ fn takers(
     edge: EdgeTaker,
     admin: Option<&Admin>,
     webhooks: &Webhooks,
-    judge: JudgeTaker,
 ) -> Vec<Box<dyn Taker>> {
     let mut takers: Vec<Box<dyn Taker>> = vec![
         Box::new(LogTaker(log.clone())),
         Box::new(edge),
-        Box::new(judge),
         Box::new(WebhooksTaker(webhooks.clone())),
     ];
     if let Some(admin) = admin {

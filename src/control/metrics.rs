@@ -2,6 +2,7 @@
 //! nobody, and the loop knows nothing of it.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use prometheus_client::collector::Collector;
@@ -17,6 +18,7 @@ use crate::base::introduction::LayerStats;
 use crate::base::limits;
 use crate::base::time::Span;
 use crate::control::api::Api;
+use crate::control::identity::counts::HookCounts;
 use crate::control::webhook;
 use crate::gateway::{ClassCounts, LATENESS_BOUNDS, Leaving, MailStats, Stats, Tally};
 use crate::os::driver::DriverStats;
@@ -52,9 +54,10 @@ struct Scrape {
     report_age_s: Option<f64>,
     journal: Option<JournalScrape>,
     followers: usize,
-    /// Reloads that went well, and those that did not.
+    hook: Arc<HookCounts>,
     /// Displaced, refused for want of any place, and of one for their address.
     seats: [u64; 3],
+    /// Reloads that went well, and those that did not.
     reloads: [u64; 2],
     reloaded_at_s: f64,
     resident_bytes: Option<u64>,
@@ -105,6 +108,7 @@ impl Scrape {
             followers: limits::FEED_FOLLOWERS_MAX - api.followers.available_permits(),
             seats: [&api.seats.displaced, &api.seats.full, &api.seats.share]
                 .map(|count| count.load(Ordering::Relaxed)),
+            hook: Arc::clone(&api.hook),
             reloads: [api.reloads.succeeded(), api.reloads.failed()],
             reloaded_at_s: api.reloads.succeeded_last_unix_ms() as f64 / 1_000.0,
             resident_bytes: process::own_rss_bytes(),
@@ -337,6 +341,33 @@ pub(crate) static METRICS: &[Metric] = &[
     }),
     metric("heartwheel_checks_under_way", "Tokens that are being looked at off the loop", |s| {
         gauge(s.stats.tally.checks_under_way)
+    }),
+    metric("heartwheel_hook_requests", "Requests to the identity hook, by outcome", |s| {
+        let HookCounts { proven, refuted, failed, timed_out, .. } = &*s.hook;
+        let outcomes =
+            [("proven", proven), ("refuted", refuted), ("failed", failed), ("timeout", timed_out)];
+        Some(Reading::Counters("outcome", outcomes.map(|(word, it)| (word, it.get())).into()))
+    }),
+    metric("heartwheel_hook_spared", "Tokens for which no request was needed, by why", |s| {
+        let why = [("cached", s.hook.cached.get()), ("shared", s.hook.shared.get())];
+        Some(Reading::Counters("why", why.into()))
+    }),
+    metric(
+        "heartwheel_hook_put_off",
+        "Tokens for which no request was made in time, by why",
+        |s| {
+            let why = [("full", s.hook.full.get()), ("waited", s.hook.waited.get())];
+            Some(Reading::Counters("why", why.into()))
+        },
+    ),
+    metric("heartwheel_hook_requests_under_way", "Requests to the hook under way", |s| {
+        Some(Reading::Gauge(s.hook.asking.get()))
+    }),
+    metric("heartwheel_hook_waiting", "Tokens that wait for such a request", |s| {
+        Some(Reading::Gauge(s.hook.waiting.get()))
+    }),
+    metric("heartwheel_hook_kept", "Proofs by the hook that are remembered", |s| {
+        Some(Reading::Gauge(s.hook.kept.get()))
     }),
     metric("heartwheel_sessions", "Sessions, by class and state", sessions),
     metric("heartwheel_sessions_began", "Sessions that began", |s| {

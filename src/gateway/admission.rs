@@ -198,6 +198,14 @@ impl Gateway {
         Next::Ended
     }
 
+    /// Ends a connection of whom nobody can say now whether it may come in. All may be in its
+    /// place, and come back one after the other.
+    pub(crate) fn put_off(&mut self, conn: ConnId, now: Moment) {
+        let rate = self.config.admission.newcomers.unwrap_or(CHECKED_AGAIN);
+        let window = self.window_of_crowd(rate.share(self.config.shard.count), now);
+        self.end_within(conn, CloseReason::Busy, window, now);
+    }
+
     /// Whether the token is one that we gave this client since the start. Nothing is looked up: it
     /// is as cheap for whoever made it up.
     fn was_in_before(&self, client: &str, token: &[u8]) -> bool {
@@ -256,3 +264,5 @@ impl Gateway {
 /// How many in a second are told why they are refused unread: each has a slot until it has heard.
 const WORDS: Rate =
     Rate::per_second(limits::REFUSAL_WORDS_PER_S).with_burst(limits::REFUSAL_WORDS_PER_S);
+/// At which those come back of whom nobody could say whether they may come in.
+const CHECKED_AGAIN: Rate = Rate::per_second(limits::CHECKS_AGAIN_PER_S);

@@ -76,7 +76,8 @@ impl Gateway {
     fn check_later(&mut self, conn: ConnId, hello: &Message<'_>, rest: &[u8], now: Moment) -> Next {
         let Message::Hello { client_id, token, .. } = hello else { return Next::Ended };
         if self.checks.under_way.len() >= limits::CHECKS_MAX {
-            return self.refuse(conn, CloseReason::Busy, now);
+            self.put_off(conn, now);
+            return Next::Ended;
         }
         let mut said = Vec::new();
         let is_said = native::try_encode(hello, &mut said).is_ok();
@@ -129,7 +130,7 @@ impl Gateway {
         *preface = Preface::Heard;
         match verdict {
             Verdict::Refuted => self.end(conn, CloseReason::BadToken, now),
-            Verdict::Unknown => self.end(conn, CloseReason::Busy, now),
+            Verdict::Unknown => self.put_off(conn, now),
             Verdict::Proven => {
                 // The HELLO was counted when it came.
                 self.stats.frames_received = self.stats.frames_received.saturating_sub(1);

@@ -4,7 +4,7 @@
 //! is room for all of them and for their answers.
 
 use std::sync::{Arc, OnceLock};
-use std::thread::Thread;
+use std::task;
 
 use crate::base::identity::{Check, Verdict};
 use crate::base::ids::ConnId;
@@ -15,14 +15,14 @@ use crate::os::wake::Waker;
 pub(crate) struct DeskInside {
     checks: rtrb::Producer<Check>,
     verdicts: rtrb::Consumer<(ConnId, Verdict)>,
-    clerk: Arc<OnceLock<Thread>>,
+    clerk: Arc<OnceLock<task::Waker>>,
 }
 
 /// The other end. For one thread.
 pub struct Desk {
     checks: rtrb::Consumer<Check>,
     verdicts: rtrb::Producer<(ConnId, Verdict)>,
-    clerk: Arc<OnceLock<Thread>>,
+    clerk: Arc<OnceLock<task::Waker>>,
     waker: Waker,
 }
 
@@ -53,7 +53,7 @@ impl DeskInside {
     /// Wakes whoever looks at tokens.
     pub(crate) fn ring(&self) {
         if let Some(clerk) = self.clerk.get() {
-            clerk.unpark();
+            clerk.wake_by_ref();
         }
     }
 
@@ -75,9 +75,9 @@ impl Drop for DeskInside {
 }
 
 impl Desk {
-    /// From now on this thread is woken by checks and by the end. Always the same thread.
-    pub fn listen(&self) {
-        self.clerk.get_or_init(std::thread::current);
+    /// From now on this rings when checks come, and at the end. Always the same.
+    pub fn listen(&self, bell: &task::Waker) {
+        self.clerk.get_or_init(|| bell.clone());
     }
 
     /// The next check, if there is one.

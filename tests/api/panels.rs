@@ -13,9 +13,15 @@ use crate::http::start;
 use crate::pages::metrics;
 
 /// Not on the dashboard: names of things, what other panels say better, and what the alerts watch.
-const NOT_SHOWN: [&str; 27] = [
+const NOT_SHOWN: [&str; 33] = [
     "heartwheel_checks_total",
     "heartwheel_checks_under_way",
+    "heartwheel_hook_requests_total",
+    "heartwheel_hook_spared_total",
+    "heartwheel_hook_put_off_total",
+    "heartwheel_hook_requests_under_way",
+    "heartwheel_hook_waiting",
+    "heartwheel_hook_kept",
     "heartwheel_node_info",
     "heartwheel_driver_info",
     "heartwheel_connections_ended_total",

@@ -17,22 +17,22 @@ const LATER: u64 = 4_102_444_800;
 const BAD_TOKEN: u16 = 301;
 
 /// A file in a folder of its own.
-struct Secret {
+pub(crate) struct Secret {
     folder: tempfile::TempDir,
 }
 
 impl Secret {
-    fn new(text: &str) -> Self {
+    pub(crate) fn new(text: &str) -> Self {
         let secret = Self { folder: tempfile::tempdir().expect("room for a file") };
         secret.write(text);
         secret
     }
 
-    fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.folder.path().join("identity")
     }
 
-    fn write(&self, text: &str) {
+    pub(crate) fn write(&self, text: &str) {
         std::fs::write(self.path(), text).expect("room for a file");
     }
 
@@ -44,7 +44,7 @@ impl Secret {
     }
 }
 
-fn say_hello(gate: &Gate, client_id: &str, token: &str) -> Caller {
+pub(crate) fn say_hello(gate: &Gate, client_id: &str, token: &str) -> Caller {
     let mut caller = Caller::connect(gate.address);
     let mut bytes = Vec::new();
     native::encode_preface(native::VERSIONS, &mut bytes);
@@ -62,12 +62,12 @@ fn say_hello(gate: &Gate, client_id: &str, token: &str) -> Caller {
     caller
 }
 
-fn comes_in(gate: &Gate, client_id: &str, token: &str) -> bool {
+pub(crate) fn comes_in(gate: &Gate, client_id: &str, token: &str) -> bool {
     comes_in_now(gate, client_id, token).expect("somebody is there to ask")
 }
 
 /// The same, where nobody may be there to ask.
-fn comes_in_now(gate: &Gate, client_id: &str, token: &str) -> Option<bool> {
+pub(crate) fn comes_in_now(gate: &Gate, client_id: &str, token: &str) -> Option<bool> {
     let heard = say_hello(gate, client_id, token).hear();
     let is_in = matches!(heard, Heard::Welcome { .. });
     (is_in || heard == Heard::Error(BAD_TOKEN)).then_some(is_in)
@@ -86,7 +86,7 @@ fn make(key: &Path, client: &str, life: &str) -> String {
 }
 
 /// Whatever it logged at the most talkative level.
-fn everything_logged(mut gate: Gate) -> String {
+pub(crate) fn everything_logged(mut gate: Gate) -> String {
     gate.signal("TERM");
     assert!(gate.wait().success());
     std::thread::sleep(std::time::Duration::from_millis(100));
@@ -224,4 +224,61 @@ fn a_json_web_token_lets_in_its_subject_in_every_shard() {
     }
     let logged = everything_logged(gate);
     assert!(!logged.contains(&token) && !logged.contains("eyJ"), "{logged}");
+}
+
+/// How many threads look at tokens.
+fn lookers(gate: &Gate) -> usize {
+    let tasks = format!("/proc/{}/task", gate.pid());
+    let names = std::fs::read_dir(tasks).expect("it runs").filter_map(|task| {
+        // A thread may end meanwhile.
+        std::fs::read_to_string(task.ok()?.path().join("comm")).ok()
+    });
+    names.filter(|name| name.trim() == "identity").count()
+}
+
+#[test]
+fn a_file_of_keys_is_read_once_at_start_and_once_at_a_reload() {
+    let (jwks, token) = jwt("anna", LATER);
+    let folder = tempfile::tempdir().expect("room for a file");
+    let pipe = folder.path().join("keys");
+    assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo is there").success());
+    let write = |text: String| {
+        let pipe = pipe.clone();
+        // Whoever opens it to read has this and an end; whoever did so again would wait.
+        std::thread::spawn(move || std::fs::write(pipe, text).expect("somebody reads it"))
+    };
+    let written = write(jwks);
+    let path = pipe.to_str().expect("a plain path");
+    let mut gate = Gate::start(&["--identity", "jwt", "--identity-file", path]);
+    written.join().expect("it was read");
+    assert!(comes_in(&gate, "anna", &token));
+    let (_, other) = jwt("bert", LATER);
+    let written = write(jwt("bert", LATER).0.replace("\"keys\"", " \"keys\""));
+    gate.signal("HUP");
+    gate.wait_for_log("reloaded: identity-file (content)");
+    written.join().expect("it was read");
+    assert!(comes_in(&gate, "bert", &other));
+}
+
+#[test]
+fn a_thread_looks_at_tokens_only_where_a_loop_does_not() {
+    let (jwks, token) = jwt("anna", LATER);
+    let keys = Secret::new(&jwks);
+    let config = Secret::new("identity = \"anybody\"\n");
+    let config_path = config.path();
+    let mut gate =
+        Gate::start(&["--config", config_path.to_str().expect("a plain path"), "--shards", "2"]);
+    assert_eq!(lookers(&gate), 0);
+    let path = keys.path();
+    config.write(&format!("identity = \"jwt\"\nidentity-file = \"{}\"\n", path.display()));
+    for _ in 0..2 {
+        gate.signal("HUP");
+        gate.wait_for_log("reloaded: ");
+        assert_eq!(lookers(&gate), 1, "one for all loops");
+    }
+    for client in 0..8 {
+        let name = format!("client-{client}");
+        assert!(comes_in(&gate, &name, &jwt(&name, LATER).1), "{name}");
+    }
+    assert!(!comes_in(&gate, "bert", &token), "another client's");
 }

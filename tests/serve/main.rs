@@ -1,8 +1,17 @@
 //! The built binary on real sockets: what a user would see, good and bad.
 
 mod admission;
+#[path = "../webhook/authority.rs"]
+mod authority;
+#[path = "../webhook/backend.rs"]
+#[allow(dead_code, reason = "shared with the tests of webhooks, which use more of it")]
+mod backend;
 mod forbidden;
 mod gate;
+mod hook;
+#[path = "../api/http.rs"]
+#[allow(dead_code, reason = "shared with the tests of the admin API, which use more of it")]
+mod http;
 mod identity;
 mod injection;
 mod on_epoll;

@@ -1,5 +1,6 @@
 //! The built binary and its webhooks, against a backend that fails in every way.
 
+mod authority;
 mod backend;
 #[path = "../serve/gate.rs"]
 #[allow(dead_code, reason = "shared with the tests of serve, which use more of it")]

@@ -6,14 +6,15 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::base::time::Span;
+use crate::cli::args::hook::HookArgs;
 use crate::cli::values::{choice, parse_span};
 
 /// How clients prove their ids, as typed.
 #[derive(Args, Clone, Debug, Default)]
 pub struct IdentityArgs {
     /// How clients prove their ids: none, which only an address of this machine may do; anybody,
-    /// the same on purpose everywhere; tokens, from a file; hmac, made with a key; jwt (default:
-    /// none)
+    /// the same on purpose everywhere; tokens, from a file; hmac, made with a key; jwt; hook,
+    /// which asks somebody else (default: none)
     #[arg(long, value_name = "HOW", value_parser = choice(&IDENTITIES),
         help_heading = "Identity")]
     pub identity: Option<IdentityKind>,
@@ -27,6 +28,9 @@ pub struct IdentityArgs {
     /// What a JWT must have in aud (default: anything)
     #[arg(long, value_name = "TEXT", help_heading = "Identity")]
     pub identity_audience: Option<String>,
+    /// Who is asked.
+    #[command(flatten)]
+    pub hook: HookArgs,
 }
 
 /// How clients prove their ids.
@@ -43,22 +47,25 @@ pub enum IdentityKind {
     Hmac,
     /// By a JSON web token.
     Jwt,
+    /// By whatever somebody else says who is asked.
+    Hook,
 }
 
 /// The kinds, as words.
-pub(crate) static IDENTITIES: [(&str, IdentityKind); 5] = [
+pub(crate) static IDENTITIES: [(&str, IdentityKind); 6] = [
     ("none", IdentityKind::None),
     ("anybody", IdentityKind::Anybody),
     ("tokens", IdentityKind::Tokens),
     ("hmac", IdentityKind::Hmac),
     ("jwt", IdentityKind::Jwt),
+    ("hook", IdentityKind::Hook),
 ];
 
 impl IdentityKind {
     /// Whether it needs a file.
     pub const fn has_file(self) -> bool {
         match self {
-            Self::None | Self::Anybody => false,
+            Self::None | Self::Anybody | Self::Hook => false,
             Self::Tokens | Self::Hmac | Self::Jwt => true,
         }
     }

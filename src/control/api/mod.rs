@@ -46,6 +46,7 @@ use crate::control::auth::{self, Guard, Visit};
 use crate::control::door::LoopHandle;
 use crate::control::events::Identity;
 use crate::control::hub::Hub;
+use crate::control::identity::counts::HookCounts;
 use crate::control::journal::Health;
 use crate::control::ledger::Ledger;
 use crate::control::live::Live;
@@ -77,6 +78,8 @@ pub struct Api {
     pub journal: Option<JournalView>,
     /// The webhooks, if there can be any.
     pub webhooks: Option<Webhooks>,
+    /// What is counted of the hook that is asked about tokens.
+    pub hook: Arc<HookCounts>,
     /// Places for those who follow a feed.
     pub(crate) followers: Arc<Semaphore>,
     /// How often there was no place for a connection.
@@ -131,6 +134,7 @@ impl Api {
             reloads,
             journal,
             webhooks: None,
+            hook: Arc::default(),
             followers: Arc::new(Semaphore::new(limits::FEED_FOLLOWERS_MAX)),
             seats: Arc::default(),
             broadcasts: Arc::default(),
@@ -143,6 +147,13 @@ impl Api {
     #[must_use]
     pub fn with_webhooks(mut self, webhooks: Webhooks) -> Self {
         self.webhooks = Some(webhooks);
+        self
+    }
+
+    /// Tells how often whoever looks at tokens was asked, too.
+    #[must_use]
+    pub fn with_hook(mut self, hook: Arc<HookCounts>) -> Self {
+        self.hook = hook;
         self
     }
 

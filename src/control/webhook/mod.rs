@@ -7,11 +7,12 @@
 
 mod backoff;
 mod batch;
+pub(crate) mod connection;
 pub(crate) mod health;
 pub(crate) mod metrics;
 mod position;
 mod sender;
-mod sign;
+pub(crate) mod sign;
 mod supply;
 pub mod target;
 #[cfg(test)]

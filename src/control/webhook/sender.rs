@@ -1,27 +1,20 @@
 //! One attempt to hand a batch to its target: connect if need be, sign, POST, hear the answer.
 
-use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
+use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::client::conn::http1::{self, SendRequest};
 use hyper::header::{CONTENT_TYPE, HOST, RETRY_AFTER, USER_AGENT};
-use hyper::rt::{Read, Write};
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
-use tokio::net::{TcpStream, lookup_host};
-use tokio::task::{AbortHandle, spawn_blocking};
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::pki_types::ServerName;
 
-use crate::base::limits;
 use crate::base::time::Span;
 use crate::control::webhook::batch::Batch;
+use crate::control::webhook::connection::{AGENT, Connection, Fault, is_forgotten, lookup};
 use crate::control::webhook::sign;
 use crate::control::webhook::target::{Target, TargetUrl};
 use crate::os::clock::Clock;
@@ -30,7 +23,6 @@ use crate::os::clock::Clock;
 const DELIVERY: &str = "heartwheel-delivery";
 /// How often it was sent, this time included.
 const ATTEMPT: &str = "heartwheel-attempt";
-const AGENT: &str = concat!("heartwheel/", env!("CARGO_PKG_VERSION"));
 
 /// Speaks to one target. Keeps its connection from batch to batch.
 pub(crate) struct Sender {
@@ -56,41 +48,6 @@ pub(crate) enum Outcome {
         /// What the target asked for.
         pause: Span,
     },
-}
-
-/// A conversation with the target; dropping it ends it.
-struct Connection {
-    requests: SendRequest<Full<Bytes>>,
-    conversation: AbortHandle,
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.conversation.abort();
-    }
-}
-
-/// Why an attempt failed.
-#[derive(Debug, thiserror::Error)]
-enum Fault {
-    #[error("{0}")]
-    Secret(String),
-    #[error("cannot connect: {0}")]
-    Connect(io::Error),
-    #[error("no TLS with it: {0}")]
-    Tls(io::Error),
-    #[error("{}", chain(.0))]
-    Http(hyper::Error),
-    #[error("{0}")]
-    Request(hyper::http::Error),
-}
-
-/// An error of HTTP says little itself; what caused it says more.
-fn chain(error: &hyper::Error) -> String {
-    match std::error::Error::source(error) {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    }
 }
 
 impl Sender {
@@ -132,7 +89,10 @@ impl Sender {
                 return Ok(response);
             }
         }
-        let mut connection = self.connect().await?;
+        let TargetUrl { host, port, .. } = &self.target.url;
+        let addresses = lookup(host, *port).await.map_err(Fault::Connect)?;
+        let tls = self.tls.as_ref();
+        let mut connection = Connection::open(host, &addresses, tls, self.target.timeout).await?;
         let request = self.request(batch, attempt, signature.as_deref())?;
         let response = connection.exchange(request).await.map_err(Fault::Http)?;
         self.connection = Some(connection);
@@ -173,77 +133,13 @@ impl Sender {
         request.body(Full::new(batch.body.clone())).map_err(Fault::Request)
     }
 
-    async fn connect(&self) -> Result<Connection, Fault> {
-        let TargetUrl { host, port, .. } = &self.target.url;
-        let stream = connect_tcp(host, *port, self.target.timeout).await.map_err(Fault::Connect)?;
-        // A batch is one write, and its end should not wait for an acknowledgement.
-        let _ = stream.set_nodelay(true);
-        let Some(tls) = &self.tls else { return Connection::begin(TokioIo::new(stream)).await };
-        let name = ServerName::try_from(host.clone())
-            .map_err(|error| Fault::Tls(io::Error::other(error)))?;
-        let stream = tls.connect(name, stream).await.map_err(Fault::Tls)?;
-        Connection::begin(TokioIo::new(stream)).await
-    }
-
-    /// Reads what is left of the answer, so that the connection can be used again; where that is
-    /// much, or slow, the connection is given up instead.
+    /// The connection can be used again once the answer is read; where that is much, or slow, it is
+    /// given up instead.
     async fn forget_body(&mut self, response: Response<Incoming>, patience: Span) {
-        let mut body = response.into_body();
-        let reading = async {
-            let mut bytes = 0;
-            while let Some(frame) = body.frame().await {
-                let Ok(frame) = frame else { return false };
-                bytes += frame.data_ref().map_or(0, Bytes::len);
-                if bytes > limits::WEBHOOK_ANSWER_BYTES_MAX {
-                    return false;
-                }
-            }
-            true
-        };
-        let patience = patience.min(limits::WEBHOOK_ANSWER_PATIENCE);
-        if timeout(patience.into(), reading).await != Ok(true) {
+        if !is_forgotten(response, patience).await {
             self.connection = None;
         }
     }
-}
-
-impl Connection {
-    async fn begin(stream: impl Read + Write + Send + Unpin + 'static) -> Result<Self, Fault> {
-        let handshake = http1::Builder::new()
-            .max_buf_size(limits::HTTP_BUFFER_BYTES)
-            .max_headers(limits::HTTP_HEADERS_MAX)
-            .handshake(stream);
-        let (requests, conversation) = handshake.await.map_err(Fault::Http)?;
-        let conversation = tokio::spawn(async {
-            // Why it broke off is heard by whoever waits for the answer.
-            let _ = conversation.await;
-        });
-        Ok(Self { requests, conversation: conversation.abort_handle() })
-    }
-
-    async fn exchange(
-        &mut self,
-        request: Request<Full<Bytes>>,
-    ) -> hyper::Result<Response<Incoming>> {
-        self.requests.ready().await?;
-        self.requests.send_request(request).await
-    }
-}
-
-/// Connects to the first address of a host that lets us.
-async fn connect_tcp(host: &str, port: u16, patience: Span) -> io::Result<TcpStream> {
-    let addresses: Vec<SocketAddr> = lookup_host((host, port)).await?.collect();
-    // An address that swallows everything must leave time for the next one.
-    let each = Duration::from(patience.divided_by(addresses.len().max(1) as u64));
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for address in addresses {
-        match timeout(each, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => return Ok(stream),
-            Ok(Err(error)) => last = error,
-            Err(_) => last = io::ErrorKind::TimedOut.into(),
-        }
-    }
-    Err(last)
 }
 
 /// What a status means. Redirects are not followed: what is meant for one place is for no other.

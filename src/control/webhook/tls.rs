@@ -87,6 +87,11 @@ impl Tls {
         Ok(Self { config: Arc::new(config), authorities })
     }
 
+    /// What was in the file; empty: those of this machine count.
+    pub(crate) fn authorities(&self) -> &[u8] {
+        &self.authorities
+    }
+
     pub(crate) fn connector(&self) -> TlsConnector {
         TlsConnector::from(Arc::clone(&self.config))
     }

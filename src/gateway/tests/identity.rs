@@ -240,3 +240,26 @@ fn neither_many_checks_nor_many_bytes_behind_one_cost_much() {
     let next = is_asked(&mut stage, "next", b"a token");
     assert_eq!(checks(&mut stage)[0].conn, next, "there is room again");
 }
+
+#[test]
+fn whom_nobody_could_look_at_come_back_one_after_the_other() {
+    let config = GatewayConfig { proof: Proof::Asked([1; 32]), connections_max: 2_000, ..config() };
+    let earliest = config.reconnect_window.0;
+    let mut stage = Stage::new(config);
+    let crowd = limits::CHECKS_AGAIN_PER_S / 2;
+    let mut last = 0;
+    for number in 0..crowd {
+        let conn = is_asked(&mut stage, &format!("client-{number}"), b"a token");
+        answer(&mut stage, conn, Verdict::Unknown);
+        let heard = stage.hear(conn);
+        assert!(heard[0].contains("302"), "{heard:?}");
+        let (_, after) = heard[0].split_once("reconnect_min_ms: ").expect("a window");
+        let digits: String = after.chars().take_while(char::is_ascii_digit).collect();
+        let from: u64 = digits.parse().expect("a number");
+        assert!(from >= last, "{from} is before {last}");
+        last = from;
+    }
+    // A part of the places is for others.
+    let spread = last - earliest.as_millis();
+    assert!((500..1_000).contains(&spread), "{spread}");
+}
