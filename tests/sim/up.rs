@@ -225,7 +225,7 @@ impl World {
             let dues = [agenda, self.kernel.next_due(), self.gateway.next_wake()];
             let next = dues.into_iter().flatten().min().unwrap_or(end).min(end);
             self.now = next.max(self.now + Span::from_micros(self.rng.u64(1..50)));
-            if happens(&mut self.rng, 1) {
+            if happens(&mut self.rng, 1) && !self.is_quiet {
                 // The process stands still, and the others go on.
                 let until = self.now + part_of(&mut self.rng, self.rhythm.timeout, 1..200);
                 while self.now < until {
