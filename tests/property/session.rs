@@ -306,11 +306,11 @@ impl Stage {
                 let epoch = epoch.unwrap_or_default();
                 let heard = self.post.heard.range((epoch, 0)..=(epoch, *last_seq));
                 let last = heard.last().map_or(0, |(_, seq)| *seq);
-                if let Some(conn) = self.nth(*nth) {
+                if let Some(conn) = self.nth(*nth)
+                    && !self.is_greeted(conn)
+                {
                     let ear = self.post.ears.entry(conn).or_default();
-                    if ear.epoch.is_none() {
-                        (ear.last, ear.resumed_in) = (last, Some(self.step));
-                    }
+                    (ear.last, ear.resumed_in) = (last, Some(self.step));
                 }
                 let token = token.unwrap_or_default();
                 self.receive(*nth, &hello(client, "", &token, *last_seq));
@@ -347,6 +347,16 @@ impl Stage {
         self.records.iter().filter_map(move |record| {
             let Event::Online { client: who, epoch, .. } = &record.event else { return None };
             (who.as_str() == client).then_some(*epoch)
+        })
+    }
+
+    /// Whether this connection has said who it is, though WELCOME may not be heard yet.
+    fn is_greeted(&self, conn: ConnId) -> bool {
+        self.records.iter().any(|record| {
+            matches!(
+                record.event,
+                Event::Online { conn: by, .. } | Event::Resumed { conn: by, .. } if by == conn
+            )
         })
     }
 

@@ -244,13 +244,13 @@ impl Device {
 
     /// Everything was dealt with a while ago.
     pub(super) fn check_end(&self, wires: &BTreeMap<usize, Wire>) {
-        for stream in &self.streams {
+        for (number, stream) in self.streams.iter().enumerate() {
             let wire = &wires[&stream.link];
             let is_read_to_its_end = match wire.ended_by {
                 Some(CloseReason::Bye | CloseReason::ClosedByPeer) => true,
                 Some(CloseReason::HeartbeatTimeout) => wire.is_silent,
                 Some(_) => false, // what was not read by then is lost
-                None => self.end == End::Stays,
+                None => self.end == End::Stays && self.conn == Some(number),
             };
             if is_read_to_its_end {
                 assert_eq!(stream.taken, stream.sent.len(), "{stream:?} of {wire:?}");
