@@ -122,6 +122,12 @@ impl Kernel {
         self.plan(index);
     }
 
+    /// The client at this link reads again.
+    pub(crate) fn read_on(&mut self, index: usize) {
+        self.touch(index, |link| link.read_on());
+        self.heard.push(index);
+    }
+
     /// The client's bytes arrive at the gateway's socket; `ends` says where in them frames end.
     pub(crate) fn arrive(
         &mut self,

@@ -37,6 +37,8 @@ pub(crate) struct Link {
     broken: Option<IoFault>,
     /// Sent by the gateway, not yet looked at by the client.
     heard: Vec<u8>,
+    /// The client's side has it, and the client has not read it.
+    unread: Vec<u8>,
     /// Bytes that the client's side still takes.
     window_bytes: usize,
     /// How the gateway closed it.
@@ -118,6 +120,7 @@ impl Link {
             is_forgotten: false,
             broken: None,
             heard: Vec::new(),
+            unread: Vec::new(),
             window_bytes: usize::MAX,
             closed: None,
             armed_from: None,
@@ -179,6 +182,12 @@ impl Link {
     /// The client's side takes so many bytes more and no further ones.
     pub(crate) fn stop_reading(&mut self, window_bytes: usize) {
         self.window_bytes = window_bytes;
+    }
+
+    /// The client reads again, and first what it had not read.
+    pub(crate) fn read_on(&mut self) {
+        self.window_bytes = usize::MAX;
+        self.heard.append(&mut self.unread);
     }
 
     /// Whether the client's side takes everything.
@@ -401,6 +410,7 @@ impl Link {
             self.heard.extend_from_slice(&chunk.unsent()[..count]);
         } else {
             self.window_bytes -= count;
+            self.unread.extend_from_slice(&chunk.unsent()[..count]);
         }
         let is_late = shop.faults.strikes(&mut self.rng, Fault::LateNews);
         let late = if is_late { span_upto(&mut self.rng, NEWS_TIME_MAX) } else { Span::ZERO };

@@ -4,6 +4,8 @@
 //! cargo test --test sim                    the first 1,000 seeds
 //! SEEDS=100000 cargo test --release --test sim -- --nocapture    a night
 //! SEED=17 TRACE=1 cargo test --test sim -- --nocapture    one world, step by step
+//! UP_SEED=17 cargo test --test sim up:: -- --nocapture    one world in which clients talk
+//! UP_SEEDS=10000 cargo test --release --test sim up::    many of those
 //! CONNECTIONS=1000000 cargo test --release --test sim scale    a million connections
 //! ```
 //!

@@ -17,7 +17,7 @@ use crate::control::hub::{self, Feeder};
 use crate::control::ledger::Ledger;
 use crate::control::webhook::health::{Health, State};
 use crate::control::webhook::target::{Beginning, Stream, Target};
-use crate::control::webhook::{Sources, Webhooks};
+use crate::control::webhook::{Sources, Webhooks, lock};
 use crate::os::wake::Waker;
 use crate::server::mailbox;
 use crate::server::shards::Switchboard;
@@ -265,4 +265,32 @@ fn messages_are_wanted_when_a_target_is_known_and_not_when_its_worker_has_begun(
     assert!(sinks_become(2));
     rig.webhooks.reload(vec![of_messages("b")]).expect("fine");
     assert!(sinks_become(1), "who is removed claims nothing");
+}
+
+/// The gateway has ended: a reload that comes behind that begins nothing, for nobody would wait
+/// for it.
+#[test]
+fn no_reload_begins_a_webhook_at_the_end() {
+    let backend = Backend::start();
+    let both = |name: &str| Target {
+        streams: vec![Stream::Events, Stream::Messages],
+        ..target(name, &backend.url)
+    };
+    for first in [None, Some(both("a"))] {
+        let mut rig = Rig::new();
+        let hub = rig.webhooks.sources().hub.clone();
+        rig.webhooks.reload(first.iter().cloned().collect()).expect("fine");
+        rig.tell(1);
+        if let Some(target) = &first {
+            rig.wait_for(&target.name);
+        }
+        let before = (rig.webhooks.rows().len(), hub.stats().sinks);
+        rig.webhooks.finish(Span::ZERO);
+        rig.webhooks.reload(vec![both("b")]).expect("it is too late, and no fault");
+        assert!(lock(&rig.webhooks.shared.thread).is_none(), "nobody would wait for it");
+        assert_eq!(hub.stats().sinks, before.1, "nor take its messages");
+        let rows = rig.webhooks.rows();
+        assert_eq!(rows.len(), before.0);
+        assert!(rows.iter().all(|row| row.target != "b"));
+    }
 }

@@ -229,6 +229,27 @@ fn a_client_that_is_not_read_is_not_judged_while_its_bytes_wait() {
     assert!(stage.looks(conn), "and has its timeout from then on");
 }
 
+/// The kernel takes its time to stop, and what it still receives is told before the look is
+/// answered, which then finds an empty socket.
+#[test]
+fn what_comes_between_the_suspicion_and_the_look_counts_though_it_is_not_read() {
+    let mut stage = stage();
+    let conn = stage.online("a");
+    stage.receive(conn, &frames(1..=5));
+    stage.pass(Span::from_secs(35));
+    assert!(stage.looks(conn), "so far it has said nothing");
+    stage.receive(conn, &frames([6]));
+    let found = Found::Nothing;
+    stage.complete(Completion::Looked { conn, found, tcp: None });
+    assert_eq!(stage.gateway.stats().online, 1, "it said something, and was not read");
+    stage.pass(Span::from_secs(100));
+    assert!(!stage.looks(conn), "there is no need to look for what is here");
+    assert_eq!(stage.gateway.stats().online, 1);
+    let records = stage.data();
+    stage.credit(&records);
+    assert_eq!(seqs(&stage.data()), [6]);
+}
+
 #[test]
 fn a_client_that_is_not_read_and_says_nothing_is_judged_as_ever() {
     let mut stage = stage();
