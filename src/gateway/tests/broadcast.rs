@@ -290,6 +290,28 @@ fn who_moves_ahead_of_it_does_not_get_it_again() {
     assert_eq!((view.is_running, view.targets), (false, 9));
 }
 
+/// Those who moved behind the last slot that it will see have got it.
+#[test]
+fn who_moves_behind_its_end_and_then_again_does_not_get_it_again() {
+    for turns in [0, 3] {
+        let mut stage = crowd(10, GatewayConfig { grace: Span::from_secs(60), ..config() });
+        broadcast(&mut stage, 1, None, 10, post("x"));
+        for _ in 0..turns {
+            stage.pass(Span::from_millis(100));
+        }
+        for slot in [10, 11] {
+            let token = stage.token("c0", 1);
+            let conn = stage.come_back("c0", &token, None);
+            assert_eq!(conn.slot, slot, "behind the end of the walk");
+        }
+        for _ in 0..20 {
+            stage.pass(Span::from_millis(100));
+        }
+        let view = status(&mut stage, 1);
+        assert_eq!((view.is_running, view.targets), (false, 10), "after {turns}");
+    }
+}
+
 #[test]
 fn only_so_many_go_on_at_once_and_are_remembered() {
     let mut stage = crowd(3, config());
