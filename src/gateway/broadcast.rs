@@ -245,7 +245,9 @@ impl Gateway {
             if !session.is_some_and(|session| walk.is_for(session)) {
                 continue;
             }
-            let has_got_it = walk.moved_ahead.remove(&from) || from.slot < walk.slot;
+            // Whoever is behind its end came there by moving, and got it then at the latest.
+            let has_got_it = walk.moved_ahead.remove(&from)
+                || !(walk.slot..walk.slots_end).contains(&from.slot);
             let is_ahead = (walk.slot..walk.slots_end).contains(&to.slot);
             match (has_got_it, is_ahead) {
                 (true, true) => {
