@@ -94,8 +94,10 @@ impl Oracle {
                 presence.epoch = *epoch;
             }
         }
-        if let Phase::Live(presence) = &mut self.seat(*conn).phase {
-            presence.epoch = *epoch;
+        match &mut self.seat(*conn).phase {
+            Phase::Live(presence) => presence.epoch = *epoch,
+            Phase::Held(hold) => hold.presence.epoch = *epoch,
+            Phase::Greeting | Phase::Over { .. } => {}
         }
     }
 

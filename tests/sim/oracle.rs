@@ -24,6 +24,8 @@ const PING_TIME_MAX: Span = Span::from_millis(150);
 pub(crate) struct Seat {
     pub(crate) link: usize,
     pub(crate) phase: Phase,
+    /// It comes by a WebSocket.
+    pub(crate) is_browser: bool,
     since: Moment,
     pub(crate) partial_since: Option<Moment>,
     pub(crate) partial_bytes: u64,
@@ -63,6 +65,8 @@ pub(crate) struct Presence {
     pub(crate) epoch: u64,
     pub(crate) last_beat: Moment,
     pub(crate) class: Class,
+    /// Its timers cannot be trusted: it is pinged in any case.
+    pub(crate) is_browser: bool,
 }
 
 /// A session without a connection.
@@ -202,6 +206,7 @@ impl Oracle {
         let over = Phase::Over { since: now, reason: Some(reason) };
         let seat = Seat {
             link,
+            is_browser: false,
             phase: if is_refused { over } else { Phase::Greeting },
             since: now,
             partial_since: None,
@@ -352,7 +357,9 @@ impl Oracle {
         };
         self.owners.insert(device, conn);
         let class = Class { rhythm, ..class };
-        self.seat(conn).phase = Phase::Live(Presence { device, epoch, last_beat: now, class });
+        let seat = self.seat(conn);
+        let is_browser = seat.is_browser;
+        seat.phase = Phase::Live(Presence { device, epoch, last_beat: now, class, is_browser });
     }
 
     pub(crate) fn find(&mut self, word: &'static str) {
@@ -465,6 +472,16 @@ impl Oracle {
         assert!(has_ended, "{conn} is closed alive: {seat:?}");
         assert!(!seat.is_closed, "{conn} is closed twice");
         seat.is_closed = true;
+    }
+
+    /// Whether the gateway has closed it, and whoever stands between has not yet said so.
+    pub(crate) fn is_closing(&self, conn: ConnId) -> bool {
+        self.seats.get(&conn).is_some_and(|seat| seat.is_closed)
+    }
+
+    /// It comes by a WebSocket, or it does not.
+    pub(crate) fn on_introduced(&mut self, conn: ConnId, is_browser: bool) {
+        self.seat(conn).is_browser = is_browser;
     }
 
     /// The kernel is done with a connection. Returns why it ended, and how often it was silent for
@@ -706,7 +723,7 @@ fn granted(rhythm: Rhythm, wish_ms: u32, config: &GatewayConfig) -> Rhythm {
 /// After how much silence a client is pinged, if at all.
 pub(crate) fn ping_after(presence: &Presence, config: &GatewayConfig) -> Option<Span> {
     let rhythm = presence.class.rhythm;
-    if config.mode.server_pings() {
+    if config.mode.server_pings() || presence.is_browser {
         Some(rhythm.interval)
     } else {
         presence.class.probe.span(rhythm).map(|span| rhythm.timeout.minus(span))

@@ -55,6 +55,14 @@ const MESSAGES: [&str; 9] = [
     "broadcast",
 ];
 
+/// What has to be met where there are layers, beside the endings.
+const LAYERS: [&str; 6] =
+    ["websocket in TLS", "TLS", "websocket", "proxied", "handshake put off", "TLS failed"];
+
+/// Endings that only layers lead to.
+const SPOILT: [CloseReason; 3] =
+    [CloseReason::BadProxyHeader, CloseReason::BadTls, CloseReason::BadWebsocket];
+
 /// How often each thing happened.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tally(BTreeMap<(&'static str, &'static str), u64>);
@@ -72,6 +80,13 @@ impl Tally {
 
     pub(crate) fn count(&self, kind: &'static str, word: &'static str) -> u64 {
         self.0.get(&(kind, word)).copied().unwrap_or_default()
+    }
+
+    /// What should have happened where there are layers, and did not.
+    pub(crate) fn missing_in_layers(&self) -> Vec<(&'static str, &'static str)> {
+        let layers = LAYERS.into_iter().map(|word| ("layer", word));
+        let reasons = SPOILT.into_iter().map(|reason| ("reason", reason.word()));
+        layers.chain(reasons).filter(|(kind, word)| self.count(kind, word) == 0).collect()
     }
 
     /// What should have happened and did not.

@@ -228,7 +228,7 @@ impl World {
         self.gateway.on_credits(&std::mem::take(&mut self.credits), self.now);
         self.hand_ops_over();
         self.gateway.check();
-        self.kernel.check_heard();
+        self.kernel.check_heard(|_| false);
         self.take_data();
         self.read_ledger();
         self.let_clients_hear();
@@ -243,7 +243,7 @@ impl World {
             }
             News::AcceptFailed { fault } => Completion::AcceptFailed { fault: *fault },
             News::Of { link, word: Word::Received(bytes), conn } => {
-                self.kernel.hand_over(*link, bytes.len());
+                self.kernel.hand_over(*link, bytes);
                 Completion::Received { conn: *conn, bytes }
             }
             News::Of { conn, word: Word::Ended(end), .. } => {

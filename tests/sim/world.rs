@@ -4,6 +4,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::SocketAddr;
 
 use fastrand::Rng;
 use heartwheel::base::config::{
@@ -15,6 +16,7 @@ use heartwheel::base::io::{Completion, IoFault, Op};
 use heartwheel::base::limits;
 use heartwheel::base::time::{Moment, Span};
 use heartwheel::gateway::{Command, Gateway, Kick, Pace, Reply};
+use heartwheel::layers::Layers;
 
 use crate::admission;
 use crate::clients::{Clients, Patience};
@@ -23,13 +25,15 @@ use crate::kernel::{Kernel, News, link_of, socket_of};
 use crate::leave;
 use crate::link::Word;
 use crate::oracle::Oracle;
-use crate::script::{Label, Step, client_id};
+use crate::script::{Step, client_id};
 use crate::tally::Tally;
-use crate::trial::{Bounds, tell_begin, tell_turn};
+use crate::trial::{Bounds, Scene, tell_begin, tell_turn};
+use crate::ways::Fleet;
 use crate::world::agenda::Happening;
 use crate::world::mail::Pushes;
 
 mod agenda;
+mod fleet;
 mod life;
 mod mail;
 mod making;
@@ -78,6 +82,9 @@ struct World {
     devices: Vec<usize>,
     config: GatewayConfig,
     gateway: Gateway,
+    /// Between the kernel and the gateway.
+    layers: Layers,
+    fleet: Fleet,
     kernel: Kernel,
     oracle: Oracle,
     clients: Clients,
@@ -118,6 +125,7 @@ impl World {
     fn new(bounds: &Bounds) -> Self {
         let mut rng = stream(bounds.seed, WORLD, 0);
         let config = making::config(&mut rng);
+        let fleet = fleet::fleet(bounds);
         let faults = Faults::swarm(&mut rng, bounds.faults.as_deref());
         let all = making::devices(&mut rng, &config);
         let is_there = |device: &usize| match &bounds.devices {
@@ -136,6 +144,8 @@ impl World {
             dark_until: now,
             devices,
             gateway: Gateway::new(config.clone(), now),
+            layers: Layers::new(fleet.terms()),
+            fleet,
             kernel: Kernel::new(faults, stream(bounds.seed, KERNEL, 0), all, bounds.sabotage),
             oracle: Oracle::new(config.clone(), now),
             clients: Clients::new(bounds.seed),
@@ -224,6 +234,7 @@ impl World {
         self.live_upto_now();
         let begun_at = self.now;
         self.drain_kernel();
+        self.work_layers();
         self.stand_still(Fault::StallInTurn);
         if self.strikes(Fault::Hurry) {
             return;
@@ -274,7 +285,9 @@ impl World {
         if !is_idle || self.turns.is_multiple_of(COMPLETIONS_PER_CHECK as u64) {
             self.gateway.check();
         }
-        self.kernel.check_heard();
+        let oracle = &self.oracle;
+        self.kernel.check_heard(|conn| oracle.is_closing(conn));
+        self.check_layers();
         assert!(self.steps < STEPS_MAX, "a world without end");
         let next_wake = self.gateway.next_wake();
         self.check_accepting(at, next_wake);
@@ -314,7 +327,8 @@ impl World {
     /// Time passes until something is due, and sometimes longer.
     fn pass_time(&mut self, end: Moment) {
         let agenda = self.agenda.peek().map(|Reverse((at, _, _))| *at);
-        let dues = [agenda, self.kernel.next_due(), self.gateway.next_wake()];
+        let layers = if self.layers.has_work() { Some(self.now) } else { self.layers.next_wake() };
+        let dues = [agenda, self.kernel.next_due(), self.gateway.next_wake(), layers];
         let next = dues.into_iter().flatten().min().unwrap_or(end).min(end);
         self.now = next.max(self.now + Span::from_nanos(self.rng.u64(1..2_000)));
         if self.is_struck_by(Fault::Blackout) {
@@ -404,6 +418,7 @@ impl World {
         assert_eq!(stats.false_offline, self.oracle.false_offline, "a wrong verdict");
         self.sum_up_mail();
         assert_eq!(stats.held, 0, "a session is held for nobody");
+        self.sum_up_layers();
         self.kernel.check_empty();
         self.oracle.check_empty();
         for reason in CloseReason::ALL {

@@ -7,6 +7,10 @@ use crate::faults::Fault;
 pub(super) enum Happening {
     /// A device connects.
     Connect { device: usize },
+    /// Its layers say what comes before its first frame.
+    Begin { link: usize },
+    /// They say what they have to say by themselves.
+    Wire { link: usize },
     /// The client at this link does the next thing of its script.
     Act { link: usize },
     /// It answers a ping.

@@ -30,7 +30,9 @@ impl World {
             Happening::Connect { device } => {
                 let rng = self.clients.next_rng_of(device);
                 let link = self.kernel.connect(rng);
-                let wait = self.clients.on_connected(link, device, &self.config);
+                let plan = self.plan_way(link);
+                let wait = self.clients.on_connected(link, device, &self.config, plan);
+                self.begin_way(link, at);
                 if let Some(wait) = wait {
                     self.plan(at + wait, Happening::Act { link });
                 }
@@ -44,16 +46,19 @@ impl World {
                 }
             }
             Happening::Answer { link } => {
-                if let Some(pong) = self.clients.pong(link) {
-                    self.kernel.arrive(link, &pong, &[(pong.len(), Label::Beat)], at);
-                }
+                self.clients.pong(link);
+                self.flush(link, at);
             }
             Happening::Ack { link, seq } => {
-                if let Some(ack) = self.clients.ack(link, seq) {
-                    self.kernel.arrive(link, &ack, &[(ack.len(), Label::Beat)], at);
-                }
+                self.clients.ack(link, seq);
+                self.flush(link, at);
             }
-            Happening::Leave { link } => self.kernel.touch(link, |wire| wire.finish()),
+            Happening::Begin { link } => {
+                self.clients.begin(link);
+                self.flush(link, at);
+            }
+            Happening::Wire { link } => self.flush(link, at),
+            Happening::Leave { link } => self.finish(link, at),
             Happening::GiveUp { link } => {
                 self.kernel.touch(link, |wire| wire.break_with(IoFault::TimedOut));
             }
@@ -65,12 +70,12 @@ impl World {
 
     fn act(&mut self, link: usize, step: Step, at: Moment) {
         match step {
-            Step::Write { bytes, ends } => self.kernel.arrive(link, &bytes, &ends, at),
+            Step::Write { .. } => self.flush(link, at),
             Step::Greet { hello, shows } => {
-                let (bytes, label) = self.clients.hello(link, hello, shows);
-                self.kernel.arrive(link, &bytes, &[(bytes.len(), label)], at);
+                self.clients.hello(link, hello, shows);
+                self.flush(link, at);
             }
-            Step::Finish => self.kernel.touch(link, |wire| wire.finish()),
+            Step::Finish => self.finish(link, at),
             Step::Reset => self.kernel.touch(link, |wire| wire.break_with(IoFault::Reset)),
             Step::Fail => self.kernel.touch(link, |wire| wire.break_with(IoFault::Unreachable)),
             Step::Restart => self.kernel.touch(link, |wire| wire.forget()),
@@ -133,6 +138,9 @@ impl World {
             }
             for (seq, wait) in answers.acks {
                 self.plan(self.now + wait, Happening::Ack { link, seq });
+            }
+            if let Some(wait) = answers.wire {
+                self.plan(self.now + wait, Happening::Wire { link });
             }
             if let Some(wait) = answers.leaves {
                 self.plan(self.now + wait, Happening::Leave { link });
