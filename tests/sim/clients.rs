@@ -12,6 +12,7 @@ use heartwheel::wire::message::{AckWanted, Message, Reply};
 use heartwheel::wire::native::{Deframer, Inbound};
 
 use crate::faults::{happens, span_upto, stream};
+use crate::guard::Guard;
 use crate::inbox::{Ear, Inboxes};
 use crate::link::Link;
 use crate::script::{Hello, Label, Script, Shows, Step, Writer, client_id, encoded, hello_bytes};
@@ -24,6 +25,8 @@ pub(crate) struct Clients {
     times: BTreeMap<usize, u64>,
     badges: BTreeMap<usize, Badge>,
     pub(crate) inboxes: Inboxes,
+    /// What they have to show.
+    pub(crate) guard: Guard,
     ends: Vec<End>,
 }
 
@@ -90,6 +93,7 @@ impl Clients {
             times: BTreeMap::new(),
             badges: BTreeMap::new(),
             inboxes: Inboxes::default(),
+            guard: Guard::default(),
             ends: Vec::new(),
         }
     }
@@ -184,11 +188,12 @@ impl Clients {
                 token[byte] ^= 1 << end.rng.u32(0..8);
             }
         }
-        let said = Hello { resumes: end.shown, ..hello };
+        let (proof, claim) = self.guard.show(&mut end.rng, hello.device);
+        let said = Hello { resumes: end.shown, claim, ..hello };
         let known = end.shown.map_or(0, |epoch| self.inboxes.heard_last(epoch));
         // Some forget.
         end.named = if end.rng.u32(0..4) > 0 { known } else { 0 };
-        end.say(hello_bytes(&said, &token, end.named), Label::Hello(said));
+        end.say(hello_bytes(&said, &proof, &token, end.named), Label::Hello(said));
     }
 
     /// It does nothing more, whatever its script says.

@@ -14,7 +14,7 @@ use heartwheel::base::limits;
 use heartwheel::base::time::{Moment, Span};
 
 use crate::faults::{Fault, Faults, span_upto};
-use crate::link::{Link, Sabotage, Shop, Stage, Word};
+use crate::link::{Link, Piece, Sabotage, Shop, Stage, Word};
 use crate::script::Label;
 use crate::ways::Parcel;
 
@@ -187,7 +187,7 @@ impl Kernel {
 
     /// Takes what belongs to a word that is handed over: which frames it completes, and how many
     /// bytes of another are there then.
-    pub(crate) fn hand_over(&mut self, index: usize, bytes: &[u8]) -> (Vec<Label>, u64) {
+    pub(crate) fn hand_over(&mut self, index: usize, bytes: &[u8]) -> (Vec<Piece>, u64) {
         self.links[index].hand_over(bytes)
     }
 

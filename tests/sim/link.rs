@@ -69,6 +69,13 @@ pub(crate) struct Link {
     queue: VecDeque<(Moment, Word)>,
 }
 
+/// What a client said, once it was handed over whole.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Piece {
+    pub(crate) label: Label,
+    pub(crate) bytes: u64,
+}
+
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Stage {
     Backlog,
@@ -223,18 +230,18 @@ impl Link {
 
     /// Takes what belongs to a word that is handed over: which frames it completes, and how many
     /// bytes of another are there then.
-    pub(crate) fn hand_over(&mut self, bytes: &[u8]) -> (Vec<Label>, u64) {
+    pub(crate) fn hand_over(&mut self, bytes: &[u8]) -> (Vec<Piece>, u64) {
         self.delivered_bytes += bytes.len() as u64;
         let said = self.said.len().min(bytes.len());
         let is_said = self.said.drain(..said).eq(bytes.iter().copied());
         assert!(is_said || self.is_lied_about, "the gateway is told what nobody said");
         let whole = self.ends.iter().take_while(|(end, _)| *end <= self.delivered_bytes).count();
-        let frames: Vec<_> = self.ends.drain(..whole).collect();
-        if let Some((end, _)) = frames.last() {
-            self.whole_bytes = *end;
+        let mut pieces = Vec::new();
+        for (end, label) in self.ends.drain(..whole) {
+            pieces.push(Piece { label, bytes: end - self.whole_bytes });
+            self.whole_bytes = end;
         }
-        let begun_bytes = self.delivered_bytes - self.whole_bytes;
-        (frames.into_iter().map(|(_, label)| label).collect(), begun_bytes)
+        (pieces, self.delivered_bytes - self.whole_bytes)
     }
 
     /// Whether something is being sent, and what came of it was not told.

@@ -13,6 +13,7 @@
 mod admission;
 mod clients;
 mod faults;
+mod guard;
 mod inbox;
 mod kernel;
 mod leave;

@@ -2,6 +2,8 @@
 //! end. It is told what the gateway is told, says what the ledger must say, and complains when
 //! the gateway is early, late, or says something else.
 
+mod claims;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use heartwheel::base::config::{Class, Duplicate, GatewayConfig, Rhythm};
@@ -11,6 +13,7 @@ use heartwheel::base::io::{Found, IoFault, ReceiveEnd, TcpFacts};
 use heartwheel::base::limits;
 use heartwheel::base::time::{Moment, Span};
 
+use crate::link::Piece;
 use crate::lived::Lived;
 use crate::past::Past;
 use crate::script::{Hello, Label};
@@ -45,6 +48,18 @@ pub(crate) struct Seat {
     /// The gateway asked to hear it again, in this turn.
     rearmed_in: Option<u64>,
     is_closed: bool,
+    /// Somebody looks at what it has shown.
+    waiting: Option<Waiting>,
+}
+
+/// Of a client whose token is looked at: its HELLO, what came behind it, and how many bytes all of
+/// it has.
+#[derive(Clone, Debug)]
+pub(crate) struct Waiting {
+    hello: Hello,
+    behind: Vec<Label>,
+    begun_bytes: u64,
+    bytes: u64,
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -219,6 +234,7 @@ impl Oracle {
             answer_min: None,
             rearmed_in: None,
             is_closed: false,
+            waiting: None,
         };
         assert!(self.seats.insert(conn, seat).is_none(), "{conn} is here already");
     }
@@ -227,18 +243,25 @@ impl Oracle {
     pub(crate) fn on_received(
         &mut self,
         conn: ConnId,
-        labels: &[Label],
+        pieces: &[Piece],
         begun_bytes: u64,
         now: Moment,
     ) {
         // Whoever is ended for what it says has nothing begun: what is taken apart is not kept.
         self.seat(conn).partial_bytes = 0;
-        for label in labels {
-            self.on_frame(conn, label, now);
+        for (nth, piece) in pieces.iter().enumerate() {
+            if self.is_waiting(conn) {
+                return self.wait_with(conn, &pieces[nth..], begun_bytes, now);
+            }
+            self.on_frame(conn, &piece.label, now);
+            self.keep_waiting(conn, piece.bytes);
+        }
+        if self.is_waiting(conn) {
+            return self.wait_with(conn, &[], begun_bytes, now);
         }
         let seat = self.seat(conn);
         seat.partial_bytes = begun_bytes;
-        seat.partial_since = match (begun_bytes, labels) {
+        seat.partial_since = match (begun_bytes, pieces) {
             (0, _) => None,
             (_, []) => seat.partial_since.or(Some(now)),
             (_, _) => Some(now),
@@ -251,7 +274,7 @@ impl Oracle {
             (seat.pinged_from, seat.pinged_by) = (None, None);
         }
         match (&mut seat.phase, label) {
-            (Phase::Greeting, Label::Hello(hello)) => self.on_hello(conn, *hello, now),
+            (Phase::Greeting, Label::Hello(hello)) => self.on_claim(conn, *hello, now),
             (Phase::Live(presence), Label::Beat) => presence.last_beat = now,
             (Phase::Live(presence), Label::Bye) => {
                 presence.last_beat = now;
@@ -270,7 +293,7 @@ impl Oracle {
         }
     }
 
-    /// A client says who it is: somebody of that name makes way, or keeps it.
+    /// A client that has proven who it is comes: somebody of that name makes way, or keeps it.
     fn on_hello(&mut self, conn: ConnId, hello: Hello, now: Moment) {
         let class = self.config.class(hello.class);
         let device = hello.device;

@@ -59,9 +59,23 @@ const MESSAGES: [&str; 9] = [
 const LAYERS: [&str; 6] =
     ["websocket in TLS", "TLS", "websocket", "proxied", "handshake put off", "TLS failed"];
 
-/// Endings that only layers lead to.
-const SPOILT: [CloseReason; 3] =
-    [CloseReason::BadProxyHeader, CloseReason::BadTls, CloseReason::BadWebsocket];
+/// And where tokens are looked at.
+const CLAIMS: [&str; 6] = [
+    "proven",
+    "refuted",
+    "nobody could say",
+    "judged when it was gone",
+    "said more before it was proven",
+    "said too much before it was proven",
+];
+
+/// Endings that only layers and tokens lead to.
+const GUARDED: [CloseReason; 4] = [
+    CloseReason::BadProxyHeader,
+    CloseReason::BadTls,
+    CloseReason::BadWebsocket,
+    CloseReason::BadToken,
+];
 
 /// How often each thing happened.
 #[derive(Clone, Debug, Default)]
@@ -85,8 +99,13 @@ impl Tally {
     /// What should have happened where there are layers, and did not.
     pub(crate) fn missing_in_layers(&self) -> Vec<(&'static str, &'static str)> {
         let layers = LAYERS.into_iter().map(|word| ("layer", word));
-        let reasons = SPOILT.into_iter().map(|reason| ("reason", reason.word()));
-        layers.chain(reasons).filter(|(kind, word)| self.count(kind, word) == 0).collect()
+        let reasons = GUARDED.into_iter().map(|reason| ("reason", reason.word()));
+        let claims = CLAIMS.into_iter().map(|word| ("find", word));
+        layers
+            .chain(reasons)
+            .chain(claims)
+            .filter(|(kind, word)| self.count(kind, word) == 0)
+            .collect()
     }
 
     /// What should have happened and did not.

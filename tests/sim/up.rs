@@ -20,6 +20,7 @@ use heartwheel::wire::message::{AckWanted, Message, Reply};
 use heartwheel::wire::native::{self, Deframer, Inbound, VERSIONS};
 
 use crate::faults::{Faults, happens, part_of, span_upto};
+use crate::guard::Claim;
 use crate::kernel::{Kernel, News, socket_of};
 use crate::link::Word;
 use crate::script::{Hello, Label, client_id, encoded, hello_bytes};
@@ -176,8 +177,15 @@ impl World {
         };
         let mut preface = Vec::new();
         native::encode_preface(VERSIONS, &mut preface);
-        let hello = Hello { device, class: "", wish_ms: 0, resumes: None, before: None };
-        let bytes = hello_bytes(&hello, &[], 0);
+        let hello = Hello {
+            device,
+            class: "",
+            wish_ms: 0,
+            resumes: None,
+            before: None,
+            claim: Claim::Unneeded,
+        };
+        let bytes = hello_bytes(&hello, &[], &[], 0);
         let ends = [(preface.len(), Label::Preface), (preface.len() + bytes.len(), Label::Beat)];
         self.kernel.arrive(link, &[preface, bytes].concat(), &ends, self.now);
         let end_at = self.now + span_upto(&mut self.rng, self.config.rhythm.timeout.times(5));

@@ -37,6 +37,7 @@ mod fleet;
 mod life;
 mod mail;
 mod making;
+mod proofs;
 mod seam;
 
 /// More turns than this without the clock moving on: the gateway is busy with nothing.
@@ -98,6 +99,8 @@ struct World {
     /// Commands that the loop has not taken yet.
     kicks_waiting: u32,
     pushes: Pushes,
+    /// What became of tokens, and was not told to the gateway yet.
+    verdicts_waiting: Vec<(ConnId, u64)>,
     accept_failed_at: Option<Moment>,
     /// Whether the gateway always had the time that it gives itself.
     patience: Patience,
@@ -124,10 +127,12 @@ pub(crate) fn live(bounds: &Bounds) -> Outcome {
 impl World {
     fn new(bounds: &Bounds) -> Self {
         let mut rng = stream(bounds.seed, WORLD, 0);
-        let config = making::config(&mut rng);
+        let mut config = making::config(&mut rng);
         let fleet = fleet::fleet(bounds);
         let faults = Faults::swarm(&mut rng, bounds.faults.as_deref());
         let all = making::devices(&mut rng, &config);
+        let guard = proofs::guard(bounds);
+        guard.set_up(&mut config, all);
         let is_there = |device: &usize| match &bounds.devices {
             Some(devices) => devices.contains(device),
             None => true,
@@ -149,6 +154,7 @@ impl World {
             kernel: Kernel::new(faults, stream(bounds.seed, KERNEL, 0), all, bounds.sabotage),
             oracle: Oracle::new(config.clone(), now),
             clients: Clients::new(bounds.seed),
+            verdicts_waiting: Vec::new(),
             agenda: BinaryHeap::new(),
             agenda_next: 0,
             strokes: Vec::new(),
@@ -166,6 +172,7 @@ impl World {
             config,
             rng: stream(bounds.seed, TURNS, bounds.course),
         };
+        world.clients.guard = guard;
         world.clients.inboxes.is_roomy = mail::is_roomy(world.config.queue);
         world.trace(|| format!("{:?}\n{:?}", world.config, world.kernel.shop.faults.all()));
         world.hand_ops_over();
@@ -253,6 +260,7 @@ impl World {
             self.kick();
         }
         self.push_what_waits();
+        self.look_at_tokens();
         self.hand_ops_over();
         self.let_clients_hear();
     }
@@ -397,7 +405,10 @@ impl World {
         self.tally.note("drain", "with notice", u64::from(drain.notice > Span::ZERO));
         self.tally.note("drain", "paced", u64::from(drain.pace != Pace::AtOnce));
         self.read_ledger(self.now);
-        let end = until + self.config.tick.times(2) + Span::from_secs(2);
+        let mut end = until + self.config.tick.times(2) + Span::from_secs(2);
+        if self.fleet.is_layered() {
+            end += limits::LAYER_LINGER; // for the last word of a layer, which some do not take
+        }
         while !self.gateway.is_drained() {
             assert!(self.now < end, "not drained by {end:?}");
             self.turn();
@@ -419,6 +430,7 @@ impl World {
         self.sum_up_mail();
         assert_eq!(stats.held, 0, "a session is held for nobody");
         self.sum_up_layers();
+        self.sum_up_tokens();
         self.kernel.check_empty();
         self.oracle.check_empty();
         for reason in CloseReason::ALL {

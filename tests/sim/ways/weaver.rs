@@ -1,6 +1,8 @@
 //! Where among a client's frames the gateway finds those that a WebSocket puts there: a control
 //! frame is a sign of life, told between two native frames, and at most one of them behind each.
 
+use heartwheel::base::event::CloseReason;
+
 use crate::script::Label;
 use crate::ways::Parcel;
 use crate::ways::websocket::Sign;
@@ -30,6 +32,9 @@ impl Weaver {
             parcel.native.extend_from_slice(&bytes[from..*end]);
             parcel.ends.push((parcel.native.len(), *label));
             from = *end;
+            if *label == Label::Bad(CloseReason::FrameTooLong) {
+                self.pending = None; // that frame is not over here, nor ever
+            }
             if let Some(sign) = self.pending.take() {
                 tell(sign, parcel);
             }

@@ -1,5 +1,7 @@
 //! What a world has before it.
 
+use heartwheel::base::ids::ConnId;
+
 use crate::faults::Fault;
 
 /// What happens by itself at some moment.
@@ -21,6 +23,8 @@ pub(super) enum Happening {
     GiveUp { link: usize },
     /// It acknowledges what it heard.
     Ack { link: usize, seq: u32 },
+    /// Whoever looks at tokens has found out.
+    Judged { conn: ConnId, verdict: u64 },
     /// An operator ends somebody's session.
     Kick,
     /// A backend pushes.

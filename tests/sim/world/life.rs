@@ -62,6 +62,7 @@ impl World {
             Happening::GiveUp { link } => {
                 self.kernel.touch(link, |wire| wire.break_with(IoFault::TimedOut));
             }
+            Happening::Judged { conn, verdict } => self.verdicts_waiting.push((conn, verdict)),
             Happening::Kick => self.kicks_waiting += 1,
             Happening::Push => self.pushes.waiting += 1,
             Happening::Disaster { fault } => self.befall(fault, at),
