@@ -288,12 +288,7 @@ impl Clients {
                     ..
                 } => {
                     assert!(!resumed || end.shown == Some(epoch), "welcome to another's session");
-                    if resume.is_empty() {
-                        self.badges.remove(&end.device);
-                    } else {
-                        let badge = Badge { epoch, token: resume.to_vec() };
-                        self.badges.insert(end.device, badge);
-                    }
+                    keep_badge(&mut self.badges, end.device, epoch, resume);
                     assert!(!end.is_welcome, "welcome twice");
                     assert!(interval_ms < timeout_ms, "{interval_ms} of {timeout_ms}");
                     assert!(first_beat_ms <= interval_ms, "the first beat is due too late");
@@ -365,5 +360,13 @@ impl Clients {
         }
         let is_owed = is_told(reason) && is_there && way.is_open() && patience == Patience::Kept;
         assert!(!is_owed, "P4: link {link} ended for {reason} and was not told");
+    }
+}
+
+fn keep_badge(badges: &mut BTreeMap<usize, Badge>, device: usize, epoch: u64, token: &[u8]) {
+    if token.is_empty() {
+        badges.remove(&device);
+    } else {
+        badges.insert(device, Badge { epoch, token: token.to_vec() });
     }
 }

@@ -1,9 +1,10 @@
 //! The whole gateway in worlds that follow from a seed.
 //!
 //! ```text
-//! cargo test --test sim                    the first 1,000 seeds
+//! cargo test --test sim                    the first 1,000 seeds, and 300 with layers
 //! SEEDS=100000 cargo test --release --test sim -- --nocapture    a night
 //! SEED=17 TRACE=1 cargo test --test sim -- --nocapture    one world, step by step
+//! SEED=17 SCENE=layered TRACE=1 cargo test --test sim -- --nocapture    one with layers
 //! CONNECTIONS=1000000 cargo test --release --test sim scale    a million connections
 //! ```
 //!

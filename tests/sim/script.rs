@@ -7,6 +7,7 @@ use fastrand::Rng;
 use heartwheel::base::config::{GatewayConfig, Mode};
 use heartwheel::base::event::CloseReason;
 use heartwheel::base::identity::Proof;
+use heartwheel::base::limits;
 use heartwheel::base::time::Span;
 use heartwheel::wire::message::{AckWanted, Before, EndedBy, Message, Reply};
 use heartwheel::wire::native::{self, VERSIONS};
@@ -128,6 +129,9 @@ impl<'a> Writer<'a> {
     pub(crate) fn life(rng: &'a mut Rng, config: &'a GatewayConfig, device: usize) -> Script {
         let mut writer = Writer { rng, config, script: Script::new(), pause: Span::ZERO };
         if writer.greet(device) == Entered::Yes {
+            if matches!(config.proof, Proof::Asked(_)) && happens(writer.rng, 20) {
+                writer.talk_before_it_is_known();
+            }
             match writer.rng.u32(0..10) {
                 0 => writer.flood(),
                 1 => writer.stream(),
@@ -277,6 +281,14 @@ impl<'a> Writer<'a> {
         for _ in 0..5 {
             self.pause_part(1..10);
             self.pings(30);
+        }
+    }
+
+    /// More than is kept of somebody whose token is looked at.
+    fn talk_before_it_is_known(&mut self) {
+        let one = encoded(&data(&[8; 900]));
+        for _ in 0..=limits::CHECK_BYTES_MAX / one.len() {
+            self.whole(one.clone(), Label::Beat);
         }
     }
 

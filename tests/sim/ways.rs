@@ -56,12 +56,15 @@ enum Rogue {
     AtOnce,
 }
 
+/// Where in what is said something ends, and what.
+type Ends = Vec<(usize, Label)>;
+
 /// Bytes that go out together, and what is in them.
 #[derive(Default)]
 pub(crate) struct Parcel {
     pub(crate) wire: Vec<u8>,
     pub(crate) native: Vec<u8>,
-    pub(crate) ends: Vec<(usize, Label)>,
+    pub(crate) ends: Ends,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -82,7 +85,7 @@ pub(crate) struct Way {
     web: Option<Web>,
     weaver: Weaver,
     /// What it wants to say once that can be said.
-    waiting: Vec<(Vec<u8>, Vec<(usize, Label)>)>,
+    waiting: Vec<(Vec<u8>, Ends)>,
     parcel: Parcel,
     /// It was told something before it had a layer to be told it in: so far.
     bare: Option<Vec<u8>>,
@@ -266,7 +269,7 @@ impl Way {
     }
 
     /// The client says frames, or a part of one.
-    pub(crate) fn write(&mut self, mut bytes: Vec<u8>, ends: Vec<(usize, Label)>) {
+    pub(crate) fn write(&mut self, mut bytes: Vec<u8>, ends: Ends) {
         let is_preface =
             |(_, label): &(usize, Label)| *label == Label::Bad(CloseReason::BadPreface);
         if self.plan.is_among_others && self.web.is_none() && ends.iter().any(is_preface) {

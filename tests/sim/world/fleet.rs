@@ -75,6 +75,22 @@ impl World {
         self.tally.note("layer", "proxied", u64::from(is_proxied));
     }
 
+    /// Whoever comes online comes from where its proxy said, or its connection.
+    pub(super) fn check_remote(&self, event: &Event) {
+        let (Event::Online { conn, remote, .. } | Event::Resumed { conn, remote, .. }) = event
+        else {
+            return;
+        };
+        let Some(seat) = self.oracle.seats.get(conn) else { return };
+        assert_eq!(*remote, self.address_of(seat.link), "{conn} comes from elsewhere");
+    }
+
+    /// Where the client at this link comes from.
+    pub(super) fn address_of(&self, link: usize) -> SocketAddr {
+        let own = self.kernel.link(link).peer;
+        self.clients.way(link).plan.source.unwrap_or(own)
+    }
+
     /// Nobody is heard by a layer that the gateway was not told of.
     pub(super) fn check_is_introduced(&mut self, link: usize, conn: ConnId) {
         let has_web = self.clients.way(link).plan.has_web;

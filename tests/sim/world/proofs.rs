@@ -49,9 +49,7 @@ impl World {
     /// Whoever looks at a token is told where it comes from.
     fn check_address(&self, conn: ConnId, peer: SocketAddr) {
         let Some(seat) = self.oracle.seats.get(&conn) else { return };
-        let own = self.kernel.link(seat.link).peer;
-        let source = self.clients.way(seat.link).plan.source.unwrap_or(own);
-        assert_eq!(peer, source, "{conn} comes from elsewhere");
+        assert_eq!(peer, self.address_of(seat.link), "{conn} comes from elsewhere");
     }
 
     /// Answers that come when everybody is gone do nothing.

@@ -202,6 +202,7 @@ impl World {
             self.trace(|| format!("ledger: {record:?}"));
             (record.seq, record.at, record.event.word()).hash(&mut self.fingerprint);
             self.assert_was_asked(&record.event);
+            self.check_remote(&record.event);
         }
         // A small outbox can run full of answers before the kernel had a chance to send any.
         let is_small = self.config.outbox_bytes_max < limits::OUTBOX_BYTES_MAX;
