@@ -172,7 +172,10 @@ impl Oracle {
         let is_right = match reason {
             CloseReason::SlowConsumer => is_stuck(seat.link),
             CloseReason::Drain => is_draining,
-            CloseReason::Rebalance => self.has_rebalanced && !is_draining,
+            // The latest of them may be told so in the moment in which the drain's notice is over.
+            CloseReason::Rebalance => {
+                self.has_rebalanced && self.draining.is_none_or(|(since, _)| since == now)
+            }
             _ => false,
         };
         if is_right {

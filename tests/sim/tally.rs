@@ -56,8 +56,15 @@ const MESSAGES: [&str; 9] = [
 ];
 
 /// What has to be met where there are layers, beside the endings.
-const LAYERS: [&str; 6] =
-    ["websocket in TLS", "TLS", "websocket", "proxied", "handshake put off", "TLS failed"];
+const LAYERS: [&str; 7] = [
+    "websocket in TLS",
+    "TLS",
+    "websocket",
+    "proxied",
+    "handshake put off",
+    "TLS failed",
+    "pongs unread",
+];
 
 /// And where tokens are looked at.
 const CLAIMS: [&str; 6] = [

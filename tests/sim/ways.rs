@@ -21,6 +21,9 @@ use crate::ways::tls::{Callers, Tls};
 use crate::ways::weaver::Weaver;
 use crate::ways::websocket::{Heard, Sign, Web};
 
+/// Pings at a time of whoever pings much.
+const PINGS: u32 = 150;
+
 /// What clients of a world may come by.
 #[derive(Default)]
 pub(crate) struct Fleet {
@@ -40,6 +43,8 @@ pub(crate) struct Plan {
     pub(crate) has_tls: bool,
     pub(crate) has_web: bool,
     rogue: Option<Rogue>,
+    /// It pings by its WebSocket, again and again, whether it reads the pongs or not.
+    pings_much: bool,
     /// How it will be found to break the rules before its first frame, if it is found.
     spoils: Vec<CloseReason>,
     /// Other protocols than ours are spoken here, and this is who would speak them.
@@ -135,6 +140,7 @@ impl Fleet {
         let mut plan = Plan { is_among_others: true, ..Plan::default() };
         let is_rogue = happens(rng, 120);
         plan.has_web = self.has_web && happens(rng, 600);
+        plan.pings_much = plan.has_web && happens(rng, 60);
         if let Some(callers) = &self.callers {
             plan.has_tls = happens(rng, 500) || (self.only_tls && happens(rng, 800));
             plan.tls = plan.has_tls.then(|| Box::new(callers.call(rng)));
@@ -208,6 +214,12 @@ impl Way {
     /// Whether something has to be said before the first frame.
     pub(crate) fn has_layers(&self) -> bool {
         self.plan.has_tls || self.plan.has_web || !self.plan.header.is_empty()
+    }
+
+    /// Whether it is going to ping much, once it is in.
+    pub(crate) fn is_to_ping(&self) -> bool {
+        let is_coming = matches!(self.stage, Stage::Opening | Stage::Open);
+        self.plan.pings_much && is_coming && !self.weaver.is_welcome
     }
 
     pub(crate) fn is_open(&self) -> bool {
@@ -298,7 +310,9 @@ impl Way {
         let mut wire = Vec::new();
         let mut rest = 0;
         while rest < bytes.len() {
-            if happens(&mut self.rng, 100) && self.weaver.may_sign() {
+            let is_much = self.plan.pings_much && self.weaver.may_sign();
+            let controls = if is_much { PINGS } else { u32::from(happens(&mut self.rng, 100)) };
+            for _ in 0..if self.weaver.may_sign() { controls } else { 0 } {
                 let sign = web.control(&mut self.rng, &mut wire);
                 self.weaver.sign(sign, &mut self.parcel);
             }

@@ -19,6 +19,8 @@ pub(super) enum Happening {
     Answer { link: usize },
     /// It does as it was told and leaves.
     Leave { link: usize },
+    /// It reads no more.
+    StopReading { link: usize },
     /// TCP gives the link up.
     GiveUp { link: usize },
     /// It acknowledges what it heard.

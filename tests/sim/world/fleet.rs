@@ -75,6 +75,11 @@ impl World {
         self.tally.note("layer", "proxied", u64::from(is_proxied));
     }
 
+    /// Whether the client at this link will ping much, and has yet to come in.
+    pub(super) fn is_to_ping_first(&self, link: usize) -> bool {
+        self.clients.way(link).is_to_ping() && self.kernel.link(link).closed.is_none()
+    }
+
     /// Whoever comes online comes from where its proxy said, or its connection.
     pub(super) fn check_remote(&self, event: &Event) {
         let (Event::Online { conn, remote, .. } | Event::Resumed { conn, remote, .. }) = event
@@ -102,6 +107,7 @@ impl World {
         let is_owed = self.clients.way(link).is_spoilt_by(reason);
         let wire = self.kernel.link(link);
         let is_stuck = reason == CloseReason::SlowConsumer && !wire.is_reading();
+        self.tally.note("layer", "pongs unread", u64::from(is_stuck));
         assert!(is_owed || is_stuck, "link {link} is ended for {reason} and gave no cause");
     }
 

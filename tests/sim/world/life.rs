@@ -59,6 +59,7 @@ impl World {
             }
             Happening::Wire { link } => self.flush(link, at),
             Happening::Leave { link } => self.finish(link, at),
+            Happening::StopReading { link } => self.act(link, Step::StopReading, at),
             Happening::GiveUp { link } => {
                 self.kernel.touch(link, |wire| wire.break_with(IoFault::TimedOut));
             }
@@ -91,6 +92,11 @@ impl World {
                 if let Some(wait) = wait {
                     self.plan(at + wait, Happening::GiveUp { link });
                 }
+            }
+            // Who pings much does so until it is in, and beyond.
+            Step::StopReading if self.is_to_ping_first(link) => {
+                let wait = self.config.rhythm.interval.divided_by(10);
+                self.plan(at + wait, Happening::StopReading { link });
             }
             Step::StopReading => self.kernel.touch(link, |wire| {
                 let window_bytes = wire.rng.usize(100..2_000);
