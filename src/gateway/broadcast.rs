@@ -246,8 +246,8 @@ impl Gateway {
                 continue;
             }
             // Whoever is behind its end came there by moving, and got it then at the latest.
-            let has_got_it = walk.moved_ahead.remove(&from)
-                || !(walk.slot..walk.slots_end).contains(&from.slot);
+            let has_got_it =
+                walk.moved_ahead.remove(&from) || !(walk.slot..walk.slots_end).contains(&from.slot);
             let is_ahead = (walk.slot..walk.slots_end).contains(&to.slot);
             match (has_got_it, is_ahead) {
                 (true, true) => {

@@ -253,7 +253,7 @@ impl Gateway {
             Completion::Moved { conn } => self.on_moved(conn, now),
             Completion::Stayed { conn, why } => self.on_stayed(conn, why, now),
             Completion::Introduced { conn, as_what } => self.on_introduced(conn, as_what, now),
-            Completion::Spoilt { conn, reason } => self.end(conn, reason, now),
+            Completion::Spoilt { conn, reason } => self.on_gone(conn, reason, now),
             // Its baggage is opened before it comes here.
             Completion::Arrived { socket, peer, bytes, .. } => {
                 self.on_arrived(socket, peer, bytes, now);
@@ -653,7 +653,7 @@ impl Gateway {
         }
     }
 
-    /// The peer is gone, and if it was leaving anyway that is what we waited for.
+    /// The peer is gone, or not to be heard any more; if it was leaving, we waited for that.
     fn on_gone(&mut self, conn: ConnId, reason: CloseReason, now: Moment) {
         let Some(connection) = self.tracker.get(conn) else { return };
         match connection.state {

@@ -540,6 +540,13 @@ impl Layers {
         }
     }
 
+    /// Whether nothing is held of any connection. Tests and simulation only.
+    pub fn is_empty(&self) -> bool {
+        let is_nobody_coming =
+            self.newcomers.is_empty() && self.dialled.is_empty() && self.arrivals.is_empty();
+        self.wrapped.is_empty() && self.ops.is_empty() && is_nobody_coming && !self.has_work()
+    }
+
     /// Walks everything and panics when the parts disagree. O(n): tests and simulation only.
     pub fn check(&self) {
         for (conn, wrapped) in &self.wrapped {

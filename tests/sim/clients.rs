@@ -6,14 +6,17 @@ use std::collections::BTreeMap;
 use fastrand::Rng;
 use heartwheel::base::config::GatewayConfig;
 use heartwheel::base::event::CloseReason;
+use heartwheel::base::io::CloseHow;
 use heartwheel::base::time::{Moment, Span};
 use heartwheel::wire::message::{AckWanted, Message, Reply};
 use heartwheel::wire::native::{Deframer, Inbound};
 
 use crate::faults::{happens, span_upto, stream};
+use crate::guard::Guard;
 use crate::inbox::{Ear, Inboxes};
 use crate::link::Link;
 use crate::script::{Hello, Label, Script, Shows, Step, Writer, client_id, encoded, hello_bytes};
+use crate::ways::{Parcel, Plan, Way};
 use crate::world::is_told;
 
 pub(crate) struct Clients {
@@ -22,6 +25,8 @@ pub(crate) struct Clients {
     times: BTreeMap<usize, u64>,
     badges: BTreeMap<usize, Badge>,
     pub(crate) inboxes: Inboxes,
+    /// What they have to show.
+    pub(crate) guard: Guard,
     ends: Vec<End>,
 }
 
@@ -38,6 +43,7 @@ struct End {
     rng: Rng,
     script: Script,
     deframer: Deframer,
+    way: Way,
     /// It is within a frame, and must not say anything else.
     is_within_frame: bool,
     is_welcome: bool,
@@ -69,6 +75,15 @@ pub(crate) struct Answers {
     pub(crate) pongs: Vec<Span>,
     pub(crate) acks: Vec<(u32, Span)>,
     pub(crate) leaves: Option<Span>,
+    /// What its layers say by themselves.
+    pub(crate) wire: Option<Span>,
+}
+
+impl End {
+    fn say(&mut self, bytes: Vec<u8>, label: Label) {
+        let end = bytes.len();
+        self.way.write(bytes, vec![(end, label)]);
+    }
 }
 
 impl Clients {
@@ -78,6 +93,7 @@ impl Clients {
             times: BTreeMap::new(),
             badges: BTreeMap::new(),
             inboxes: Inboxes::default(),
+            guard: Guard::default(),
             ends: Vec::new(),
         }
     }
@@ -105,6 +121,7 @@ impl Clients {
         link: usize,
         device: usize,
         config: &GatewayConfig,
+        plan: Plan,
     ) -> Option<Span> {
         assert_eq!(link, self.ends.len(), "links are numbered in order");
         let nth = self.times.get(&device).copied().unwrap_or_default();
@@ -117,6 +134,7 @@ impl Clients {
             rng,
             script,
             deframer: Deframer::client_side(),
+            way: Way::new(plan, stream(self.seed, device as u64, nth | 2 << 32)),
             is_within_frame: false,
             is_welcome: false,
             pings_said: 0,
@@ -139,6 +157,7 @@ impl Clients {
         let (_, step) = end.script.pop_front()?;
         match &step {
             Step::Write { bytes, ends } => {
+                end.way.write(bytes.clone(), ends.clone());
                 end.is_within_frame = ends.last().is_none_or(|(at, _)| *at != bytes.len());
                 end.pings_said += ends.len();
             }
@@ -154,8 +173,8 @@ impl Clients {
         Some((step, end.script.front().map(|(wait, _)| *wait)))
     }
 
-    /// What the client at this link says hello with, and what the gateway should make of it.
-    pub(crate) fn hello(&mut self, link: usize, hello: Hello, shows: Shows) -> (Vec<u8>, Label) {
+    /// The client at this link says hello.
+    pub(crate) fn hello(&mut self, link: usize, hello: Hello, shows: Shows) {
         let end = &mut self.ends[link];
         end.pings_said += 1;
         let badge = self.badges.get(&hello.device);
@@ -169,11 +188,12 @@ impl Clients {
                 token[byte] ^= 1 << end.rng.u32(0..8);
             }
         }
-        let said = Hello { resumes: end.shown, ..hello };
+        let (proof, claim) = self.guard.show(&mut end.rng, hello.device);
+        let said = Hello { resumes: end.shown, claim, ..hello };
         let known = end.shown.map_or(0, |epoch| self.inboxes.heard_last(epoch));
         // Some forget.
         end.named = if end.rng.u32(0..4) > 0 { known } else { 0 };
-        (hello_bytes(&said, &token, end.named), Label::Hello(said))
+        end.say(hello_bytes(&said, &proof, &token, end.named), Label::Hello(said));
     }
 
     /// It does nothing more, whatever its script says.
@@ -191,25 +211,67 @@ impl Clients {
         self.ends[link].pinged_at
     }
 
-    /// The answer to a PING, unless it cannot be said now.
-    pub(crate) fn pong(&self, link: usize) -> Option<Vec<u8>> {
-        let end = &self.ends[link];
-        let can = !end.is_within_frame && !end.has_vanished && end.is_welcome;
-        can.then(|| encoded(&Message::Pong { payload: &[] }))
+    /// It answers a PING, unless that cannot be said now.
+    pub(crate) fn pong(&mut self, link: usize) {
+        let end = &mut self.ends[link];
+        if end.has_vanished || !end.is_welcome || end.way.pong() {
+            return;
+        }
+        if !end.is_within_frame {
+            end.say(encoded(&Message::Pong { payload: &[] }), Label::Beat);
+        }
     }
 
-    /// The ACK of a message, unless it cannot be said now.
-    pub(crate) fn ack(&self, link: usize, seq: u32) -> Option<Vec<u8>> {
-        let end = &self.ends[link];
-        let can = !end.is_within_frame && !end.has_vanished;
-        can.then(|| encoded(&Message::Ack { seq }))
+    /// It acknowledges a message, unless that cannot be said now.
+    pub(crate) fn ack(&mut self, link: usize, seq: u32) {
+        let end = &mut self.ends[link];
+        if !end.is_within_frame && !end.has_vanished {
+            end.say(encoded(&Message::Ack { seq }), Label::Beat);
+        }
+    }
+
+    // --- its layers ------------------------------------------------------------------------------
+
+    /// It says what comes before its first frame.
+    pub(crate) fn begin(&mut self, link: usize) {
+        self.ends[link].way.begin();
+    }
+
+    /// It ends its layers in due form, if it has any and likes to.
+    pub(crate) fn say_goodbye(&mut self, link: usize) {
+        let end = &mut self.ends[link];
+        if end.way.has_layers() && end.rng.bool() {
+            end.way.say_goodbye();
+        }
+    }
+
+    /// What it has said since the last call.
+    pub(crate) fn take_parcel(&mut self, link: usize) -> Parcel {
+        self.ends[link].way.take_parcel()
+    }
+
+    pub(crate) fn way(&self, link: usize) -> &Way {
+        &self.ends[link].way
+    }
+
+    /// Whether it can hear and be heard, as far as its layers go.
+    pub(crate) fn is_open(&self, link: usize) -> bool {
+        self.ends[link].way.is_open()
+    }
+
+    pub(crate) fn has_vanished(&self, link: usize) -> bool {
+        self.ends[link].has_vanished
     }
 
     /// Bytes came. They are frames of the server's, in the order that the protocol has.
     pub(crate) fn hear(&mut self, link: usize, bytes: &[u8], now: Moment) -> Answers {
         let mut answers = Answers::default();
         let end = &mut self.ends[link];
-        let mut rest = bytes;
+        let native = end.way.hear(bytes);
+        if end.way.has_parcel() {
+            answers.wire = Some(span_upto(&mut end.rng, Span::from_millis(30)));
+        }
+        let mut rest = native.as_slice();
         loop {
             let inbound = end.deframer.next(&mut rest, usize::from(u16::MAX));
             let Some(inbound) = inbound.expect("the gateway speaks the protocol") else { break };
@@ -226,16 +288,12 @@ impl Clients {
                     ..
                 } => {
                     assert!(!resumed || end.shown == Some(epoch), "welcome to another's session");
-                    if resume.is_empty() {
-                        self.badges.remove(&end.device);
-                    } else {
-                        let badge = Badge { epoch, token: resume.to_vec() };
-                        self.badges.insert(end.device, badge);
-                    }
+                    keep_badge(&mut self.badges, end.device, epoch, resume);
                     assert!(!end.is_welcome, "welcome twice");
                     assert!(interval_ms < timeout_ms, "{interval_ms} of {timeout_ms}");
                     assert!(first_beat_ms <= interval_ms, "the first beat is due too late");
                     end.is_welcome = true;
+                    end.way.on_welcome();
                     end.ear = Ear::new(epoch, if resumed { end.named } else { 0 });
                 }
                 Message::Ping { reply, .. } => {
@@ -291,12 +349,24 @@ impl Clients {
         patience: Patience,
     ) {
         let Some(reason) = reason else { return };
+        let way = &self.ends[link].way;
+        let is_there = wire.is_reading() && !wire.is_peer_gone();
+        if is_there && way.is_finishing() && wire.closed == Some(CloseHow::Finish) {
+            way.check_closed(self.ends[link].last_word);
+        }
         if let Some(word) = self.ends[link].last_word {
             assert_eq!(word, reason.code(), "it was told another reason than the ledger");
             return;
         }
-        let is_there = wire.is_reading() && !wire.is_peer_gone();
-        let is_owed = is_told(reason) && is_there && patience == Patience::Kept;
+        let is_owed = is_told(reason) && is_there && way.is_open() && patience == Patience::Kept;
         assert!(!is_owed, "P4: link {link} ended for {reason} and was not told");
+    }
+}
+
+fn keep_badge(badges: &mut BTreeMap<usize, Badge>, device: usize, epoch: u64, token: &[u8]) {
+    if token.is_empty() {
+        badges.remove(&device);
+    } else {
+        badges.insert(device, Badge { epoch, token: token.to_vec() });
     }
 }

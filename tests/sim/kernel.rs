@@ -14,8 +14,9 @@ use heartwheel::base::limits;
 use heartwheel::base::time::{Moment, Span};
 
 use crate::faults::{Fault, Faults, span_upto};
-use crate::link::{Link, Sabotage, Shop, Stage, Word};
+use crate::link::{Link, Piece, Sabotage, Shop, Stage, Word};
 use crate::script::Label;
+use crate::ways::Parcel;
 
 /// Longest that the kernel takes for an operation.
 const OPERATION_TIME_MAX: Span = Span::from_millis(20);
@@ -136,7 +137,14 @@ impl Kernel {
         ends: &[(usize, Label)],
         now: Moment,
     ) {
-        self.links[index].arrive(bytes, ends, now, &mut self.shop);
+        self.links[index].arrive(bytes, (bytes, ends), now, &mut self.shop);
+        self.plan(index);
+    }
+
+    /// The same of what is wrapped in something.
+    pub(crate) fn arrive_wrapped(&mut self, index: usize, parcel: &Parcel, now: Moment) {
+        let Parcel { wire, native, ends } = parcel;
+        self.links[index].arrive(wire, (native, ends), now, &mut self.shop);
         self.plan(index);
     }
 
@@ -185,16 +193,23 @@ impl Kernel {
 
     /// Takes what belongs to a word that is handed over: which frames it completes, and how many
     /// bytes of another are there then.
-    pub(crate) fn hand_over(&mut self, index: usize, bytes: usize) -> (Vec<Label>, u64) {
+    pub(crate) fn hand_over(&mut self, index: usize, bytes: &[u8]) -> (Vec<Piece>, u64) {
         self.links[index].hand_over(bytes)
     }
 
-    /// Panics when somebody could still be heard and nobody listens.
-    pub(crate) fn check_heard(&self) {
+    /// The link of a connection that is open.
+    pub(crate) fn link_of(&self, conn: ConnId) -> usize {
+        self.conns[&conn]
+    }
+
+    /// Panics when somebody could still be heard and nobody listens. Those who are `leaving` were
+    /// closed by the gateway, and whatever stands between has not yet said so.
+    pub(crate) fn check_heard(&self, leaving: impl Fn(ConnId) -> bool) {
         for (conn, index) in &self.conns {
             let link = &self.links[*index];
             let is_listened_to = link.is_believed_armed || link.is_heard_out || link.is_to_pause;
-            assert!(is_listened_to || link.closing.is_some(), "{conn}: nobody listens");
+            let is_over = link.closing.is_some() || leaving(*conn);
+            assert!(is_listened_to || is_over, "{conn}: nobody listens");
         }
     }
 
@@ -387,7 +402,7 @@ impl Kernel {
                 match &word {
                     Word::Ended(end) => {
                         link.is_believed_armed = false;
-                        link.is_heard_out = matches!(end, ReceiveEnd::Eof | ReceiveEnd::Fault(_));
+                        link.is_heard_out |= matches!(end, ReceiveEnd::Eof | ReceiveEnd::Fault(_));
                     }
                     Word::Closed => {
                         link.stage = Stage::Gone;

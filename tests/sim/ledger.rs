@@ -94,8 +94,10 @@ impl Oracle {
                 presence.epoch = *epoch;
             }
         }
-        if let Phase::Live(presence) = &mut self.seat(*conn).phase {
-            presence.epoch = *epoch;
+        match &mut self.seat(*conn).phase {
+            Phase::Live(presence) => presence.epoch = *epoch,
+            Phase::Held(hold) => hold.presence.epoch = *epoch,
+            Phase::Greeting | Phase::Over { .. } => {}
         }
     }
 
@@ -170,7 +172,10 @@ impl Oracle {
         let is_right = match reason {
             CloseReason::SlowConsumer => is_stuck(seat.link),
             CloseReason::Drain => is_draining,
-            CloseReason::Rebalance => self.has_rebalanced && !is_draining,
+            // The latest of them may be told so in the moment in which the drain's notice is over.
+            CloseReason::Rebalance => {
+                self.has_rebalanced && self.draining.is_none_or(|(since, _)| since == now)
+            }
             _ => false,
         };
         if is_right {

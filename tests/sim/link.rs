@@ -22,13 +22,20 @@ pub(crate) struct Link {
     waiting: VecDeque<u8>,
     /// When what waits arrived, and where in the stream it ends.
     arrivals: VecDeque<(Moment, u64)>,
-    /// Bytes the client wrote in all, and bytes handed to the gateway in all.
+    /// Bytes the client wrote in all.
     written_bytes: u64,
+    /// Of what it said: handed to the gateway in all.
     delivered_bytes: u64,
+    /// What the client said in the native protocol in all, whatever it is wrapped in, and what of
+    /// that was not handed to the gateway.
+    said_bytes: u64,
+    said: VecDeque<u8>,
     /// Where the last frame ended that was handed over whole.
     whole_bytes: u64,
-    /// Where in the stream the frames end that were not yet handed over whole.
+    /// Where in what it said the frames end that were not yet handed over whole.
     ends: VecDeque<(u64, Label)>,
+    /// The kernel loses bytes on purpose.
+    is_lied_about: bool,
     /// The client will write no more.
     is_finished: bool,
     /// The client's machine knows nothing of this connection any more.
@@ -62,6 +69,13 @@ pub(crate) struct Link {
     home: Option<(Moment, Chunk, Result<usize, IoFault>)>,
     /// Other completions in their order, each with the moment from which it can be seen.
     queue: VecDeque<(Moment, Word)>,
+}
+
+/// What a client said, once it was handed over whole.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Piece {
+    pub(crate) label: Label,
+    pub(crate) bytes: u64,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -114,8 +128,11 @@ impl Link {
             arrivals: VecDeque::new(),
             written_bytes: 0,
             delivered_bytes: 0,
+            said_bytes: 0,
+            said: VecDeque::new(),
             whole_bytes: 0,
             ends: VecDeque::new(),
+            is_lied_about: false,
             is_finished: false,
             is_forgotten: false,
             broken: None,
@@ -139,21 +156,24 @@ impl Link {
 
     // --- the client's end ------------------------------------------------------------------------
 
-    /// The client's bytes arrive at the gateway's socket; `ends` says where in them frames end.
+    /// The client's bytes arrive at the gateway's socket: what it says, in whatever it is wrapped
+    /// in, and where in what it says frames end.
     pub(crate) fn arrive(
         &mut self,
-        bytes: &[u8],
-        ends: &[(usize, Label)],
+        wire: &[u8],
+        (said, ends): (&[u8], &[(usize, Label)]),
         now: Moment,
         shop: &mut Shop,
     ) {
         if self.is_peer_gone() || self.is_forgotten || self.closed.is_some() {
             return;
         }
-        let before = self.written_bytes;
+        let before = self.said_bytes;
         self.ends.extend(ends.iter().map(|(end, label)| (before + *end as u64, *label)));
-        self.written_bytes += bytes.len() as u64;
-        self.waiting.extend(bytes);
+        self.said_bytes += said.len() as u64;
+        self.said.extend(said);
+        self.written_bytes += wire.len() as u64;
+        self.waiting.extend(wire);
         self.arrivals.push_back((now, self.written_bytes));
         if shop.faults.strikes(&mut self.rng, Fault::LateNews) {
             self.quiet_until = now + span_upto(&mut self.rng, NEWS_TIME_MAX);
@@ -219,15 +239,23 @@ impl Link {
 
     /// Takes what belongs to a word that is handed over: which frames it completes, and how many
     /// bytes of another are there then.
-    pub(crate) fn hand_over(&mut self, bytes: usize) -> (Vec<Label>, u64) {
-        self.delivered_bytes += bytes as u64;
+    pub(crate) fn hand_over(&mut self, bytes: &[u8]) -> (Vec<Piece>, u64) {
+        self.delivered_bytes += bytes.len() as u64;
+        let said = self.said.len().min(bytes.len());
+        let is_said = self.said.drain(..said).eq(bytes.iter().copied());
+        assert!(is_said || self.is_lied_about, "the gateway is told what nobody said");
         let whole = self.ends.iter().take_while(|(end, _)| *end <= self.delivered_bytes).count();
-        let frames: Vec<_> = self.ends.drain(..whole).collect();
-        if let Some((end, _)) = frames.last() {
-            self.whole_bytes = *end;
+        let mut pieces = Vec::new();
+        for (end, label) in self.ends.drain(..whole) {
+            pieces.push(Piece { label, bytes: end - self.whole_bytes });
+            self.whole_bytes = end;
         }
-        let begun_bytes = self.delivered_bytes - self.whole_bytes;
-        (frames.into_iter().map(|(_, label)| label).collect(), begun_bytes)
+        (pieces, self.delivered_bytes - self.whole_bytes)
+    }
+
+    /// Whether something is being sent, and what came of it was not told.
+    pub(crate) fn is_sending(&self) -> bool {
+        self.sending.is_some() || self.home.is_some()
     }
 
     /// When something of it can be told at the earliest.
@@ -372,6 +400,7 @@ impl Link {
             }
             let bytes = self.read(shop);
             let is_lost = shop.sabotage == Some(Sabotage::LostBytes) && self.rng.u32(0..20) == 0;
+            self.is_lied_about |= is_lost;
             if !is_lost {
                 shop.buffers_free -= 1;
                 self.queue.push_back((now, Word::Received(bytes)));

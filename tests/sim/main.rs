@@ -1,11 +1,12 @@
 //! The whole gateway in worlds that follow from a seed.
 //!
 //! ```text
-//! cargo test --test sim                    the first 1,000 seeds
+//! cargo test --test sim                    the first 1,000 seeds, and 300 with layers
 //! SEEDS=100000 cargo test --release --test sim -- --nocapture    a night
 //! SEED=17 TRACE=1 cargo test --test sim -- --nocapture    one world, step by step
 //! UP_SEED=17 cargo test --test sim up:: -- --nocapture    one world in which clients talk
 //! UP_SEEDS=10000 cargo test --release --test sim up::    many of those
+//! SEED=17 SCENE=layered TRACE=1 cargo test --test sim -- --nocapture    one with layers
 //! CONNECTIONS=1000000 cargo test --release --test sim scale    a million connections
 //! ```
 //!
@@ -15,6 +16,7 @@
 mod admission;
 mod clients;
 mod faults;
+mod guard;
 mod inbox;
 mod kernel;
 mod leave;
@@ -29,6 +31,7 @@ mod shards;
 mod tally;
 mod trial;
 mod up;
+mod ways;
 mod world;
 
 use std::sync::Mutex;
@@ -42,10 +45,12 @@ use heartwheel::os::process;
 use crate::faults::Fault;
 use crate::link::Sabotage;
 use crate::tally::Tally;
-use crate::trial::{Bounds, Failure, attempt, shrink};
+use crate::trial::{Bounds, Failure, SCENES, Scene, attempt, shrink};
 use crate::world::Outcome;
 
 const SEEDS_DEFAULT: u64 = 1_000;
+/// With handshakes a world takes longer.
+const SEEDS_LAYERED: u64 = 300;
 
 /// From so many worlds on, something that never happened in them cannot happen.
 const SEEDS_TELLING: u64 = 1_000;
@@ -59,10 +64,28 @@ const FAILURES_MAX: usize = 3;
 
 #[test]
 fn no_world_breaks_a_promise() {
+    let (sum, spent) = live_through(Scene::Bare, SEEDS_DEFAULT);
+    if let Some(spent) = spent {
+        sum.insist(spent);
+    }
+}
+
+#[test]
+fn no_world_of_layers_breaks_a_promise() {
+    let (sum, spent) = live_through(Scene::Layered, SEEDS_LAYERED);
+    let missing = sum.tally.missing_in_layers();
+    let is_telling = spent.is_some() && sum.worlds >= SEEDS_LAYERED;
+    assert!(missing.is_empty() || !is_telling, "in {} worlds never: {missing:?}", sum.worlds);
+}
+
+/// Lives through so many worlds, or those that are asked for. How long that took, unless it was one
+/// that was asked for.
+fn live_through(scene: Scene, seeds_default: u64) -> (Sum, Option<Span>) {
     let asked = asked_for();
     let seeds = match &asked {
+        Some(bounds) if bounds.scene != scene => return (Sum::default(), None),
         Some(bounds) => bounds.seed..bounds.seed + 1,
-        None => 0..number("SEEDS").unwrap_or(SEEDS_DEFAULT),
+        None => 0..number("SEEDS").unwrap_or(seeds_default),
     };
     let next = AtomicU64::new(seeds.start);
     let sum = Mutex::new(Sum::default());
@@ -74,7 +97,7 @@ fn no_world_breaks_a_promise() {
             if seed >= seeds.end {
                 return;
             }
-            let bounds = asked.clone().unwrap_or(Bounds { seed, ..Bounds::default() });
+            let bounds = asked.clone().unwrap_or(Bounds { seed, scene, ..Bounds::default() });
             match attempt(&bounds) {
                 Ok(outcome) => sum.lock().expect("the same").add(&outcome, begin),
                 Err(failure) => failures.lock().expect("the same").push(failure),
@@ -91,18 +114,16 @@ fn no_world_breaks_a_promise() {
     let sum = sum.into_inner().expect("the same");
     let spent = process::own_cpu().minus(cpu_begin);
     sum.tell(spent);
-    if asked.is_none() {
-        sum.insist(spent);
-    }
+    (sum, asked.is_none().then_some(spent))
 }
 
 #[test]
 fn the_same_seed_makes_the_same_world() {
-    for seed in 0..5 {
-        let bounds = Bounds { seed, ..Bounds::default() };
+    for (seed, scene) in (0..5).flat_map(|seed| SCENES.map(|(scene, _)| (seed, scene))) {
+        let bounds = Bounds { seed, scene, ..Bounds::default() };
         let (once, again) = (attempt(&bounds), attempt(&bounds));
         let (once, again) = (once.expect("no promise breaks"), again.expect("nor here"));
-        assert_eq!(once.fingerprint, again.fingerprint, "seed {seed}");
+        assert_eq!(once.fingerprint, again.fingerprint, "seed {seed} {scene:?}");
     }
 }
 
@@ -141,7 +162,18 @@ fn asked_for() -> Option<Bounds> {
     });
     let turns = number("TURNS");
     let course = number("COURSE").unwrap_or_default();
-    number("SEED").map(|seed| Bounds { seed, devices, faults, turns, course, sabotage: None })
+    let scene = list("SCENE")
+        .map(|word| Scene::from_word(&word).unwrap_or_else(|| panic!("no scene {word}")));
+    let scene = scene.unwrap_or_default();
+    number("SEED").map(|seed| Bounds {
+        seed,
+        scene,
+        devices,
+        faults,
+        turns,
+        course,
+        sabotage: None,
+    })
 }
 
 fn number(name: &str) -> Option<u64> {

@@ -2,6 +2,8 @@
 //! end. It is told what the gateway is told, says what the ledger must say, and complains when
 //! the gateway is early, late, or says something else.
 
+mod claims;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use heartwheel::base::config::{Class, Duplicate, GatewayConfig, Rhythm};
@@ -11,6 +13,7 @@ use heartwheel::base::io::{Found, IoFault, ReceiveEnd, TcpFacts};
 use heartwheel::base::limits;
 use heartwheel::base::time::{Moment, Span};
 
+use crate::link::Piece;
 use crate::lived::Lived;
 use crate::past::Past;
 use crate::script::{Hello, Label};
@@ -24,6 +27,8 @@ const PING_TIME_MAX: Span = Span::from_millis(150);
 pub(crate) struct Seat {
     pub(crate) link: usize,
     pub(crate) phase: Phase,
+    /// It comes by a WebSocket.
+    pub(crate) is_browser: bool,
     since: Moment,
     pub(crate) partial_since: Option<Moment>,
     pub(crate) partial_bytes: u64,
@@ -43,6 +48,18 @@ pub(crate) struct Seat {
     /// The gateway asked to hear it again, in this turn.
     rearmed_in: Option<u64>,
     is_closed: bool,
+    /// Somebody looks at what it has shown.
+    waiting: Option<Waiting>,
+}
+
+/// Of a client whose token is looked at: its HELLO, what came behind it, and how many bytes all of
+/// it has.
+#[derive(Clone, Debug)]
+pub(crate) struct Waiting {
+    hello: Hello,
+    behind: Vec<Label>,
+    begun_bytes: u64,
+    bytes: u64,
 }
 
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -63,6 +80,8 @@ pub(crate) struct Presence {
     pub(crate) epoch: u64,
     pub(crate) last_beat: Moment,
     pub(crate) class: Class,
+    /// Its timers cannot be trusted: it is pinged in any case.
+    pub(crate) is_browser: bool,
 }
 
 /// A session without a connection.
@@ -202,6 +221,7 @@ impl Oracle {
         let over = Phase::Over { since: now, reason: Some(reason) };
         let seat = Seat {
             link,
+            is_browser: false,
             phase: if is_refused { over } else { Phase::Greeting },
             since: now,
             partial_since: None,
@@ -214,6 +234,7 @@ impl Oracle {
             answer_min: None,
             rearmed_in: None,
             is_closed: false,
+            waiting: None,
         };
         assert!(self.seats.insert(conn, seat).is_none(), "{conn} is here already");
     }
@@ -222,18 +243,25 @@ impl Oracle {
     pub(crate) fn on_received(
         &mut self,
         conn: ConnId,
-        labels: &[Label],
+        pieces: &[Piece],
         begun_bytes: u64,
         now: Moment,
     ) {
         // Whoever is ended for what it says has nothing begun: what is taken apart is not kept.
         self.seat(conn).partial_bytes = 0;
-        for label in labels {
-            self.on_frame(conn, label, now);
+        for (nth, piece) in pieces.iter().enumerate() {
+            if self.is_waiting(conn) {
+                return self.wait_with(conn, &pieces[nth..], begun_bytes, now);
+            }
+            self.on_frame(conn, &piece.label, now);
+            self.keep_waiting(conn, piece.bytes);
+        }
+        if self.is_waiting(conn) {
+            return self.wait_with(conn, &[], begun_bytes, now);
         }
         let seat = self.seat(conn);
         seat.partial_bytes = begun_bytes;
-        seat.partial_since = match (begun_bytes, labels) {
+        seat.partial_since = match (begun_bytes, pieces) {
             (0, _) => None,
             (_, []) => seat.partial_since.or(Some(now)),
             (_, _) => Some(now),
@@ -246,7 +274,7 @@ impl Oracle {
             (seat.pinged_from, seat.pinged_by) = (None, None);
         }
         match (&mut seat.phase, label) {
-            (Phase::Greeting, Label::Hello(hello)) => self.on_hello(conn, *hello, now),
+            (Phase::Greeting, Label::Hello(hello)) => self.on_claim(conn, *hello, now),
             (Phase::Live(presence), Label::Beat) => presence.last_beat = now,
             (Phase::Live(presence), Label::Bye) => {
                 presence.last_beat = now;
@@ -265,7 +293,7 @@ impl Oracle {
         }
     }
 
-    /// A client says who it is: somebody of that name makes way, or keeps it.
+    /// A client that has proven who it is comes: somebody of that name makes way, or keeps it.
     fn on_hello(&mut self, conn: ConnId, hello: Hello, now: Moment) {
         let class = self.config.class(hello.class);
         let device = hello.device;
@@ -352,7 +380,9 @@ impl Oracle {
         };
         self.owners.insert(device, conn);
         let class = Class { rhythm, ..class };
-        self.seat(conn).phase = Phase::Live(Presence { device, epoch, last_beat: now, class });
+        let seat = self.seat(conn);
+        let is_browser = seat.is_browser;
+        seat.phase = Phase::Live(Presence { device, epoch, last_beat: now, class, is_browser });
     }
 
     pub(crate) fn find(&mut self, word: &'static str) {
@@ -465,6 +495,16 @@ impl Oracle {
         assert!(has_ended, "{conn} is closed alive: {seat:?}");
         assert!(!seat.is_closed, "{conn} is closed twice");
         seat.is_closed = true;
+    }
+
+    /// Whether the gateway has closed it, and whoever stands between has not yet said so.
+    pub(crate) fn is_closing(&self, conn: ConnId) -> bool {
+        self.seats.get(&conn).is_some_and(|seat| seat.is_closed)
+    }
+
+    /// It comes by a WebSocket, or it does not.
+    pub(crate) fn on_introduced(&mut self, conn: ConnId, is_browser: bool) {
+        self.seat(conn).is_browser = is_browser;
     }
 
     /// The kernel is done with a connection. Returns why it ended, and how often it was silent for
@@ -706,7 +746,7 @@ fn granted(rhythm: Rhythm, wish_ms: u32, config: &GatewayConfig) -> Rhythm {
 /// After how much silence a client is pinged, if at all.
 pub(crate) fn ping_after(presence: &Presence, config: &GatewayConfig) -> Option<Span> {
     let rhythm = presence.class.rhythm;
-    if config.mode.server_pings() {
+    if config.mode.server_pings() || presence.is_browser {
         Some(rhythm.interval)
     } else {
         presence.class.probe.span(rhythm).map(|span| rhythm.timeout.minus(span))

@@ -6,11 +6,14 @@ use std::collections::VecDeque;
 use fastrand::Rng;
 use heartwheel::base::config::{GatewayConfig, Mode};
 use heartwheel::base::event::CloseReason;
+use heartwheel::base::identity::Proof;
+use heartwheel::base::limits;
 use heartwheel::base::time::Span;
 use heartwheel::wire::message::{AckWanted, Before, EndedBy, Message, Reply};
 use heartwheel::wire::native::{self, VERSIONS};
 
 use crate::faults::{happens, part_of, span_upto};
+use crate::guard::Claim;
 
 /// What the gateway should make of a piece of the stream, once it has the piece whole.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -36,6 +39,8 @@ pub(crate) struct Hello {
     /// The epoch of the session that it proves to have had.
     pub(crate) resumes: Option<u64>,
     pub(crate) before: Option<Before>,
+    /// What it shows is worth this.
+    pub(crate) claim: Claim,
 }
 
 /// Names of classes that clients say. Some of them mean something here and there.
@@ -124,6 +129,9 @@ impl<'a> Writer<'a> {
     pub(crate) fn life(rng: &'a mut Rng, config: &'a GatewayConfig, device: usize) -> Script {
         let mut writer = Writer { rng, config, script: Script::new(), pause: Span::ZERO };
         if writer.greet(device) == Entered::Yes {
+            if matches!(config.proof, Proof::Asked(_)) && happens(writer.rng, 20) {
+                writer.talk_before_it_is_known();
+            }
             match writer.rng.u32(0..10) {
                 0 => writer.flood(),
                 1 => writer.stream(),
@@ -189,7 +197,7 @@ impl<'a> Writer<'a> {
                 Entered::Yes
             }
             7 => {
-                let bytes = hello_bytes(&hello, &[], 0);
+                let bytes = hello_bytes(&hello, &[], &[], 0);
                 let over = part_of(self.rng, self.config.handshake_timeout, 20..150);
                 self.dribble(bytes, Label::Hello(hello), over);
                 Entered::Yes
@@ -218,6 +226,12 @@ impl<'a> Writer<'a> {
             wish_ms: if has_wish { wish_ms } else { 0 },
             resumes: None,
             before: self.rng.bool().then_some(before),
+            claim: match self.config.proof {
+                Proof::None => Claim::Unneeded,
+                Proof::Certificate | Proof::Words(_) | Proof::Keys(_) | Proof::Asked(_) => {
+                    Claim::Missing
+                }
+            },
         }
     }
 
@@ -272,6 +286,14 @@ impl<'a> Writer<'a> {
         }
     }
 
+    /// More than is kept of somebody whose token is looked at.
+    fn talk_before_it_is_known(&mut self) {
+        let one = encoded(&data(&[8; 900]));
+        for _ in 0..=limits::CHECK_BYTES_MAX / one.len() {
+            self.whole(one.clone(), Label::Beat);
+        }
+    }
+
     /// Frame after frame, each write ending within one.
     fn stream(&mut self) {
         let one = encoded(&data(&[3; 200]));
@@ -310,7 +332,7 @@ impl<'a> Writer<'a> {
             }
             10 => {
                 let hello = self.hello(device);
-                self.whole(hello_bytes(&hello, &[], 0), Label::Hello(hello));
+                self.whole(hello_bytes(&hello, &[], &[], 0), Label::Hello(hello));
             }
             11 => {
                 let bytes = encoded(&Message::Beat { interval_ms: 1_000, timeout_ms: 3_000 });
@@ -390,13 +412,13 @@ fn part_of_span(span: Span, hundredths: u64) -> Span {
     span.times(hundredths).divided_by(100)
 }
 
-/// A HELLO as bytes, with this token.
-pub(crate) fn hello_bytes(hello: &Hello, resume: &[u8], last_seq: u32) -> Vec<u8> {
+/// A HELLO as bytes, with these tokens.
+pub(crate) fn hello_bytes(hello: &Hello, token: &[u8], resume: &[u8], last_seq: u32) -> Vec<u8> {
     encoded(&Message::Hello {
         wanted_interval_ms: hello.wish_ms,
         client_id: &client_id(hello.device),
         class: hello.class,
-        token: &[],
+        token,
         resume,
         last_seq,
         before: hello.before,

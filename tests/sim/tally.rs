@@ -55,6 +55,35 @@ const MESSAGES: [&str; 9] = [
     "broadcast",
 ];
 
+/// What has to be met where there are layers, beside the endings.
+const LAYERS: [&str; 7] = [
+    "websocket in TLS",
+    "TLS",
+    "websocket",
+    "proxied",
+    "handshake put off",
+    "TLS failed",
+    "pongs unread",
+];
+
+/// And where tokens are looked at.
+const CLAIMS: [&str; 6] = [
+    "proven",
+    "refuted",
+    "nobody could say",
+    "judged when it was gone",
+    "said more before it was proven",
+    "said too much before it was proven",
+];
+
+/// Endings that only layers and tokens lead to.
+const GUARDED: [CloseReason; 4] = [
+    CloseReason::BadProxyHeader,
+    CloseReason::BadTls,
+    CloseReason::BadWebsocket,
+    CloseReason::BadToken,
+];
+
 /// How often each thing happened.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tally(BTreeMap<(&'static str, &'static str), u64>);
@@ -72,6 +101,18 @@ impl Tally {
 
     pub(crate) fn count(&self, kind: &'static str, word: &'static str) -> u64 {
         self.0.get(&(kind, word)).copied().unwrap_or_default()
+    }
+
+    /// What should have happened where there are layers, and did not.
+    pub(crate) fn missing_in_layers(&self) -> Vec<(&'static str, &'static str)> {
+        let layers = LAYERS.into_iter().map(|word| ("layer", word));
+        let reasons = GUARDED.into_iter().map(|reason| ("reason", reason.word()));
+        let claims = CLAIMS.into_iter().map(|word| ("find", word));
+        layers
+            .chain(reasons)
+            .chain(claims)
+            .filter(|(kind, word)| self.count(kind, word) == 0)
+            .collect()
     }
 
     /// What should have happened and did not.

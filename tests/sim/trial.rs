@@ -22,6 +22,7 @@ const COURSES: u64 = 6;
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub(crate) struct Bounds {
     pub(crate) seed: u64,
+    pub(crate) scene: Scene,
     /// Only these devices, where not all of them.
     pub(crate) devices: Option<Vec<usize>>,
     /// Only these faults, where not all that the seed turns on.
@@ -31,6 +32,28 @@ pub(crate) struct Bounds {
     /// Which of the courses that this world can take.
     pub(crate) course: u64,
     pub(crate) sabotage: Option<Sabotage>,
+}
+
+/// What stands between clients and the gateway in a world.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) enum Scene {
+    #[default]
+    Bare,
+    /// Proxies, TLS, WebSockets, as the seed will have it.
+    Layered,
+}
+
+/// The scenes that are named on the command line.
+pub(crate) const SCENES: [(Scene, &str); 2] = [(Scene::Bare, "bare"), (Scene::Layered, "layered")];
+
+impl Scene {
+    pub(crate) fn word(self) -> &'static str {
+        SCENES[self as usize].1
+    }
+
+    pub(crate) fn from_word(word: &str) -> Option<Self> {
+        SCENES.iter().find(|(_, known)| *known == word).map(|(scene, _)| *scene)
+    }
 }
 
 /// A promise was broken.
@@ -78,6 +101,7 @@ pub(crate) fn attempt(bounds: &Bounds) -> Result<Outcome, Box<Failure>> {
         Box::new(Failure {
             bounds: Bounds {
                 seed: bounds.seed,
+                scene: bounds.scene,
                 devices: Some(progress.devices),
                 faults: Some(progress.faults),
                 turns: Some(progress.turns),
@@ -166,6 +190,9 @@ impl fmt::Display for Bounds {
     /// As it is said on the command line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SEED={}", self.seed)?;
+        if self.scene != Scene::Bare {
+            write!(f, " SCENE={}", self.scene.word())?;
+        }
         if let Some(devices) = &self.devices {
             let devices: Vec<_> = devices.iter().map(usize::to_string).collect();
             write!(f, " CLIENTS={}", devices.join(","))?;

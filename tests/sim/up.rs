@@ -252,7 +252,7 @@ impl World {
         self.gateway.on_credits(&std::mem::take(&mut self.credits), self.now);
         self.settle();
         self.command();
-        self.kernel.check_heard();
+        self.kernel.check_heard(|_| false);
         self.let_clients_hear();
     }
 
@@ -282,7 +282,7 @@ impl World {
             }
             News::AcceptFailed { fault } => Completion::AcceptFailed { fault: *fault },
             News::Of { link, word: Word::Received(bytes), conn } => {
-                self.kernel.hand_over(*link, bytes.len());
+                self.kernel.hand_over(*link, bytes);
                 let wire = self.wire(*link);
                 wire.handed_at = Some(now);
                 wire.handed_bytes += bytes.len() as u64;

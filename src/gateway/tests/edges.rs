@@ -4,7 +4,7 @@
 use crate::base::config::GatewayConfig;
 use crate::base::event::{CloseReason, Event};
 use crate::base::ids::ClientId;
-use crate::base::io::{Completion, Found, IoFault, Op, ReceiveEnd, TcpFacts};
+use crate::base::io::{CloseHow, Completion, Found, IoFault, Op, ReceiveEnd, TcpFacts};
 use crate::base::limits;
 use crate::base::time::{Moment, Span};
 use crate::gateway::tests::{Stage, config};
@@ -241,4 +241,21 @@ fn who_was_deaf_by_no_fault_of_its_own_is_not_judged_in_that_turn() {
     stage.pass(Span::from_millis(20));
     stage.sees_nothing(conn);
     assert_eq!(stage.gateway.stats().online, 0);
+}
+
+#[test]
+fn whoever_was_told_to_leave_and_cannot_be_heard_any_more_is_not_waited_for() {
+    let mut stage = Stage::new(config());
+    let told = stage.login("anna");
+    let busy = stage.login("berta");
+    let again = stage.login("berta");
+    drain(&mut stage, Span::from_secs(60));
+    for conn in [told, busy, again] {
+        stage.hear(conn);
+        assert_eq!(stage.closes(conn), None, "it closes first");
+        stage.complete(Completion::Spoilt { conn, reason: CloseReason::BadTls });
+        assert_eq!(stage.closes(conn), Some(CloseHow::Finish), "{conn}: nothing more comes");
+        stage.complete(Completion::Closed { conn });
+    }
+    assert_eq!(stage.gateway.stats().connections, 0, "the drain waits for nobody");
 }

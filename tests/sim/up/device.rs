@@ -15,6 +15,7 @@ use heartwheel::wire::native::{self, Deframer, Inbound, VERSIONS};
 use super::down::{self, Ear};
 use super::{BODY_BYTES_MAX, Happening, World};
 use crate::faults::{happens, part_of, span_upto};
+use crate::guard::Claim;
 use crate::script::{Hello, Label, encoded, hello_bytes};
 
 /// How a client ends.
@@ -322,9 +323,10 @@ impl World {
         let mut bytes = Vec::new();
         native::encode_preface(VERSIONS, &mut bytes);
         let class = ["", down::CLASS][self.rng.usize(0..2)];
-        let hello = Hello { device, class, wish_ms: 0, resumes: None, before: None };
+        let claim = Claim::Unneeded;
+        let hello = Hello { device, class, wish_ms: 0, resumes: None, before: None, claim };
         let token = shown.map(|(_, token)| token).unwrap_or_default();
-        bytes.extend(hello_bytes(&hello, &token, named));
+        bytes.extend(hello_bytes(&hello, &[], &token, named));
         self.write(link, &bytes, Label::Beat, at);
         self.plan(at, Happening::Speak(device, number));
     }
