@@ -458,6 +458,38 @@ fn who_comes_back_to_its_session_hears_what_was_taken_meanwhile() {
     assert_eq!(seqs(&stage.data()), [6]);
 }
 
+/// What was not acknowledged when the connection was lost comes again, and its credit comes back in
+/// one batch with that of the first time.
+#[test]
+fn an_ack_of_what_came_twice_says_all_that_was_taken() {
+    let grace = Span::from_secs(30);
+    let mut stage = Stage::new(GatewayConfig { grace, up_bytes_max: 16_000, ..config() });
+    stage.gateway.set_data_wanted(true);
+    let conn = stage.connect();
+    stage.hello(conn, "a", "", 0);
+    let token = token_of(&stage.send_home(conn));
+    stage.receive(conn, &frames(1..=3));
+    let end = ReceiveEnd::Fault(IoFault::Reset);
+    stage.complete(Completion::ReceiveEnded { conn, end });
+    let again = stage.connect();
+    let hello = Message::Hello {
+        wanted_interval_ms: 0,
+        client_id: "a",
+        class: "",
+        token: &[],
+        resume: &token,
+        last_seq: 0,
+        before: None,
+    };
+    stage.say_hello(again, &hello);
+    stage.send_home(again);
+    stage.receive(again, &frames([1]));
+    let records = stage.data();
+    assert_eq!(seqs(&records), [1, 2, 3, 1]);
+    stage.credit(&records);
+    assert_eq!(stage.send_home(again), ack(3), "all three were taken");
+}
+
 pub(super) fn token_of(bytes: &[u8]) -> Vec<u8> {
     let mut deframer = Deframer::client_side();
     let mut rest = bytes;
