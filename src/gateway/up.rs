@@ -458,7 +458,8 @@ impl UpPath {
             if account.ack.is_none() {
                 self.acks.push(epoch);
             }
-            account.ack = Some(seq);
+            // What came twice is taken behind what came later: an ACK never takes back another.
+            account.ack = account.ack.max(Some(seq));
         }
         self.drop_settled(epoch);
         true
