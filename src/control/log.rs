@@ -3,6 +3,7 @@
 //! Lines are handed to a thread of their own: whoever reads standard error may be slow or asleep,
 //! and the loop does not wait for anybody. What does not fit into the queue is counted and dropped.
 
+use std::fmt::{Display, Formatter};
 use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -98,6 +99,20 @@ pub fn start(format: LogFormat, level: LogLevel) -> Result<Log, LogError> {
     };
     started.map_err(|_| LogError::Already)?;
     Ok(log)
+}
+
+/// What a stranger has chosen, as the value of a field: in quotes and escaped where it could be
+/// taken for more than that, or would steer a terminal.
+pub(crate) struct Strange<'a>(pub(crate) &'a str);
+
+impl Display for Strange<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        let is_plain = |sign: char| sign.is_alphanumeric() || "-_.:/@+~#*".contains(sign);
+        match self.0.chars().all(is_plain) {
+            true => f.write_str(self.0),
+            false => write!(f, "{:?}", self.0),
+        }
+    }
 }
 
 enum Message {
@@ -226,6 +241,23 @@ mod tests {
 
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
+        }
+    }
+
+    #[test]
+    fn what_a_stranger_has_chosen_is_one_value() {
+        for (text, expected) in [
+            ("till-12", "till-12"),
+            ("büro/3.a@host:1", "büro/3.a@host:1"),
+            ("", ""),
+            ("a b", r#""a b""#),
+            ("a=b", r#""a=b""#),
+            ("a\"b", r#""a\"b""#),
+            ("a\\b", r#""a\\b""#),
+            ("\u{202e}a\u{2028}", r#""\u{202e}a\u{2028}""#),
+            ("a\nb", r#""a\nb""#),
+        ] {
+            assert_eq!(Strange(text).to_string(), expected);
         }
     }
 

@@ -12,6 +12,7 @@ use crate::base::time::{Moment, Span, WallAnchor};
 use crate::control::events::EventWriter;
 use crate::control::journal::{self, Page};
 use crate::control::limiter::{Admission, Limiter};
+use crate::control::log::Strange;
 
 /// Where the side thread hears from the loop, and what it is told about time.
 pub trait Source {
@@ -214,22 +215,27 @@ fn log_record(record: &Record) {
         Event::Started { .. } | Event::Stopped => tracing::debug!(seq = record.seq, "{word}"),
         Event::Resumed { client, epoch, conn, remote, away, .. } => {
             let away_ms = away.as_millis();
+            let client = Strange(client.as_str());
             tracing::debug!(seq = record.seq, %client, epoch, %conn, %remote, away_ms, "{word}");
         }
         Event::Contested { client, epoch, remote, count } => {
+            let client = Strange(client.as_str());
             tracing::warn!(%client, epoch, %remote, count, "logins fight for a client id");
         }
         Event::Rhythm { client, epoch, interval, timeout } => {
+            let client = Strange(client.as_str());
             tracing::debug!(seq = record.seq, %client, epoch, %interval, %timeout, "{word}");
         }
         Event::Stalled { gap } => {
             tracing::warn!(%gap, "the loop stood still; every deadline is put off by as much");
         }
         Event::Online { client, epoch, conn, remote, .. } => {
+            let client = Strange(client.as_str());
             tracing::debug!(seq = record.seq, %client, epoch, %conn, %remote, "{word}");
         }
         Event::Offline { client, epoch, conn, remote, reason, last_beat, .. } => {
             let silence_ms = record.at.since(*last_beat).as_millis();
+            let client = Strange(client.as_str());
             tracing::debug!(
                 seq = record.seq, %client, epoch, %conn, %remote, %reason, silence_ms, "{word}"
             );

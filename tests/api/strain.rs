@@ -76,8 +76,8 @@ fn whoever_does_not_go_on_is_given_up() {
     assert_eq!(get(admin, "/readyz").status, 200, "half a body drains nobody");
 }
 
-/// Connections that ask with a token what they may ask, and stay for more. Whoever finds no place is
-/// not among them.
+/// Connections that ask with a token what they may ask, and stay for more. Whoever finds no place
+/// is not among them.
 fn known(admin: SocketAddr, count: usize) -> Vec<TcpStream> {
     let head =
         format!("GET /v1/stats HTTP/1.1\r\nHost: {admin}\r\nAuthorization: Bearer {TOKEN}\r\n\r\n");

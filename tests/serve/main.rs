@@ -390,7 +390,7 @@ fn the_python_client_written_from_the_manual_gets_along() {
     assert_eq!(gate.wait_for_event("offline")["reason"], "bye");
 }
 
-/// The same client, and a gateway that asks for a token. Files of secrets end with a line as a rule.
+/// The same client, and a gateway that asks for a token. Files of secrets end with a new line.
 #[test]
 fn the_python_client_proves_its_id_by_the_token_in_a_file() {
     let folder = tempfile::tempdir().expect("room for files");

@@ -190,7 +190,9 @@ fn whatever_testssl_finds_beyond_what_is_known_fails_the_script() {
     std::fs::write(&tool, FINDS).expect("there is room");
     std::fs::set_permissions(&tool, std::fs::Permissions::from_mode(0o755)).expect("it is ours");
     let tool = tool.display().to_string();
-    let finding = |id: &str, severity: &str, finding: &str| serde_json::json!({ "id": id, "severity": severity, "finding": finding });
+    let finding = |id: &str, severity: &str, told: &str| -> Value {
+        serde_json::json!({ "id": id, "severity": severity, "finding": told })
+    };
     let new = finding("TLS1_2", "OK", "offered");
     let newest = finding("TLS1_3", "OK", "offered with final");
     for (more, code, words) in [
