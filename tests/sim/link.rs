@@ -63,6 +63,8 @@ pub(crate) struct Link {
     /// The last of it was handed over: there is nothing left to be received.
     pub(crate) is_heard_out: bool,
     pub(crate) sending: Option<(Moment, Chunk)>,
+    /// It was closed before the kernel had come to what was to be sent.
+    pub(crate) is_cut_off: bool,
     pub(crate) looking: Option<Moment>,
     pub(crate) closing: Option<(Moment, CloseHow)>,
     /// A chunk on its way home: what was sent and what was received are told in any order.
@@ -147,6 +149,7 @@ impl Link {
             is_believed_armed: false,
             is_heard_out: false,
             sending: None,
+            is_cut_off: false,
             looking: None,
             closing: None,
             home: None,
@@ -342,7 +345,8 @@ impl Link {
             && due <= now
             && self.closed.is_none()
         {
-            if let Some((_, chunk)) = self.sending.take() {
+            if let Some((from, chunk)) = self.sending.take() {
+                self.is_cut_off = from >= due;
                 self.home = Some((now, chunk, Err(IoFault::Cancelled)));
             }
             self.closed = Some(how);

@@ -660,10 +660,12 @@ impl Oracle {
                     // It is done when its time has come and nobody wakes up for it.
                     let is_past =
                         |at: Moment| at <= now && next_wake.is_none_or(|wake| wake > at + tick);
-                    if is_free && ping_at.is_some_and(is_past) {
-                        seat.pinged_by = seat.pinged_by.or(Some(now));
+                    // Or it was, in the moment after it was spared, and the next walk will know.
+                    let by = seat.pinged_by.or(ping_at.is_some_and(is_past).then_some(now));
+                    if is_free {
+                        seat.pinged_by = by;
                     }
-                    let silent = silent_due(presence, seat.pinged_by, config, lived);
+                    let silent = silent_due(presence, by, config, lived);
                     frame.map_or(silent, |due| due.min(silent))
                 }
                 Phase::Held(hold) => lived.due(hold.lost_at, hold.presence.class.grace),

@@ -222,6 +222,11 @@ impl Way {
         self.plan.pings_much && is_coming && !self.weaver.is_welcome
     }
 
+    /// Whether its pongs may be more than are kept for it, in a kernel that is slow.
+    pub(crate) fn pings_much(&self) -> bool {
+        self.plan.pings_much
+    }
+
     pub(crate) fn is_open(&self) -> bool {
         self.stage == Stage::Open
     }

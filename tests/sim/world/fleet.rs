@@ -106,7 +106,8 @@ impl World {
     pub(super) fn check_spoilt(&mut self, link: usize, reason: CloseReason) {
         let is_owed = self.clients.way(link).is_spoilt_by(reason);
         let wire = self.kernel.link(link);
-        let is_stuck = reason == CloseReason::SlowConsumer && !wire.is_reading();
+        let pings_much = self.clients.way(link).pings_much();
+        let is_stuck = reason == CloseReason::SlowConsumer && (!wire.is_reading() || pings_much);
         self.tally.note("layer", "pongs unread", u64::from(is_stuck));
         assert!(is_owed || is_stuck, "link {link} is ended for {reason} and gave no cause");
     }
