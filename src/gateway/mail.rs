@@ -167,8 +167,8 @@ impl Mail {
 
     /// Drops the oldest message that is not in the outbox, and whose ACK is not there unread.
     pub(crate) fn drop_oldest(&mut self) -> Option<Letter> {
-        let is_old = |letter: &Letter| letter.age.until().is_some();
-        let letter = match self.unacked.front().is_some_and(is_old) {
+        let can_go = |letter: &Letter| letter.age.until().is_some();
+        let letter = match self.unacked.front().is_some_and(can_go) {
             true => self.unacked.pop_front()?,
             false => self.waiting.pop_front()?,
         };
