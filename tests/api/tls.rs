@@ -352,7 +352,11 @@ fn files_of_no_use_are_one_line_at_the_start() {
             "does not go with",
         ),
         (vec!["--admin-cors", "*"], 2, "expected an origin as a browser says it"),
-        (vec!["--admin-cors", "https://ops.example/page"], 2, "expected an origin as a browser says it"),
+        (
+            vec!["--admin-cors", "https://ops.example/page"],
+            2,
+            "expected an origin as a browser says it",
+        ),
     ] {
         for command in ["serve", "check-config"] {
             let admin = ["--listen", "127.0.0.1:0", "--log-level", "error", "--admin", "[::1]:0"];

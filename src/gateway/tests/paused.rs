@@ -138,6 +138,33 @@ fn a_client_that_is_lost_while_it_is_not_read_has_time_to_come_back() {
     }
 }
 
+#[test]
+fn what_a_lost_client_does_not_come_back_for_is_given_up_at_its_time() {
+    let mut paused = Paused::new(SlowPolicy::Newest);
+    paused.stage.pass(Span::from_secs(50));
+    let (conn, chunk) = (paused.conn, Chunk::from(vec![1]));
+    paused.stage.complete(Completion::Sent { conn, chunk, result: Err(IoFault::Reset) });
+    assert_eq!(paused.stage.gateway.stats().held, 1);
+    paused.stage.pass(Span::from_secs(12));
+    assert_eq!((paused.mail().ack_missed, paused.mail().queue_bytes), (1, 0));
+}
+
+/// It has its last second once.
+#[test]
+fn whoever_is_stopped_again_and_again_keeps_nothing_for_ever() {
+    let mut paused = Paused::new(SlowPolicy::Newest);
+    for round in 0..150_u32 {
+        paused.read_on();
+        paused.stage.pass(Span::from_millis(100));
+        let seqs = 6 + 5 * round;
+        paused.stage.receive(paused.conn, &frames(seqs..seqs + 5));
+        assert!(paused.stage.paused(paused.conn));
+        paused.records = paused.stage.data();
+        paused.stage.pass(Span::from_millis(500));
+    }
+    assert_eq!((paused.mail().ack_missed, paused.mail().queue_bytes), (1, 0));
+}
+
 /// What cannot be dropped is nothing to look for.
 #[test]
 fn nobody_looks_through_queues_for_what_waits_to_be_heard() {
