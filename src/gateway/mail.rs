@@ -20,6 +20,8 @@ pub(crate) struct Letter {
     wants_ack: bool,
     /// Whether the kernel has had it before: it is sent again.
     pub(crate) was_handed: bool,
+    /// Whether its ACK was waited for behind a stop already: it has the least of that once.
+    was_waited_for: bool,
 }
 
 /// For how long a message waits.
@@ -38,12 +40,6 @@ impl Age {
         }
     }
 
-    fn go_on(&mut self, now: Moment) {
-        if let Self::Left(span) = *self {
-            *self = Self::Until(now + span.max(limits::ACK_WAIT_MIN));
-        }
-    }
-
     fn until(self) -> Option<Moment> {
         match self {
             Self::Until(at) => Some(at),
@@ -53,6 +49,15 @@ impl Age {
 }
 
 impl Letter {
+    /// Its client is heard again, or not to be heard by that connection any more.
+    fn go_on_ageing(&mut self, now: Moment) {
+        if let Age::Left(span) = self.age {
+            let is_first = !std::mem::replace(&mut self.was_waited_for, true);
+            let least = if is_first { limits::ACK_WAIT_MIN } else { Span::ZERO };
+            self.age = Age::Until(now + span.max(least));
+        }
+    }
+
     fn is_too_old(&self, now: Moment) -> bool {
         self.age.until().is_some_and(|at| at <= now)
     }
@@ -158,7 +163,8 @@ impl Mail {
         self.seq_last += 1;
         let seq = self.seq_last;
         let age = Age::Until(expires_at);
-        let letter = Letter { body, age, seq, job, wants_ack, was_handed: false };
+        let (was_handed, was_waited_for) = (false, false);
+        let letter = Letter { body, age, seq, job, wants_ack, was_handed, was_waited_for };
         self.bytes += letter.cost();
         self.note_age(age);
         self.waiting.push_back(letter);
@@ -212,7 +218,7 @@ impl Mail {
         for letter in &mut self.unacked {
             match hearing {
                 Hearing::Stopped => letter.age.stop(now),
-                Hearing::Open => letter.age.go_on(now),
+                Hearing::Open => letter.go_on_ageing(now),
             }
         }
         self.expires_first = self.first_expiry();
@@ -291,7 +297,7 @@ impl Mail {
     pub(crate) fn requeue(&mut self, now: Moment) {
         for letters in [&mut self.flying, &mut self.unacked] {
             while let Some(mut letter) = letters.pop_back() {
-                letter.age.go_on(now);
+                letter.go_on_ageing(now);
                 self.waiting.push_front(letter);
             }
         }

@@ -284,10 +284,8 @@ impl Gateway {
         let Some(extra) = &mut session.extra else { return };
         // It was listed by its former connection.
         extra.mail.is_listed = !extra.mail.is_empty();
-        let expires_first = extra.mail.expires_first();
         if extra.mail.is_listed {
             self.post.listed.push_back(conn);
-            self.post.note_expiry(expires_first);
             self.on_lost(conn, now);
             self.on_ack(conn, last_seq);
             self.fill_outbox(conn, now);
@@ -299,6 +297,7 @@ impl Gateway {
         let Some(session) = self.tracker.get_mut(conn).and_then(session_of_mut) else { return };
         if let Some(extra) = &mut session.extra {
             extra.mail.requeue(now);
+            self.post.note_expiry(extra.mail.expires_first());
         }
     }
 
@@ -314,6 +313,8 @@ impl Gateway {
         if let Some(extra) = &mut session.extra {
             extra.mail.on_hearing(hearing, now);
             self.post.note_expiry(extra.mail.expires_first());
+            // Whoever is heard for a moment now and then may not be when everybody is swept.
+            self.drop_old(conn, now);
         }
     }
 
@@ -426,6 +427,9 @@ impl Gateway {
             bytes += extra.mail.bytes();
             assert!(extra.mail.bytes() <= self.queue_bytes_ever, "{conn}: it is bounded");
             assert!(extra.mail.is_listed || extra.mail.is_empty(), "{conn}: it is swept");
+            let is_seen = |first| self.post.too_old_at.is_some_and(|at| at <= first);
+            let is_in_time = extra.mail.expires_first().is_none_or(is_seen);
+            assert!(is_in_time || self.post.to_sweep > 0, "{conn}: it is swept in time");
             let is_idle =
                 matches!(connection.state, State::Live(_)) && connection.outbox.is_empty();
             assert!(!is_idle || !extra.mail.has_waiting(), "{conn}: it goes out");
