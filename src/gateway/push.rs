@@ -307,15 +307,17 @@ impl Gateway {
         extra.is_some_and(|extra| !extra.mail.is_empty())
     }
 
-    /// The client on this connection is not read from now on, or it is read again.
-    pub(crate) fn on_mail_hearing(&mut self, conn: ConnId, hearing: Hearing, now: Moment) {
-        let Some(session) = self.tracker.get_mut(conn).and_then(session_of_mut) else { return };
-        if let Some(extra) = &mut session.extra {
-            extra.mail.on_hearing(hearing, now);
-            self.post.note_expiry(extra.mail.expires_first());
-            // Whoever is heard for a moment now and then may not be when everybody is swept.
-            self.drop_old(conn, now);
-        }
+    /// The client on this connection is not read from now on, or it is read again. How many
+    /// messages were looked at for that.
+    pub(crate) fn on_mail_hearing(&mut self, conn: ConnId, hearing: Hearing, now: Moment) -> usize {
+        let Some(session) = self.tracker.get_mut(conn).and_then(session_of_mut) else { return 0 };
+        let Some(extra) = &mut session.extra else { return 0 };
+        let letters = extra.mail.len();
+        extra.mail.on_hearing(hearing, now);
+        self.post.note_expiry(extra.mail.expires_first());
+        // Whoever is heard for a moment now and then may not be when everybody is swept.
+        self.drop_old(conn, now);
+        letters
     }
 
     // --- dropped ---------------------------------------------------------------------------------

@@ -320,9 +320,13 @@ impl Gateway {
 
     /// Reads those on who wait for it and may be, the least first; some of them in each turn.
     pub(crate) fn read_on(&mut self, now: Moment) {
+        let mut letters = 0;
         for _ in 0..limits::TURN_RESUMES_MAX {
             let Some(epoch) = self.next_to_be_read() else { return };
-            self.resume_reading(epoch, now);
+            letters += self.resume_reading(epoch, now);
+            if letters > limits::SWEEP_LETTERS_MAX {
+                break;
+            }
         }
         if self.next_to_be_read().is_some() {
             self.unfinished = Progress::More;
@@ -335,12 +339,18 @@ impl Gateway {
         (left > 0 && own <= left / 2).then_some(epoch)
     }
 
-    fn resume_reading(&mut self, epoch: u64, now: Moment) {
-        let Some((conn, stop)) = self.up.end_stop(epoch) else { return };
-        let Some(connection) = self.tracker.get_mut(conn) else { return };
+    /// Reads a client on; how many messages of it were looked at.
+    fn resume_reading(&mut self, epoch: u64, now: Moment) -> usize {
+        let Some((conn, stop)) = self.up.end_stop(epoch) else { return 0 };
+        let Some(connection) = self.tracker.get_mut(conn) else { return 0 };
         connection.hearing = Hearing::Open;
         self.forgive(conn, now);
-        self.on_mail_hearing(conn, Hearing::Open, now);
+        let letters = self.on_mail_hearing(conn, Hearing::Open, now);
+        self.read_what_was_kept(conn, epoch, &stop, now);
+        letters
+    }
+
+    fn read_what_was_kept(&mut self, conn: ConnId, epoch: u64, stop: &Stop, now: Moment) {
         if !stop.unread.is_empty() {
             self.take_apart(conn, &stop.unread, now);
         }
@@ -458,7 +468,7 @@ impl UpPath {
             if account.ack.is_none() {
                 self.acks.push(epoch);
             }
-            // What came twice is taken behind what came later: an ACK never takes back another.
+            // What came twice may be taken behind what came later.
             account.ack = account.ack.max(Some(seq));
         }
         self.drop_settled(epoch);
