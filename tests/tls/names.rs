@@ -135,3 +135,29 @@ fn whoever_waited_in_the_door_is_not_let_in_without_a_certificate() {
     waits.say_hello("anna", "", 0);
     assert_eq!(waits.hear(), Heard::Error(301));
 }
+
+/// That certificates name clients needs a restart; until then a reload makes nobody a stranger.
+#[test]
+fn names_that_come_with_a_restart_only_do_not_count_before() {
+    let papers = Papers::new();
+    papers.issue("anna", &["anna"]);
+    let config = papers.at("heartwheel.toml");
+    let write = |more: &str| {
+        let (cert, key) = (papers.path("gate.pem"), papers.path("gate.key"));
+        let text = format!(
+            "tls-cert = {cert:?}\ntls-key = {key:?}\ntls-only = \"on\"\ntls-client-ca = {:?}\n{more}",
+            papers.path("ca.pem")
+        );
+        std::fs::write(&config, text).expect("there is room");
+    };
+    write("");
+    let mut gate = Gate::start(&["--config", &config.display().to_string()]);
+    let known = papers.client(&[&TLS13], Some("anna"));
+    let _before = Secured::login(gate.address, &known, "anna");
+    assert_eq!(gate.wait_for_event("online")["client"], "anna");
+    write("tls-client-name = \"id\"\n");
+    gate.signal("HUP");
+    gate.wait_for_log("reloaded");
+    let _after = Secured::login(gate.address, &known, "anna");
+    assert_eq!(gate.wait_for_event("online")["client"], "anna");
+}
