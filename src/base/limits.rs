@@ -507,6 +507,12 @@ pub const HOOK_REQUESTS_MAX: usize = 32;
 /// Tokens of all shards that wait for such a request: what 32 at once do in 320 ms at 10 ms each,
 /// and in the default timeout at 90 ms each. A slower hook could not get at more of them in time.
 pub const HOOK_WAITING_MAX: usize = 1_024;
+/// How long a connection to the hook that nothing was said on is trusted: below what firewalls and
+/// balancers keep of one.
+pub const HOOK_IDLE_MAX: Span = Span::from_secs(30);
+/// For the body of its answer, which nobody looks at: behind it the connection is good for another
+/// question, and until then who asked waits.
+pub const HOOK_BODY_PATIENCE: Span = Span::from_millis(100);
 /// How long a check by the hook takes at most, its wait for a request included.
 pub const HOOK_TIMEOUT_DEFAULT: Span = Span::from_secs(3);
 /// Shortest: a connection over a continent takes that long.

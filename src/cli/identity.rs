@@ -100,7 +100,9 @@ pub struct Reading {
 pub fn read(options: &ServeOptions, address: Option<SocketAddr>) -> Result<Reading, CliError> {
     let IdentityOptions { kind, file, claims, hook } = &options.identity;
     let by_loops = |proof| Reading { proof, judge: Arc::default() };
-    if *kind == IdentityKind::None && options.edge.certifies_everybody() {
+    // Whether names count is as it was at the start.
+    let is_named = options.gateway.certified_ids;
+    if *kind == IdentityKind::None && is_named && options.edge.certifies_everybody() {
         return Ok(by_loops(Proof::Certificate));
     }
     if let Some(address) = address.filter(|address| kind.is_careless_at(*address)) {

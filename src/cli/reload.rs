@@ -192,7 +192,8 @@ impl Inner {
         if wanted.gateway.proof != self.gateway.get().proof
             && !reloaded.changed.iter().any(|change| change.key.starts_with("identity"))
         {
-            reloaded.changed.push(proof_change(wanted.identity.kind));
+            let before = &self.gateway.get().proof;
+            reloaded.changed.push(proof_change(&wanted, before));
         }
         before.into_iter().for_each(|ready| (ready.commit)());
         self.tell_loops(&wanted)?;
@@ -329,8 +330,12 @@ impl Inner {
 }
 
 /// What changes though every key is as it was.
-fn proof_change(kind: IdentityKind) -> Change {
-    let (key, new) = match kind {
+fn proof_change(wanted: &ServeOptions, before: &Proof) -> Change {
+    let (key, new) = match wanted.identity.kind {
+        _ if wanted.gateway.proof == Proof::Certificate => {
+            ("identity (by what TLS asks)", "the names in certificates")
+        }
+        _ if *before == Proof::Certificate => ("identity (by what TLS asks)", "no certificates"),
         IdentityKind::Hook => {
             ("identity-url (what it does not show)", "another query, key or authority")
         }

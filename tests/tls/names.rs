@@ -2,9 +2,10 @@
 
 use std::process::Command;
 
+use heartwheel::base::limits;
 use rustls::version::{TLS12, TLS13};
 
-use crate::gate::{Caller, Gate, Heard};
+use crate::gate::{Caller, Gate, Heard, hello};
 use crate::papers::Papers;
 use crate::secured::Secured;
 use crate::start;
@@ -126,13 +127,17 @@ fn whoever_waited_in_the_door_is_not_let_in_without_a_certificate() {
     };
     write("off");
     let mut gate = Gate::start(&["--config", &config.display().to_string()]);
+    // Who has not spoken is with the kernel.
+    let hello = hello("anna", "", 0);
+    let (preface, rest) = hello.split_at(limits::PREFACE_BYTES);
     let mut waits = Caller::connect(gate.address);
+    waits.send(preface);
     let _open = Caller::login(gate.address, "open");
     assert_eq!(gate.wait_for_event("online")["client"], "open");
     write("on");
     gate.signal("HUP");
     gate.wait_for_log("reloaded");
-    waits.say_hello("anna", "", 0);
+    waits.send(rest);
     assert_eq!(waits.hear(), Heard::Error(301));
 }
 
@@ -145,7 +150,8 @@ fn names_that_come_with_a_restart_only_do_not_count_before() {
     let write = |more: &str| {
         let (cert, key) = (papers.path("gate.pem"), papers.path("gate.key"));
         let text = format!(
-            "tls-cert = {cert:?}\ntls-key = {key:?}\ntls-only = \"on\"\ntls-client-ca = {:?}\n{more}",
+            "tls-cert = {cert:?}\ntls-key = {key:?}\ntls-only = \"on\"\n\
+             tls-client-ca = {:?}\n{more}",
             papers.path("ca.pem")
         );
         std::fs::write(&config, text).expect("there is room");

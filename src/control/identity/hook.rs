@@ -136,14 +136,36 @@ pub(crate) struct Hook {
     asking: JoinSet<Asked>,
     /// Whom each of those asks about.
     about: HashMap<Id, usize>,
-    idle: Vec<Connection>,
+    /// Those that can be asked by again, and since when.
+    idle: Vec<(Moment, Connection)>,
     lookups: Arc<Semaphore>,
-    /// Since when it has not answered, and when that was last said.
-    silent: Option<Silence>,
+    complaint: Complaint,
 }
 
-struct Silence {
-    said_at: Moment,
+/// What was said of its silence.
+#[derive(Default)]
+struct Complaint {
+    said_at: Option<Moment>,
+    /// It was not taken back since.
+    is_said: bool,
+}
+
+impl Complaint {
+    /// It does not answer. Whether that is to be said: once in a while, however often it answers
+    /// between.
+    fn is_due(&mut self, now: Moment) -> bool {
+        let pause = limits::WEBHOOK_LOG_PAUSE;
+        let is_due = self.said_at.is_none_or(|at| now.since(at) >= pause);
+        if is_due {
+            (self.said_at, self.is_said) = (Some(now), true);
+        }
+        is_due
+    }
+
+    /// It answers. Whether that is to be said.
+    fn is_over(&mut self) -> bool {
+        std::mem::take(&mut self.is_said)
+    }
 }
 
 impl Hook {
@@ -161,7 +183,7 @@ impl Hook {
             about: HashMap::new(),
             idle: Vec::new(),
             lookups: Arc::new(Semaphore::new(limits::WEBHOOK_BLOCKING_MAX)),
-            silent: None,
+            complaint: Complaint::default(),
         }
     }
 
@@ -198,12 +220,15 @@ impl Hook {
     }
 
     fn ask_about(&mut self, at: usize, now: Moment) {
-        self.idle.retain(|connection| !connection.has_ended());
+        // One that nothing was said on for long may be dead, and nobody would know.
+        self.idle.retain(|(since, connection)| {
+            !connection.has_ended() && now.since(*since) < limits::HOOK_IDLE_MAX
+        });
         let pending = &self.pending[at];
         let question = Question {
             plan: Arc::clone(&self.plan),
             body: body_of(&pending.check),
-            kept: self.idle.pop(),
+            kept: self.idle.pop().map(|(_, connection)| connection),
             lookups: Arc::clone(&self.lookups),
             patience: pending.until.since(now),
             clock: self.clock,
@@ -232,7 +257,7 @@ impl Hook {
                 (error.id(), Asked { answer, connection: None })
             }
         };
-        self.idle.extend(asked.connection);
+        self.idle.extend(asked.connection.map(|connection| (now, connection)));
         let verdict = self.verdict_of(&asked.answer, now);
         if let Some(at) = self.about.remove(&id) {
             self.settle(at, verdict, now, answers);
@@ -273,7 +298,7 @@ impl Hook {
         count.add(1);
         match answer {
             Answer::Yes | Answer::No => {
-                if self.silent.take().is_some() {
+                if self.complaint.is_over() {
                     let url = &self.plan.options.url;
                     tracing::info!(%url, "whoever is asked about tokens answers again");
                 }
@@ -288,9 +313,7 @@ impl Hook {
     }
 
     fn say_silent(&mut self, cause: &str, now: Moment) {
-        let pause = limits::WEBHOOK_LOG_PAUSE;
-        if self.silent.as_ref().is_none_or(|silence| now.since(silence.said_at) >= pause) {
-            self.silent = Some(Silence { said_at: now });
+        if self.complaint.is_due(now) {
             let url = &self.plan.options.url;
             tracing::warn!(
                 %url, %cause,
@@ -387,6 +410,18 @@ mod tests {
         assert_eq!((hook.counts.full.get(), hook.counts.shared.get()), (1, 1));
         let waiters: usize = hook.close().iter().map(|(_, waiters)| waiters.len()).sum();
         assert_eq!(waiters, most + 1, "nobody is forgotten");
+    }
+
+    #[test]
+    fn what_fails_now_and_then_is_said_once_in_a_while() {
+        let (mut complaint, mut said) = (Complaint::default(), (0, 0));
+        let pause = limits::WEBHOOK_LOG_PAUSE;
+        for number in 0..100 {
+            let now = Moment::ZERO + pause.divided_by(40).times(number);
+            said.0 += u32::from(complaint.is_due(now));
+            said.1 += u32::from(complaint.is_over());
+        }
+        assert_eq!(said, (3, 3));
     }
 
     #[test]

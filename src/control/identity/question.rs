@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::base::identity::Check;
+use crate::base::limits;
 use crate::base::time::Span;
 use crate::control::identity::hook::Plan;
 use crate::control::webhook::connection::{self, AGENT, Connection, Fault, is_forgotten};
@@ -83,7 +84,7 @@ impl Question {
             Ok(Ok((response, connection))) => {
                 let answer = answer_of(response.status());
                 let left = self.patience.minus(self.clock.now().since(began_at));
-                let can_go_on = is_forgotten(response, left).await;
+                let can_go_on = is_forgotten(response, left.min(limits::HOOK_BODY_PATIENCE)).await;
                 Asked { answer, connection: can_go_on.then_some(connection) }
             }
             Ok(Err(fault)) => Asked { answer: Answer::Other(fault.to_string()), connection: None },

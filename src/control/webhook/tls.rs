@@ -77,7 +77,12 @@ impl Tls {
                 let authorities = read(path)?;
                 (roots_of(path, &authorities)?, authorities)
             }
-            None => (roots_of_machine()?, Vec::new()),
+            None => {
+                let roots = roots_of_machine()?;
+                let keys = roots.roots.iter().map(|root| root.subject_public_key_info.as_ref());
+                let authorities = keys.flatten().copied().collect();
+                (roots, authorities)
+            }
         };
         let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
@@ -87,7 +92,7 @@ impl Tls {
         Ok(Self { config: Arc::new(config), authorities })
     }
 
-    /// What was in the file; empty: those of this machine count.
+    /// What was in the file, or the keys of those of this machine: differs where others count.
     pub(crate) fn authorities(&self) -> &[u8] {
         &self.authorities
     }
