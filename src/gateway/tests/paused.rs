@@ -123,17 +123,10 @@ fn a_client_that_is_lost_while_it_is_not_read_has_time_to_come_back() {
         }
         assert_eq!(paused.mail().ack_missed, 0, "{way}");
         let token = std::mem::take(&mut paused.token);
-        let hello = Message::Hello {
-            wanted_interval_ms: 0,
-            client_id: "a",
-            class: "",
-            token: &[],
-            resume: &token,
-            last_seq: 1,
-            before: None,
-        };
-        let again = paused.stage.connect();
-        paused.stage.say_hello(again, &hello);
+        let mut hello = paused.stage.hello_again("a", &token, None);
+        let Message::Hello { last_seq, .. } = &mut hello else { unreachable!() };
+        *last_seq = 1;
+        paused.stage.come_back_with(&hello);
         assert_eq!((paused.mail().acked, paused.mail().queue_bytes), (1, 0), "{way}");
     }
 }

@@ -437,19 +437,7 @@ fn who_comes_back_to_its_session_hears_what_was_taken_meanwhile() {
     assert_eq!((stats.held, stats.up.stopped, stats.up.unread_bytes), (1, 0, 0));
     let records = stage.data();
     stage.credit(&records[..3]);
-    let again = stage.connect();
-    stage.say_hello(
-        again,
-        &Message::Hello {
-            wanted_interval_ms: 0,
-            client_id: "a",
-            class: "",
-            token: &[],
-            resume: &token,
-            last_seq: 0,
-            before: None,
-        },
-    );
+    let again = stage.come_back("a", &token, None);
     let sent = stage.send_home(again);
     assert!(sent.ends_with(&ack(3)), "{sent:?}");
     stage.credit(&records[3..]);
@@ -471,17 +459,7 @@ fn an_ack_of_what_came_twice_says_all_that_was_taken() {
     stage.receive(conn, &frames(1..=3));
     let end = ReceiveEnd::Fault(IoFault::Reset);
     stage.complete(Completion::ReceiveEnded { conn, end });
-    let again = stage.connect();
-    let hello = Message::Hello {
-        wanted_interval_ms: 0,
-        client_id: "a",
-        class: "",
-        token: &[],
-        resume: &token,
-        last_seq: 0,
-        before: None,
-    };
-    stage.say_hello(again, &hello);
+    let again = stage.come_back("a", &token, None);
     stage.send_home(again);
     stage.receive(again, &frames([1]));
     let records = stage.data();
