@@ -207,7 +207,8 @@ impl Mail {
         self.expires_first = [self.expires_first, age.until()].into_iter().flatten().min();
     }
 
-    fn first_expiry(&self) -> Option<Moment> {
+    /// When the first of those that age is too old, but for what is in the outbox. O(n).
+    pub(crate) fn first_expiry(&self) -> Option<Moment> {
         let letters = self.unacked.iter().chain(&self.waiting);
         letters.filter_map(|letter| letter.age.until()).min()
     }

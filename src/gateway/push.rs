@@ -430,7 +430,7 @@ impl Gateway {
             assert!(extra.mail.bytes() <= self.queue_bytes_ever, "{conn}: it is bounded");
             assert!(extra.mail.is_listed || extra.mail.is_empty(), "{conn}: it is swept");
             let is_seen = |first| self.post.too_old_at.is_some_and(|at| at <= first);
-            let is_in_time = extra.mail.expires_first().is_none_or(is_seen);
+            let is_in_time = extra.mail.first_expiry().is_none_or(is_seen);
             assert!(is_in_time || self.post.to_sweep > 0, "{conn}: it is swept in time");
             let is_idle =
                 matches!(connection.state, State::Live(_)) && connection.outbox.is_empty();
