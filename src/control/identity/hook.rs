@@ -21,6 +21,7 @@ use crate::base::time::{Moment, Span};
 use crate::control::identity::cache::{Cache, Digest};
 use crate::control::identity::counts::HookCounts;
 use crate::control::identity::question::{Answer, Asked, Question, body_of};
+use crate::control::webhook::complaint::Complaint;
 use crate::control::webhook::connection::Connection;
 use crate::control::webhook::sign::{self, SecretError};
 use crate::control::webhook::target::{Scheme, TargetUrl};
@@ -140,32 +141,6 @@ pub(crate) struct Hook {
     idle: Vec<(Moment, Connection)>,
     lookups: Arc<Semaphore>,
     complaint: Complaint,
-}
-
-/// What was said of its silence.
-#[derive(Default)]
-struct Complaint {
-    said_at: Option<Moment>,
-    /// It was not taken back since.
-    is_said: bool,
-}
-
-impl Complaint {
-    /// It does not answer. Whether that is to be said: once in a while, however often it answers
-    /// between.
-    fn is_due(&mut self, now: Moment) -> bool {
-        let pause = limits::WEBHOOK_LOG_PAUSE;
-        let is_due = self.said_at.is_none_or(|at| now.since(at) >= pause);
-        if is_due {
-            (self.said_at, self.is_said) = (Some(now), true);
-        }
-        is_due
-    }
-
-    /// It answers. Whether that is to be said.
-    fn is_over(&mut self) -> bool {
-        std::mem::take(&mut self.is_said)
-    }
 }
 
 impl Hook {
@@ -298,7 +273,7 @@ impl Hook {
         count.add(1);
         match answer {
             Answer::Yes | Answer::No => {
-                if self.complaint.is_over() {
+                if self.complaint.on_succeeded().is_some() {
                     let url = &self.plan.options.url;
                     tracing::info!(%url, "whoever is asked about tokens answers again");
                 }
@@ -313,7 +288,7 @@ impl Hook {
     }
 
     fn say_silent(&mut self, cause: &str, now: Moment) {
-        if self.complaint.is_due(now) {
+        if self.complaint.on_failed(now).is_some() {
             let url = &self.plan.options.url;
             tracing::warn!(
                 %url, %cause,
@@ -410,18 +385,6 @@ mod tests {
         assert_eq!((hook.counts.full.get(), hook.counts.shared.get()), (1, 1));
         let waiters: usize = hook.close().iter().map(|(_, waiters)| waiters.len()).sum();
         assert_eq!(waiters, most + 1, "nobody is forgotten");
-    }
-
-    #[test]
-    fn what_fails_now_and_then_is_said_once_in_a_while() {
-        let (mut complaint, mut said) = (Complaint::default(), (0, 0));
-        let pause = limits::WEBHOOK_LOG_PAUSE;
-        for number in 0..100 {
-            let now = Moment::ZERO + pause.divided_by(40).times(number);
-            said.0 += u32::from(complaint.is_due(now));
-            said.1 += u32::from(complaint.is_over());
-        }
-        assert_eq!(said, (3, 3));
     }
 
     #[test]

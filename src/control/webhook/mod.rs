@@ -7,6 +7,7 @@
 
 mod backoff;
 mod batch;
+pub(crate) mod complaint;
 pub(crate) mod connection;
 pub(crate) mod health;
 pub(crate) mod metrics;

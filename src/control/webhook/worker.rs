@@ -14,6 +14,7 @@ use crate::control::journal::Position;
 use crate::control::webhook::Sources;
 use crate::control::webhook::backoff::Backoff;
 use crate::control::webhook::batch::Batch;
+use crate::control::webhook::complaint::Complaint;
 use crate::control::webhook::health::Health;
 use crate::control::webhook::position::{Found, PositionFile};
 use crate::control::webhook::sender::{Outcome, Sender};
@@ -336,13 +337,10 @@ impl Worker {
     fn on_taken(&mut self, batch: &Batch) {
         self.health.on_taken(batch.count, batch.last, self.unix_ms());
         self.backoff.reset();
-        if self.complaint.is_said {
+        if let Some(failures) = self.complaint.on_succeeded() {
             let (webhook, stream) = (&self.target.name, self.stream.word());
-            let failures = self.complaint.failures;
             tracing::info!(%webhook, stream, failures, "a webhook takes its batches again");
         }
-        self.complaint.is_said = false;
-        self.complaint.failures = 0;
     }
 
     fn on_gone(&self) {
@@ -356,16 +354,9 @@ impl Worker {
 
     /// Logs what is wrong, once in a while.
     fn complain(&mut self, cause: &str) {
-        let now = self.clock.now();
-        self.complaint.failures += 1;
-        let is_due = |at: Moment| now.since(at) >= limits::WEBHOOK_LOG_PAUSE;
-        if !self.complaint.said_at.is_none_or(is_due) {
-            return;
-        }
-        self.complaint.said_at = Some(now);
-        self.complaint.is_said = true;
+        let Some(failures) = self.complaint.on_failed(self.clock.now()) else { return };
         let (webhook, stream) = (&self.target.name, self.stream.word());
-        let (failures, cause) = (self.complaint.failures, cause.escape_debug());
+        let cause = cause.escape_debug();
         tracing::warn!(%webhook, stream, failures, %cause, "a webhook fails, and is tried again");
     }
 
@@ -392,14 +383,4 @@ impl Worker {
 enum Pause {
     ForNews,
     AWhile,
-}
-
-/// What the log was told of what is wrong.
-#[derive(Debug, Default)]
-struct Complaint {
-    /// Since the last success.
-    failures: u64,
-    said_at: Option<Moment>,
-    /// Whether the log knows of the failures since the last success.
-    is_said: bool,
 }
