@@ -9,8 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HOST, USER_AGENT};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Request, Response, StatusCode};
 use serde::Serialize;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -19,7 +18,7 @@ use crate::base::identity::Check;
 use crate::base::limits;
 use crate::base::time::Span;
 use crate::control::identity::hook::Plan;
-use crate::control::webhook::connection::{self, AGENT, Connection, Fault, is_forgotten};
+use crate::control::webhook::connection::{self, Connection, Fault, is_forgotten};
 use crate::control::webhook::sign;
 use crate::control::webhook::target::TargetUrl;
 use crate::control::webhook::tls::Tls;
@@ -125,13 +124,7 @@ impl Question {
     }
 
     fn request(&self) -> Result<Request<Full<Bytes>>, Fault> {
-        let url = &self.plan.options.url;
-        let mut request = Request::builder()
-            .method(Method::POST)
-            .uri(&url.path)
-            .header(HOST, &url.authority)
-            .header(USER_AGENT, AGENT)
-            .header(CONTENT_TYPE, "application/json");
+        let mut request = connection::post(&self.plan.options.url);
         if !self.plan.keys.is_empty() {
             let unix_secs = self.clock.wall().unix_millis(self.clock.now()) / 1_000;
             let signature = sign::signature(&self.plan.keys, unix_secs, &self.body);

@@ -9,8 +9,10 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
+use hyper::header::{CONTENT_TYPE, HOST, USER_AGENT};
+use hyper::http::request;
 use hyper::rt::{Read, Write};
-use hyper::{Request, Response};
+use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::task::AbortHandle;
@@ -20,9 +22,10 @@ use tokio_rustls::rustls::pki_types::ServerName;
 
 use crate::base::limits;
 use crate::base::time::Span;
+use crate::control::webhook::target::TargetUrl;
 
 /// Who we say we are.
-pub(crate) const AGENT: &str = concat!("heartwheel/", env!("CARGO_PKG_VERSION"));
+const AGENT: &str = concat!("heartwheel/", env!("CARGO_PKG_VERSION"));
 
 /// A conversation; dropping it ends it.
 pub(crate) struct Connection {
@@ -102,6 +105,16 @@ impl Connection {
         self.requests.ready().await?;
         self.requests.send_request(request).await
     }
+}
+
+/// The head of a POST of JSON to this place.
+pub(crate) fn post(url: &TargetUrl) -> request::Builder {
+    Request::builder()
+        .method(Method::POST)
+        .uri(&url.path)
+        .header(HOST, &url.authority)
+        .header(USER_AGENT, AGENT)
+        .header(CONTENT_TYPE, "application/json")
 }
 
 /// The addresses of a host.

@@ -6,15 +6,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{CONTENT_TYPE, HOST, RETRY_AFTER, USER_AGENT};
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::header::RETRY_AFTER;
+use hyper::{Request, Response, StatusCode};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use crate::base::time::Span;
 use crate::control::webhook::batch::Batch;
-use crate::control::webhook::connection::{AGENT, Connection, Fault, is_forgotten, lookup};
+use crate::control::webhook::connection::{Connection, Fault, is_forgotten, lookup, post};
 use crate::control::webhook::sign;
 use crate::control::webhook::target::{Target, TargetUrl};
 use crate::os::clock::Clock;
@@ -119,14 +119,8 @@ impl Sender {
         attempt: u64,
         signature: Option<&str>,
     ) -> Result<Request<Full<Bytes>>, Fault> {
-        let mut request = Request::builder()
-            .method(Method::POST)
-            .uri(&self.target.url.path)
-            .header(HOST, &self.target.url.authority)
-            .header(USER_AGENT, AGENT)
-            .header(CONTENT_TYPE, "application/json")
-            .header(DELIVERY, batch.key())
-            .header(ATTEMPT, attempt);
+        let mut request =
+            post(&self.target.url).header(DELIVERY, batch.key()).header(ATTEMPT, attempt);
         if let Some(signature) = signature {
             request = request.header(sign::SIGNATURE, signature);
         }
