@@ -5,6 +5,7 @@ use crate::base::time::Span;
 use crate::cli::args::{HookArgs, IdentityKind};
 use crate::cli::config::within;
 use crate::cli::error::CliError;
+use crate::control::auth::is_this_machine;
 use crate::control::identity::hook::HookOptions;
 use crate::control::webhook::target::Scheme;
 
@@ -81,10 +82,7 @@ fn said(args: &HookArgs) -> Option<&'static str> {
 
 /// What is worth knowing of whom is asked, and is no mistake.
 pub fn warning(options: &HookOptions) -> Option<String> {
-    let is_near = match options.url.host.parse::<std::net::IpAddr>() {
-        Ok(address) => address.is_loopback(),
-        Err(_) => options.url.host == "localhost",
-    };
+    let is_near = is_this_machine(&options.url.host);
     (options.url.scheme == Scheme::Http && !is_near).then(|| {
         format!(
             "{} is asked in the clear, where anybody between reads tokens; take https for \

@@ -98,6 +98,12 @@ fn refuse_foreign_pages(guard: &Guard, scheme: Scheme, headers: &HeaderMap) -> R
     }
 }
 
+/// Whether this name, or address without brackets, is always of this machine.
+pub fn is_this_machine(name: &str) -> bool {
+    let is_address = name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+    is_address || name.eq_ignore_ascii_case("localhost")
+}
+
 /// The name in `Host` must be one that no stranger can make point here.
 fn require_own_name(headers: &HeaderMap) -> Result<(), Problem> {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
@@ -105,8 +111,7 @@ fn require_own_name(headers: &HeaderMap) -> Result<(), Problem> {
         Some((address, _)) => address,
         None => host.split(':').next().unwrap_or_default(),
     };
-    let is_address = name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
-    if is_address || name.eq_ignore_ascii_case("localhost") {
+    if is_this_machine(name) {
         return Ok(());
     }
     let detail = "without a token the API answers to localhost and loopback addresses only";
