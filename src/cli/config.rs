@@ -177,7 +177,10 @@ impl ServeOptions {
             shards: shards(args.shards),
             events: args.events.clone().unwrap_or_default(),
             journal: wrong.keep(journal(args), None),
-            identity: wrong.keep(identity(args, &edge), IdentityOptions::default()),
+            identity: wrong.keep(
+                IdentityOptions::new(args, edge.certifies_everybody()),
+                IdentityOptions::default(),
+            ),
             admin: wrong.keep(AdminOptions::new(args), AdminOptions::nowhere()),
             transport_events: wrong.keep(transport_events(args), EventsTarget::Nowhere),
             edge,
@@ -186,15 +189,6 @@ impl ServeOptions {
             log_level: args.log_level.unwrap_or_default(),
         };
         (options, wrong)
-    }
-}
-
-/// Where everybody has to show a certificate that names it, nobody comes in by carelessness,
-/// wherever that is.
-fn identity(args: &ServeArgs, edge: &EdgeOptions) -> Result<IdentityOptions, CliError> {
-    match edge.certifies_everybody() {
-        true => IdentityOptions::new(&ServeArgs { listen: None, ..args.clone() }),
-        false => IdentityOptions::new(args),
     }
 }
 

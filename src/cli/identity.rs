@@ -39,8 +39,9 @@ pub struct IdentityOptions {
 }
 
 impl IdentityOptions {
-    /// Checks what was typed.
-    pub fn new(args: &ServeArgs) -> Result<Self, CliError> {
+    /// Checks what was typed. Where everybody has to show a certificate that names it
+    /// (`is_certified`), nobody comes in by carelessness, wherever that is.
+    pub fn new(args: &ServeArgs, is_certified: bool) -> Result<Self, CliError> {
         let kind = args.identity.identity.unwrap_or_default();
         let file = args.identity.identity_file.clone();
         let IdentityArgs { identity_issuer, identity_audience, .. } = &args.identity;
@@ -54,7 +55,7 @@ impl IdentityOptions {
         }
         let hook = hook::meant(kind, &args.identity.hook, args.handshake_timeout)?;
         let address = args.listen.unwrap_or(LISTEN_DEFAULT);
-        if kind.is_careless_at(address) {
+        if !is_certified && kind.is_careless_at(address) {
             return Err(careless("listen", address));
         }
         match (kind.has_file(), &file) {
@@ -292,7 +293,7 @@ mod tests {
             let mut args = ServeArgs { listen: listen.parse().ok(), ..ServeArgs::default() };
             args.identity.identity = kind;
             args.identity.identity_file = file.map(PathBuf::from);
-            IdentityOptions::new(&args).map_err(|error| error.line())
+            IdentityOptions::new(&args, false).map_err(|error| error.line())
         };
         let (here, there) = ("127.0.0.1:1", "0.0.0.0:1");
         assert!(meant(None, None, here).is_ok());

@@ -165,12 +165,13 @@ impl Inner {
             false => configuration.options.clone(),
         };
         // The file is read again, whether or not it is another file.
+        let former = self.gateway.get().proof.clone();
         let (mut before, mut prepared) = (Vec::new(), Vec::new());
         match (self.read_proof)(&wanted) {
             Ok((proof, ready)) => {
                 wanted.gateway.proof = proof;
                 // Loops that begin to ask find somebody there, and who asks already goes on.
-                match self.gateway.get().proof {
+                match former {
                     Proof::Asked(_) => prepared.push(ready),
                     Proof::None | Proof::Certificate | Proof::Words(_) | Proof::Keys(_) => {
                         before.push(ready);
@@ -189,11 +190,10 @@ impl Inner {
             return Err(wrong);
         }
         let mut reloaded = self.compare(&configuration.options, &wanted);
-        if wanted.gateway.proof != self.gateway.get().proof
+        if wanted.gateway.proof != former
             && !reloaded.changed.iter().any(|change| change.key.starts_with("identity"))
         {
-            let before = &self.gateway.get().proof;
-            reloaded.changed.push(proof_change(&wanted, before));
+            reloaded.changed.push(proof_change(&wanted, &former));
         }
         before.into_iter().for_each(|ready| (ready.commit)());
         self.tell_loops(&wanted)?;
@@ -330,12 +330,12 @@ impl Inner {
 }
 
 /// What changes though every key is as it was.
-fn proof_change(wanted: &ServeOptions, before: &Proof) -> Change {
+fn proof_change(wanted: &ServeOptions, former: &Proof) -> Change {
     let (key, new) = match wanted.identity.kind {
         _ if wanted.gateway.proof == Proof::Certificate => {
             ("identity (by what TLS asks)", "the names in certificates")
         }
-        _ if *before == Proof::Certificate => ("identity (by what TLS asks)", "no certificates"),
+        _ if *former == Proof::Certificate => ("identity (by what TLS asks)", "no certificates"),
         IdentityKind::Hook => {
             ("identity-url (what it does not show)", "another query, key or authority")
         }
