@@ -34,12 +34,6 @@ enum Age {
 }
 
 impl Age {
-    fn stop(&mut self, now: Moment) {
-        if let Self::Until(at) = *self {
-            *self = Self::Left(at.since(now));
-        }
-    }
-
     fn until(self) -> Option<Moment> {
         match self {
             Self::Until(at) => Some(at),
@@ -49,6 +43,13 @@ impl Age {
 }
 
 impl Letter {
+    /// Its client is not heard any more.
+    fn stop_ageing(&mut self, now: Moment) {
+        if let Age::Until(at) = self.age {
+            self.age = Age::Left(at.since(now));
+        }
+    }
+
     /// Its client is heard again, or not to be heard by that connection any more.
     fn go_on_ageing(&mut self, now: Moment) {
         if let Age::Left(span) = self.age {
@@ -218,7 +219,7 @@ impl Mail {
     pub(crate) fn on_hearing(&mut self, hearing: Hearing, now: Moment) {
         for letter in &mut self.unacked {
             match hearing {
-                Hearing::Stopped => letter.age.stop(now),
+                Hearing::Stopped => letter.stop_ageing(now),
                 Hearing::Open => letter.go_on_ageing(now),
             }
         }
@@ -258,7 +259,7 @@ impl Mail {
             if letter.wants_ack && !is_acked {
                 letter.was_handed = true;
                 if hearing == Hearing::Stopped {
-                    letter.age.stop(now);
+                    letter.stop_ageing(now);
                 }
                 self.note_age(letter.age);
                 self.unacked.push_back(letter);
