@@ -323,13 +323,23 @@ impl Caller {
 
 /// Preface and HELLO.
 pub(crate) fn hello(client_id: &str, class: &str, wanted_interval_ms: u32) -> Vec<u8> {
+    hello_with(client_id, class, wanted_interval_ms, "")
+}
+
+/// The preface, and HELLO with a token.
+pub(crate) fn hello_with(
+    client_id: &str,
+    class: &str,
+    wanted_interval_ms: u32,
+    token: &str,
+) -> Vec<u8> {
     let mut bytes = Vec::new();
     native::encode_preface(native::VERSIONS, &mut bytes);
     let hello = Message::Hello {
         wanted_interval_ms,
         client_id,
         class,
-        token: &[],
+        token: token.as_bytes(),
         resume: &[],
         last_seq: 0,
         before: None,

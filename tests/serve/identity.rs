@@ -3,11 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use heartwheel::wire::message::Message;
-use heartwheel::wire::native;
 use heartwheel::wire::token;
 
-use crate::gate::{Caller, Gate, Heard};
+use crate::gate::{Caller, Gate, Heard, hello_with};
 
 const KEY: &str = "0f1e2d3c4b5a69788796a5b4c3d2e1f0";
 const NEXT_KEY: &str = "ffffffff4b5a69788796a5b4ffffffff";
@@ -46,19 +44,7 @@ impl Secret {
 
 pub(crate) fn say_hello(gate: &Gate, client_id: &str, token: &str) -> Caller {
     let mut caller = Caller::connect(gate.address);
-    let mut bytes = Vec::new();
-    native::encode_preface(native::VERSIONS, &mut bytes);
-    let hello = Message::Hello {
-        wanted_interval_ms: 0,
-        client_id,
-        class: "",
-        token: token.as_bytes(),
-        resume: &[],
-        last_seq: 0,
-        before: None,
-    };
-    native::encode(&hello, &mut bytes);
-    caller.send(&bytes);
+    caller.send(&hello_with(client_id, "", 0, token));
     caller
 }
 

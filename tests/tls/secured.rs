@@ -9,7 +9,7 @@ use heartwheel::wire::native::{self, Deframer, Inbound};
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use rustls_pki_types::ServerName;
 
-use crate::gate::{Heard, PATIENCE, heard};
+use crate::gate::{Heard, PATIENCE, heard, hello_with};
 
 pub(crate) struct Secured {
     pub(crate) stream: StreamOwned<ClientConnection, TcpStream>,
@@ -43,19 +43,7 @@ impl Secured {
 
     /// Says HELLO with a token, and what is heard then.
     pub(crate) fn hello_with(&mut self, client_id: &str, token: &str) -> Heard {
-        let hello = Message::Hello {
-            wanted_interval_ms: 0,
-            client_id,
-            class: "",
-            token: token.as_bytes(),
-            resume: &[],
-            last_seq: 0,
-            before: None,
-        };
-        let mut bytes = Vec::new();
-        native::encode_preface(native::VERSIONS, &mut bytes);
-        native::encode(&hello, &mut bytes);
-        let _ = self.stream.write_all(&bytes);
+        let _ = self.stream.write_all(&hello_with(client_id, "", 0, token));
         self.hear()
     }
 

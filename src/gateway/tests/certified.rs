@@ -8,7 +8,6 @@ use crate::base::identity::{Proof, Words};
 use crate::base::ids::ConnId;
 use crate::base::introduction::Introduction;
 use crate::base::io::{Completion, ReceiveEnd};
-use crate::wire::message::Message;
 
 fn introduce(stage: &mut Stage, conn: ConnId, name: Option<&str>) {
     let as_what = Introduction { name: name.map(Box::from), ..Introduction::default() };
@@ -65,16 +64,7 @@ fn a_certificate_is_the_proof_of_its_name_and_of_no_other() {
         let mut stage = Stage::new(GatewayConfig { certified_ids: true, proof, ..config() });
         let conn = stage.connect();
         introduce(&mut stage, conn, name);
-        let hello = Message::Hello {
-            wanted_interval_ms: 0,
-            client_id: "anna",
-            class: "",
-            token,
-            resume: b"",
-            last_seq: 0,
-            before: None,
-        };
-        stage.say_hello(conn, &hello);
+        stage.hello_with(conn, "anna", token, b"");
         let heard = stage.hear(conn).concat();
         assert_eq!(heard.contains("Welcome"), is_welcome, "{name_of_row}: {heard}");
         assert_eq!(heard.contains("code: 301"), !is_welcome, "{name_of_row}: {heard}");

@@ -40,19 +40,32 @@ fn stage(proof: Proof) -> Stage {
     })
 }
 
+impl Stage {
+    /// A client says who it is, and shows this.
+    pub(super) fn hello_with(
+        &mut self,
+        conn: ConnId,
+        client_id: &str,
+        token: &[u8],
+        resume: &[u8],
+    ) {
+        let hello = Message::Hello {
+            wanted_interval_ms: 0,
+            client_id,
+            class: "",
+            token,
+            resume,
+            last_seq: 0,
+            before: None,
+        };
+        self.say_hello(conn, &hello);
+    }
+}
+
 /// Whether a client that says this is let in. Whoever is not hears 301.
 fn is_let_in(stage: &mut Stage, client_id: &str, token: &[u8], resume: &[u8]) -> bool {
     let conn = stage.connect();
-    let hello = Message::Hello {
-        wanted_interval_ms: 0,
-        client_id,
-        class: "",
-        token,
-        resume,
-        last_seq: 0,
-        before: None,
-    };
-    stage.say_hello(conn, &hello);
+    stage.hello_with(conn, client_id, token, resume);
     let heard = stage.hear(conn);
     let is_in = heard.iter().any(|line| line.contains("Welcome"));
     assert_ne!(is_in, heard.iter().any(|line| line.contains("301")), "{heard:?}");
@@ -96,16 +109,7 @@ fn whoever_resumes_proves_itself_like_everybody() {
     let token = token::make(KEY, "anna", NOW_S + 600);
     let mut stage = stage(keys(&[KEY]));
     let conn = stage.connect();
-    let hello = Message::Hello {
-        wanted_interval_ms: 0,
-        client_id: "anna",
-        class: "",
-        token: token.as_bytes(),
-        resume: b"",
-        last_seq: 0,
-        before: None,
-    };
-    stage.say_hello(conn, &hello);
+    stage.hello_with(conn, "anna", token.as_bytes(), b"");
     stage.hear(conn);
     let resume = stage.token("anna", 1);
     stage.is_lost(conn);
@@ -132,16 +136,7 @@ fn other_keys_hold_for_whoever_comes_from_then_on() {
 /// Says HELLO with a token that somebody else has to look at.
 fn is_asked(stage: &mut Stage, client_id: &str, token: &[u8]) -> ConnId {
     let conn = stage.connect();
-    let hello = Message::Hello {
-        wanted_interval_ms: 0,
-        client_id,
-        class: "",
-        token,
-        resume: b"",
-        last_seq: 0,
-        before: None,
-    };
-    stage.say_hello(conn, &hello);
+    stage.hello_with(conn, client_id, token, b"");
     conn
 }
 
