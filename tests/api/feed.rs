@@ -135,13 +135,13 @@ fn whoever_reads_too_slowly_is_told_to_take_a_snapshot() {
     let mut last_of_slow = 0;
     let kept = limits::FEED_RECENT_MAX as u64;
     let reset = loop {
-        if churn.is_some() {
+        let is_ahead = u128::from(last_of_slow) > began.elapsed().as_millis() / 10;
+        if churn.is_some() && is_ahead {
             let seq_now = get(admin, "/v1/stats").json()["seq"].as_u64();
             if seq_now > Some(last_of_slow + kept + 12_000) {
                 churn.take().map(Churn::end);
-            } else if u128::from(last_of_slow) > began.elapsed().as_millis() / 10 {
-                continue;
             }
+            continue;
         }
         match slow.next() {
             Said::Event(event) => {
