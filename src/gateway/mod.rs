@@ -329,11 +329,11 @@ impl Gateway {
         std::mem::take(&mut self.awaits_send)
     }
 
-    /// How much came that is in more of a hurry than a beat: connections, DATA, acknowledgements. A
-    /// count since the start.
+    /// How much came that is in more of a hurry than a beat: connections, logins, DATA,
+    /// acknowledgements. A count since the start.
     pub fn hurried(&self) -> u64 {
-        let Stats { accepted, arrived, data_received, mail, .. } = &self.stats;
-        accepted + arrived + data_received + mail.acked
+        let Stats { accepted, arrived, resumed, data_received, mail, tally, .. } = &self.stats;
+        accepted + arrived + tally.sessions_began + resumed + data_received + mail.acked
     }
 
     /// Moves at most `budget` events to the end of `out`, in order.

@@ -1,8 +1,10 @@
 //! Whether beats come so densely that it pays to let several wait for each other, and for how long.
 //!
-//! A beat is in no hurry, and a login, a message or a question of the side thread is. Where none of
-//! these has come for a second, the window grows step by step to several times what was asked for;
-//! the first of them finds it so, and the next one does not.
+//! A beat is in no hurry, and a login, a message or a question of the side thread is. Where much of
+//! what comes is of these, nothing waits: in a storm of logins each would wait several times, and
+//! whoever opens them one after the other would be held to so many a window. Where none of them has
+//! come for a second, the window grows step by step to several times what was asked for; the first
+//! of them finds it so, and the next one does not.
 
 use crate::base::limits;
 use crate::base::time::{Moment, Span};
@@ -11,6 +13,8 @@ use crate::base::time::{Moment, Span};
 const WORTH_IT: u64 = 2;
 /// Windows after which the rate is looked at again.
 const LOOK_EVERY: u64 = 4;
+/// So much of what came, one in so many, is much: what is in a hurry does not wait for beats then.
+const MUCH: u64 = 4;
 /// Nothing but beats for so long is calm.
 const CALM_AFTER: Span = Span::from_secs(1);
 
@@ -22,7 +26,8 @@ pub(super) struct Pace {
     stretch: u64,
     looked_at: Moment,
     received_by_then: u64,
-    is_dense: bool,
+    hurried_by_then: u64,
+    pays: bool,
     /// What is in more of a hurry than beats, as it was counted last, and since when that is so.
     hurried: u64,
     calm_since: Moment,
@@ -36,7 +41,8 @@ impl Pace {
             stretch: 1,
             looked_at: now,
             received_by_then: 0,
-            is_dense: false,
+            hurried_by_then: 0,
+            pays: false,
             hurried: 0,
             calm_since: now,
         }
@@ -49,7 +55,7 @@ impl Pace {
 
     /// How long a sleep that begins now should gather, `received` pieces of bytes having come so
     /// far, and `hurried` of what is more than a beat: zero where hardly anything would be
-    /// gathered, so that who is alone is answered at once.
+    /// gathered, so that who is alone is answered at once, and where too much is in a hurry.
     pub(super) fn window(&mut self, now: Moment, received: u64, hurried: u64) -> Span {
         if hurried != self.hurried {
             self.hurried = hurried;
@@ -63,14 +69,17 @@ impl Pace {
         }
         if elapsed >= period {
             let windows = elapsed / self.window.as_nanos();
-            self.is_dense = received - self.received_by_then >= windows.saturating_mul(WORTH_IT);
-            self.looked_at = now;
-            self.received_by_then = received;
+            let (came, in_a_hurry) =
+                (received - self.received_by_then, hurried - self.hurried_by_then);
+            let is_dense = came >= windows.saturating_mul(WORTH_IT);
+            self.pays = is_dense && in_a_hurry.saturating_mul(MUCH) < came;
+            (self.looked_at, self.received_by_then, self.hurried_by_then) =
+                (now, received, hurried);
             if now.since(self.calm_since) >= CALM_AFTER {
                 self.stretch = (self.stretch + 1).min(limits::COALESCE_STRETCH_MAX);
             }
         }
-        match self.is_dense {
+        match self.pays {
             true => self.window.times(self.stretch).min(limits::COALESCE_MAX),
             false => Span::ZERO,
         }
@@ -89,8 +98,8 @@ mod tests {
         (1..=beats)
             .filter(|beat| {
                 let now = from + between.times(*beat);
-                // In no calm: somebody logs in with every beat.
-                pace.window(now, received + beat, received + beat) == WINDOW
+                // In no calm: somebody logs in with every fifth beat.
+                pace.window(now, received + beat, (received + beat) / 5) == WINDOW
             })
             .count() as u64
     }
@@ -124,6 +133,24 @@ mod tests {
         assert_eq!(windows.last(), Some(&longest));
         assert_eq!(pace.window(Moment::from_millis(5_000), 3_000, 1), WINDOW, "a login");
         assert_eq!(pace.window(Moment::from_millis(5_000), 3_000, 1), WINDOW);
+    }
+
+    #[test]
+    fn a_storm_of_logins_is_not_gathered() {
+        // A beat or a HELLO every 30 us, and a login with one of so many.
+        let gathering = |for_a_login: u64| {
+            let mut pace = Pace::new(Moment::ZERO);
+            pace.set_window(WINDOW);
+            let gathers = |came: &u64| {
+                let now = Moment::ZERO + Span::from_micros(30).times(*came);
+                pace.window(now, *came, *came / for_a_login) > Span::ZERO
+            };
+            (1..10_000).filter(gathers).count()
+        };
+        assert_eq!(gathering(1), 0, "a storm");
+        assert_eq!(gathering(3), 0, "the end of one");
+        let crowd = gathering(300);
+        assert!(crowd > 8_000, "a crowd that some come to: {crowd} of 10,000");
     }
 
     #[test]
