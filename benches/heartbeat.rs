@@ -2,6 +2,7 @@
 //!
 //! `pure`: receive → decode → touch → answer → sent, with the real gateway and no ring, over as
 //! many clients as named, in random order. The answer bounds what the seam of two enums can cost.
+//! `announced`: the gateway hears of each client a few beats before, as io_uring's driver does it.
 //! `kernel`: one PING and its PONG over a real socket, the server on a thread of its own.
 //!
 //! With `BEATS` set it sends so many answered beats over `CLIENTS` clients and measures nothing:
@@ -19,6 +20,7 @@ use heartwheel::base::ids::ConnId;
 use heartwheel::base::io::{Completion, Op, SocketHandle};
 use heartwheel::base::time::{Moment, Span};
 use heartwheel::gateway::Gateway;
+use heartwheel::os::prefetch::prefetch;
 use heartwheel::wire::message::{Message, Reply};
 use heartwheel::wire::native;
 
@@ -91,10 +93,19 @@ fn pure(criterion: &mut Criterion) {
         let (mut gateway, conns) = crowd(clients);
         let mut ops = Vec::new();
         let (mut next, mut now) = (0, Moment::from_millis(1));
-        for (name, reply) in [("answered", Reply::Wanted), ("no_reply", Reply::NotWanted)] {
+        for (name, reply, ahead) in [
+            ("answered", Reply::Wanted, None),
+            ("answered_announced", Reply::Wanted, Some(8)),
+            ("no_reply", Reply::NotWanted, None),
+        ] {
             let bytes = ping(reply);
             group.bench_function(BenchmarkId::new(name, clients), |bencher| {
                 bencher.iter(|| {
+                    if let Some(later) = ahead.and_then(|ahead| conns.get(next + ahead))
+                        && let Some(memory) = gateway.memory(later.slot)
+                    {
+                        prefetch(memory);
+                    }
                     let received = Completion::Received { conn: conns[next], bytes: &bytes };
                     gateway.on_completion(black_box(received), now);
                     send_all(&mut gateway, &mut ops, now);

@@ -64,6 +64,7 @@ mod verdict;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::ops::Range;
 
 use crate::base::config::{GatewayConfig, Rhythm, Shard, TransportEvents};
 use crate::base::event::{CloseReason, Event, Record};
@@ -334,6 +335,13 @@ impl Gateway {
     pub fn hurried(&self) -> u64 {
         let Stats { accepted, arrived, resumed, data_received, mail, tally, .. } = &self.stats;
         accepted + arrived + tally.sessions_began + resumed + data_received + mail.acked
+    }
+
+    /// Where in memory the connection in a slot is kept, for whoever knows that a completion of it
+    /// comes next.
+    #[inline]
+    pub fn memory(&self, slot: u32) -> Option<Range<*const u8>> {
+        self.tracker.memory(slot)
     }
 
     /// Moves at most `budget` events to the end of `out`, in order.

@@ -50,6 +50,27 @@ impl From<epoll::DriverConfig> for DriverConfig {
     }
 }
 
+/// Whoever completions are handed to.
+pub trait Sink {
+    /// A completion of the connection in this slot follows soon, or so it looks: what it will be
+    /// kept in may be brought near meanwhile. Whoever is there by then may be somebody else.
+    fn expect(&mut self, slot: u32);
+
+    /// Here it is.
+    fn take(&mut self, completion: Completion<'_>);
+}
+
+/// A function that takes completions as they come, and expects nothing.
+pub(super) struct Each<F>(pub(super) F);
+
+impl<F: FnMut(Completion<'_>)> Sink for Each<F> {
+    fn expect(&mut self, _: u32) {}
+
+    fn take(&mut self, completion: Completion<'_>) {
+        self.0(completion);
+    }
+}
+
 /// Why a driver cannot be had or used.
 #[derive(Debug, thiserror::Error)]
 pub enum DriverError {
@@ -239,9 +260,14 @@ impl Driver {
     /// many; bytes count in pieces of as many as a ring would receive them in. Fewer than
     /// `budget`: all that there was.
     pub fn reap(&mut self, budget: usize, each: impl FnMut(Completion<'_>)) -> usize {
+        self.reap_into(budget, &mut Each(each))
+    }
+
+    /// The same for whoever can make use of knowing what comes next. epoll does not say.
+    pub fn reap_into(&mut self, budget: usize, sink: &mut impl Sink) -> usize {
         match self {
-            Self::Ring(driver) => driver.reap(budget, each),
-            Self::Epoll(driver) => driver.reap(budget, each),
+            Self::Ring(driver) => driver.reap_into(budget, sink),
+            Self::Epoll(driver) => driver.reap(budget, |completion| sink.take(completion)),
         }
     }
 

@@ -15,6 +15,7 @@ pub mod machine;
 mod outgoing;
 pub mod parcel;
 pub mod pause;
+pub mod prefetch;
 pub mod process;
 pub mod random;
 pub mod ring;

@@ -5,6 +5,7 @@
 
 pub mod desk;
 mod hearing;
+mod inward;
 pub mod line;
 pub mod mailbox;
 mod pace;
@@ -26,6 +27,7 @@ use crate::layers::terms::SharedTerms;
 use crate::os::clock::Clock;
 use crate::os::driver::{Driver, DriverConfig, DriverError, Heard};
 use crate::server::hearing::{Hearing, Input};
+use crate::server::inward::Inward;
 use crate::server::mailbox::{Asker, Inside, News, Reader};
 use crate::server::pace::Pace;
 use crate::server::shards::Exchange;
@@ -245,19 +247,15 @@ impl Server {
         // Read when what is handed in was there, or a deadline would be too early.
         let mut now = self.clock.now();
         self.turns.on_woken(now);
-        let (clock, is_later_each_time) = (self.clock, self.driver.reaps_latecomers());
+        let is_later_each_time = self.driver.reaps_latecomers();
         let mut completions = 0;
         let mut armed = Armed::Nobody;
         while completions < limits::TURN_COMPLETIONS_MAX {
+            let clock = is_later_each_time.then_some(self.clock);
             let (gateway, layers) = (&mut self.gateway, &mut self.layers);
-            let count = self.driver.reap(limits::REAP_BATCH_MAX, |completion| {
-                if is_later_each_time {
-                    now = clock.now();
-                }
-                layers.on_completion(completion, |completion| {
-                    gateway.on_completion(completion, now);
-                });
-            });
+            let mut inward = Inward { gateway, layers, now, clock };
+            let count = self.driver.reap_into(limits::REAP_BATCH_MAX, &mut inward);
+            now = inward.now;
             completions += count;
             if self.submit(now) == Armed::Again {
                 armed = Armed::Again;

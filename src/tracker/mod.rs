@@ -24,6 +24,7 @@ pub use crate::tracker::presence::{BeatError, Offline, Online, Presence, Presenc
 pub use crate::tracker::wheel::{Progress, REACH_TICKS, Tick, Wheel};
 
 use std::fmt;
+use std::ops::Range;
 
 use crate::base::ids::{ClientId, ConnId};
 use crate::base::limits::{CONNECTIONS_LIMIT, EXPIRE_BATCH_MAX, REFUSALS_MAX};
@@ -235,6 +236,14 @@ impl<T> Tracker<T> {
     pub fn slot(&self, slot: u32) -> Option<(ConnId, &T)> {
         let conn = self.table.id_at(slot)?;
         Some((conn, self.table.value(conn)?))
+    }
+
+    /// Where in memory the connection in a slot is kept, if there is one: to be brought near before
+    /// it is asked for, which costs a few nanoseconds then and not a hundred. Good until the next
+    /// change, and for nothing else.
+    #[inline]
+    pub fn memory(&self, slot: u32) -> Option<Range<*const u8>> {
+        self.table.memory(slot)
     }
 
     /// One past the highest slot ever used.

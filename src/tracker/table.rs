@@ -1,5 +1,7 @@
 //! The table of connections: a slab, and for each slot the generation of who is in it.
 
+use std::ops::Range;
+
 use slab::Slab;
 
 use crate::base::ids::{ClientId, ConnId};
@@ -67,6 +69,13 @@ impl<T> Table<T> {
     pub(crate) fn is_live(&self, conn: ConnId) -> bool {
         conn.generation <= GENERATION_MASK
             && self.generations.get(conn.slot as usize) == Some(&conn.generation)
+    }
+
+    /// Where in memory whoever is in a slot is kept.
+    #[inline]
+    pub(crate) fn memory(&self, slot: u32) -> Option<Range<*const u8>> {
+        let memory = std::slice::from_ref(self.entries.get(slot as usize)?).as_ptr_range();
+        Some(memory.start.cast()..memory.end.cast())
     }
 
     /// Who is in a slot.
@@ -142,6 +151,22 @@ mod tests {
         assert_eq!(table.remove(first), None);
         assert_eq!(table.value(second), Some(&"second"));
         table.check();
+    }
+
+    #[test]
+    fn the_memory_of_a_slot_is_where_its_value_and_its_name_are() {
+        let mut table = Table::new(2);
+        table.insert([1_u8; 200]);
+        let conn = table.insert([2_u8; 200]);
+        table.set_client(conn, ClientId::new("ada").unwrap());
+        let memory = table.memory(conn.slot).expect("somebody is there");
+        let value = table.value(conn).expect("somebody is there").as_ptr_range();
+        let name = std::ptr::from_ref(table.client(conn).expect("a name")).cast::<u8>();
+        assert!(memory.contains(&value.start) && value.end <= memory.end);
+        assert!(memory.contains(&name));
+        table.remove(conn);
+        assert_eq!(table.memory(conn.slot), None);
+        assert_eq!(table.memory(7), None);
     }
 
     #[test]

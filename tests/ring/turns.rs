@@ -1,5 +1,6 @@
 //! What a turn costs in system calls, and that nothing waits for what saves them.
 
+use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex};
@@ -7,12 +8,12 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use heartwheel::base::config::{GatewayConfig, Rhythm};
-use heartwheel::base::io::{Chunk, Found, Op};
+use heartwheel::base::io::{Chunk, Completion, Found, Op};
 use heartwheel::base::limits;
 use heartwheel::base::time::Span;
 use heartwheel::gateway::{Command, Drain, Stats};
 use heartwheel::os::clock::Clock;
-use heartwheel::os::driver::Heard;
+use heartwheel::os::driver::{Heard, Sink};
 use heartwheel::os::ring::RingSizes;
 use heartwheel::os::socket::{ListenOptions, listen};
 use heartwheel::server::mailbox::Asker;
@@ -80,6 +81,53 @@ fn a_send_that_is_done_ends_no_sleep() {
         let seen = &mut rig.seen;
         rig.driver.reap(1_024, |completion| seen.push(Seen::of(completion)));
         assert_eq!(rig.seen, [Seen::Sent(conn, 8, Ok(8))], "it is told at the next occasion");
+    });
+}
+
+/// Notes what is said before a completion comes.
+#[derive(Default)]
+struct Listener {
+    expected: HashMap<u32, usize>,
+    taken: Vec<Seen>,
+}
+
+impl Sink for Listener {
+    fn expect(&mut self, slot: u32) {
+        *self.expected.entry(slot).or_default() += 1;
+    }
+
+    fn take(&mut self, completion: Completion<'_>) {
+        let seen = Seen::of(completion);
+        let (Seen::Received(conn, _) | Seen::Sent(conn, ..)) = &seen else { panic!("{seen:?}") };
+        let expected = self.expected.get_mut(&conn.slot).expect("it is expected first");
+        *expected = expected.checked_sub(1).expect("once for each time that it comes");
+        self.taken.push(seen);
+    }
+}
+
+#[test]
+fn who_is_handed_over_is_announced_before() {
+    each_ring(|way| {
+        let several = RingSizes { files_per_ring: 20, ..sizes() };
+        for sizes in [sizes(), several] {
+            let mut rig = Rig::new(way, sizes, 64);
+            let mut pairs: Vec<_> = (0..50).map(|_| rig.pair()).collect();
+            rig.turn(Duration::ZERO);
+            for (peer, conn) in &mut pairs {
+                rig.ask(Op::Send { conn: *conn, chunk: Chunk::from(vec![7; 8]) });
+                peer.write_all(b"I live!!").unwrap();
+            }
+            let mut listener = Listener::default();
+            let patience = Instant::now() + PATIENCE;
+            while listener.taken.len() < 2 * pairs.len() && Instant::now() < patience {
+                rig.driver.enter(Span::from_millis(1)).unwrap();
+                // Fewer than there are: what is announced comes in the same reap.
+                rig.driver.reap_into(30, &mut listener);
+                let open: usize = listener.expected.values().sum();
+                assert_eq!(open, 0, "announced, and did not come");
+            }
+            assert_eq!(listener.taken.len(), 2 * pairs.len());
+        }
     });
 }
 

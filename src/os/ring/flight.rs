@@ -4,6 +4,7 @@ use slab::Slab;
 
 use crate::base::ids::ConnId;
 use crate::base::io::{Chunk, CloseHow};
+use crate::os::prefetch::prefetch;
 use crate::os::ring::token::{GENERATION_MASK, Token};
 
 const NO_CHUNK: u32 = u32::MAX;
@@ -116,6 +117,14 @@ impl Flight {
     /// The socket of an open connection.
     pub(super) fn socket(&mut self, conn: ConnId) -> Socket {
         socket_of(self.open_entry(conn))
+    }
+
+    /// Brings near what is known of a slot.
+    pub(super) fn prefetch(&self, slot: u32) {
+        if let Some(entry) = self.entries.get(index(slot)) {
+            let memory = std::slice::from_ref(entry).as_ptr_range();
+            prefetch(memory.start.cast()..memory.end.cast());
+        }
     }
 
     /// The ring of a connection, open or closing.

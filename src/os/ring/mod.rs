@@ -44,6 +44,7 @@ use crate::base::io::{CloseHow, Completion, Op, SocketHandle};
 use crate::base::limits;
 use crate::base::time::Span;
 pub use crate::os::driver::{Drained, DriverStats, Heard, More};
+use crate::os::driver::{Each, Sink};
 use crate::os::ring::accept::Accepts;
 use crate::os::ring::answer::Immediate;
 use crate::os::ring::connect::Connects;
@@ -260,9 +261,15 @@ impl Driver {
     /// Fewer than `budget`: all that there was.
     ///
     /// All of them were there before the latest [`enter`](Self::enter) returned.
-    pub fn reap(&mut self, budget: usize, mut each: impl FnMut(Completion<'_>)) -> usize {
+    pub fn reap(&mut self, budget: usize, each: impl FnMut(Completion<'_>)) -> usize {
+        self.reap_into(budget, &mut Each(each))
+    }
+
+    /// The same, and says of which connections completions follow.
+    pub fn reap_into(&mut self, budget: usize, sink: &mut impl Sink) -> usize {
         assert!(budget > 0, "no budget is no progress");
-        let mut completions = self.answer_immediate(budget, &mut each);
+        let mut completions =
+            self.answer_immediate(budget, &mut |completion| sink.take(completion));
         let rings = self.rings.len();
         for step in 0..rings {
             let ring = (self.first + step) % rings;
@@ -270,7 +277,7 @@ impl Driver {
                 self.first = ring; // whoever came too late this time is first next time
                 break;
             }
-            completions += self.reap_ring(ring, budget - completions, &mut each);
+            completions += self.reap_ring(ring, budget - completions, sink);
         }
         self.arm_accepts();
         self.begin_waiting_connects();

@@ -10,8 +10,9 @@ use io_uring::{opcode, squeue};
 
 use crate::base::ids::ConnId;
 use crate::base::io::{Chunk, Completion, IoFault};
+use crate::os::driver::Sink;
 use crate::os::fault::fault_of_result;
-use crate::os::ring::answer::says_try_again;
+use crate::os::ring::answer::{AHEAD, says_try_again};
 use crate::os::ring::flight::{Audience, Operation, Told};
 use crate::os::ring::setup::{Cqe, QuietSend};
 use crate::os::ring::token::{Kind, Token};
@@ -36,7 +37,7 @@ impl Driver {
         &mut self,
         index: usize,
         budget: usize,
-        each: &mut impl FnMut(Completion<'_>),
+        sink: &mut impl Sink,
     ) -> usize {
         let ring = &mut self.rings[index];
         // A failure may still be in the queue, or behind it.
@@ -44,14 +45,23 @@ impl Driver {
             return 0;
         }
         let taken = ring.taken();
+        let mut due = ring.quiet.partition_point(|quiet| quiet.place < taken);
+        for quiet in ring.quiet.iter().take(AHEAD.min(due).min(budget)) {
+            self.flight.prefetch(quiet.conn.slot);
+            sink.expect(quiet.conn.slot);
+        }
         let mut told = 0;
-        while told < budget
-            && let Some(QuietSend { conn, place }) = self.rings[index].quiet.front().copied()
-            && place < taken
-        {
-            self.rings[index].quiet.pop_front();
+        while told < budget && due > 0 {
+            let quiet = &mut self.rings[index].quiet;
+            let QuietSend { conn, place } = quiet.pop_front().expect("so many are there");
+            due -= 1;
+            if AHEAD <= due && told + AHEAD < budget {
+                let later = quiet[AHEAD - 1].conn.slot;
+                self.flight.prefetch(later);
+                sink.expect(later);
+            }
             if let Some((bytes, audience)) = self.flight.find_quiet(conn, Told::OfFailure(place)) {
-                self.end_send(conn, audience, Ok(bytes), each);
+                self.end_send(conn, audience, Ok(bytes), &mut |completion| sink.take(completion));
                 told += 1;
             }
         }
