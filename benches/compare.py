@@ -501,6 +501,7 @@ def main(argv=None):
         lines = [f"{one.name:<18} {getattr(one, 'title', one.what)}" for one in scenarios + who]
         print("\n".join(lines))
         return 0
+    who = [peer for peer in who if any(takes_part(peer, one, 0) for one in scenarios)]
     # However this ends, the servers end with it.
     signal.signal(signal.SIGTERM, interrupt)
     began = time.monotonic()

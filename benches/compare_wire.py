@@ -214,8 +214,8 @@ class Receiving:
         path = f"/proc/{self.thread}/schedstat"
         while not self.is_over.wait(SAMPLE_S):
             with open(path, encoding="ascii") as file:
-                used = int(file.read().split()[0])
-            self.samples.append((time.monotonic(), used))
+                used_ns, _waited_ns, turns = map(int, file.read().split())
+            self.samples.append((time.monotonic(), used_ns, turns))
 
     def within(self, load, warm_up_s):
         """What it used inside the window of a run that began and ended with us."""
@@ -234,16 +234,18 @@ def between(samples, began, ended, before_s, lasted_s):
     took is not known. But the window cannot have been opened later than `lasted_s` before the end,
     nor closed earlier than if the start had taken no time; what is between the two is inside.
     """
-    at = [moment for moment, _ in samples]
+    at = [moment for moment, *_ in samples]
     first = bisect.bisect_left(at, ended - lasted_s)
     last = bisect.bisect_right(at, began + before_s + lasted_s) - 1
     if last <= first or at[last] - at[first] < lasted_s * WINDOW_PART_MIN:
         return None
     return {
         "what": "processor time that the kernel's thread which receives for the server used "
-                "between two moments inside of the window, and how far they are apart",
+                "between two moments inside of the window, how far they are apart, and in how "
+                "many turns on the processor it was used",
         "cpu_s": (samples[last][1] - samples[first][1]) / 1e9,
         "lasted_s": at[last] - at[first],
+        "turns": samples[last][2] - samples[first][2],
     }
 
 

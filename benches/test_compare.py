@@ -187,13 +187,14 @@ class OverTheWire(unittest.TestCase):
         # Half a second to start, two until all are in and warm, three measured, a quarter to end:
         # the window is from 12.5 to 15.5. Outside of it the thread is three times as busy.
         used = lambda at: int(1e8 * (at + 2 * (min(at, 12.5) + max(at - 15.5, 0))))
-        samples = [(at / 20, used(at / 20)) for at in range(200, 316)]
+        samples = [(at / 20, used(at / 20), at) for at in range(200, 316)]
         seen = compare_wire.between(samples, 10, 15.75, 2, 3)
         self.assertAlmostEqual(seen["cpu_s"] / seen["lasted_s"], 0.1)
         self.assertAlmostEqual(seen["lasted_s"], 2.25, delta=0.11)
+        self.assertAlmostEqual(seen["turns"], seen["lasted_s"] * 20)
 
     def test_where_the_window_cannot_be_placed_nothing_is_told(self):
-        samples = [(at / 20, at) for at in range(200, 400)]
+        samples = [(at / 20, at, at) for at in range(200, 400)]
         self.assertIsNone(compare_wire.between(samples, 10, 18.5, 2, 3))
         self.assertIsNone(compare_wire.between([], 10, 15.5, 2, 3))
 
