@@ -4,6 +4,7 @@
     benches/compare.py                # builds all of it, then some eleven minutes
     benches/compare.py --quick        # three scenarios once: three minutes, and less to believe
     benches/compare.py --list         # who could take part, and who is missing and why
+    benches/compare.py --wire         # over a virtual wire in place of the loopback, as root
 
 Each server runs alone on the first core this process may use, the load bench on the second. Every
 scenario is run once a round, by one server right after the other, and the order of the servers
@@ -12,6 +13,11 @@ connects its clients, lets them beat for a moment and measures after that: proce
 server's whole process, all threads, user and system, by the beats of that time. `saturated` means:
 once everybody is in, a client beats again as soon as its beat is answered, so a beat of each is
 always under way; `busy` says how full the server's core was.
+
+With --wire server and load bench are in network namespaces of their own with a veth pair between
+them, and the kernel's work of receiving is done by a thread of each side, on that side's core. The
+thread's time for a beat is told beside the server's. Only scenarios with a rate are run unless
+others are named: at saturation the wire's queue of 256 packets overflows.
 
 What comes out is in --out: results.json with every run as the load bench told it, table.md, and
 plots. The exit code is 1 when a run of heartwheel failed; others may fail, and the table says so.
@@ -31,13 +37,13 @@ import resource
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 
 import compare_report
+import compare_wire
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PEERS = ROOT / "benches/peers"
@@ -66,6 +72,7 @@ class Scenario:
     # Worth its time for those who connect slowly, too.
     for_slow: bool = False
     quick: bool = False
+    over_wire: bool = False
 
     @property
     def title(self):
@@ -79,11 +86,12 @@ SCENARIOS = [
              warm_up_ms=1_800, for_slow=True, quick=True),
     Scenario("saturated-18000", "saturated", 18_000, 1_500, SATURATED,
              warm_up_ms=1_800),
-    Scenario("quiet-18000", "10,000 beats/s", 18_000, 1_800, quick=True),
+    Scenario("quiet-18000", "10,000 beats/s", 18_000, 1_800, quick=True,
+             over_wire=True),
     Scenario("trickle-15000", "500 beats/s", 15_000, 30_000,
-             measure_ms=6_000, for_slow=True),
+             measure_ms=6_000, for_slow=True, over_wire=True),
     Scenario("no-reply-18000", "10,000 beats/s that want no answer", 18_000, 1_800,
-             ("--no-reply", "18000"), replies=False),
+             ("--no-reply", "18000"), replies=False, over_wire=True),
     Scenario("connect-15000", "all at once", 15_000, 3_600_000,
              connects_per_s=0, warm_up_ms=100, measure_ms=100, quick=True),
 ]
@@ -94,7 +102,7 @@ class Peer:
     name: str
     what: str
     protocol: str
-    # (port, folder for its files) -> words of its command
+    # (ADDRESS:PORT, folder for its files) -> words of its command
     command: object
     # () -> why it cannot take part, or None
     missing: object = lambda: None
@@ -116,7 +124,7 @@ def built(name):
 
 
 def ours(name, what, **more):
-    words = lambda port, folder: [str(BUILT / name), f"127.0.0.1:{port}"]
+    words = lambda address, folder: [str(BUILT / name), address]
     return Peer(name, what, "native", words, built(name), binary=name, **more)
 
 
@@ -141,24 +149,28 @@ def locked(crate):
     return f"{crate} {found[1]}" if found else ""
 
 
-def mosquitto(port, folder):
+def mosquitto(address, folder):
+    host, _, port = address.rpartition(":")
     config = folder / "mosquitto.conf"
     config.write_text(
-        f"listener {port} 127.0.0.1\nallow_anonymous true\nmax_connections -1\n"
+        f"listener {port} {host}\nallow_anonymous true\nmax_connections -1\n"
         "persistence false\nset_tcp_nodelay true\nlog_type error\n"
     )
     return [program("mosquitto"), "-c", str(config)]
 
 
-def nanomq(port, folder):
+def nanomq(address, folder):
     config = folder / "nanomq.conf"
-    config.write_text(f'listeners.tcp {{\n  bind = "127.0.0.1:{port}"\n}}\n')
+    config.write_text(f'listeners.tcp {{\n  bind = "{address}"\n}}\n')
     return [program("nanomq"), "start", "--conf", str(config)]
 
 
 def heartwheel(said, name, words):
-    def command(port, folder):
-        fixed = ["serve", "--listen", f"127.0.0.1:{port}", "--min-interval", "50ms"]
+    def command(address, folder):
+        fixed = ["serve", "--listen", address, "--min-interval", "50ms"]
+        if said.wire:
+            # An address that can be reached from elsewhere is not served without it being said.
+            fixed += ["--identity", "anybody"]
         rhythm = ["--interval", "15s", "--timeout", "2min", "--log-level", "warn", "--admin", "off"]
         return [said.program, *fixed, *rhythm, *words]
 
@@ -193,7 +205,7 @@ def peers(said):
         Peer("nanomq", "MQTT broker in C, threads", "mqtt", nanomq, installed("nanomq"),
              lambda: first_line(program("nanomq"), "--version")),
         Peer("rumqttd", "MQTT broker in Rust, on tokio", "mqtt",
-             lambda port, folder: [str(BUILT / "rumqttd_server"), f"127.0.0.1:{port}"],
+             lambda address, folder: [str(BUILT / "rumqttd_server"), address],
              built("rumqttd_server"), lambda: locked("rumqttd"), binary="rumqttd_server",
              connects_per_s=700, quick=False),
     ]
@@ -210,6 +222,8 @@ def options(argv):
     words.add_argument("--quick", action="store_true", help="three scenarios, one round")
     words.add_argument("--smoke", action="store_true",
                        help="heartwheel alone with 100 clients: whether this program works")
+    words.add_argument("--wire", action="store_true",
+                       help="over a virtual wire in place of the loopback; needs root")
     words.add_argument("--scenarios", type=names, help="only these, separated by commas")
     words.add_argument("--peers", type=names, help="only these, separated by commas")
     words.add_argument("--rounds", type=int, default=2, help="default: 2")
@@ -231,7 +245,9 @@ def options(argv):
         said.rounds = 1
     if said.smoke:
         said.peers, said.no_build = said.peers or ["heartwheel"], True
-        said.scenarios = said.scenarios or ["saturated-10000", "no-reply-18000", "connect-15000"]
+        at_rate, any_kind = ["quiet-18000"], ["saturated-10000", "connect-15000"]
+        small_ones = ["no-reply-18000", *(at_rate if said.wire else any_kind)]
+        said.scenarios = said.scenarios or small_ones
     return said
 
 
@@ -246,18 +262,20 @@ def chosen(said):
             sys.exit(f"no {kind} is called {', '.join(sorted(unknown))}; there are: {there}")
         return [one for one in all_there if one.name in wanted]
 
-    scenarios = pick(SCENARIOS, said.scenarios, "scenario", lambda s: s.quick or not said.quick)
+    is_meant = lambda s: (s.quick or not said.quick) and (s.over_wire or not said.wire)
+    scenarios = pick(SCENARIOS, said.scenarios, "scenario", is_meant)
     who = pick(peers(said), said.peers, "peer", lambda p: p.quick or not said.quick)
     if said.smoke:
-        scenarios = [small(scenario) for scenario in scenarios]
+        measure_ms = 1_500 if said.wire else 500
+        scenarios = [small(scenario, measure_ms) for scenario in scenarios]
     return scenarios, who
 
 
-def small(scenario):
+def small(scenario, measure_ms):
     words = tuple("100" if word.isdigit() else word for word in scenario.words)
     interval_ms = min(scenario.interval_ms, 200)
     return dataclasses.replace(scenario, clients=100, interval_ms=interval_ms, words=words,
-                               warm_up_ms=300, measure_ms=500)
+                               warm_up_ms=300, measure_ms=measure_ms)
 
 
 def fitting(scenario, files):
@@ -309,12 +327,6 @@ def prepared(core, files):
     return prepare
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 class Failed(Exception):
     """A run that gave no figures, and why."""
 
@@ -322,10 +334,10 @@ class Failed(Exception):
 class Server:
     """One peer's process. Leaving the `with` ends it, whatever happened."""
 
-    def __init__(self, peer, core, files, folder):
-        self.port = free_port()
+    def __init__(self, peer, path, core, files, folder):
+        self.path, self.address = path, path.address()
         self.log = folder / "server.log"
-        words = peer.command(self.port, folder)
+        words = [*path.at_server, *peer.command(self.address, folder)]
         log = open(self.log, "wb")
         # A broker that gives up the superuser's rights must still find its files.
         folder.chmod(0o755)
@@ -338,12 +350,10 @@ class Server:
         while time.monotonic() < patience:
             if self.child.poll() is not None:
                 break
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 1).close()
-                time.sleep(0.2)  # it is busy with that connection, and with what start-up left
+            if self.path.is_ready(self.child.pid, self.address):
+                time.sleep(0.2)  # it is busy with whoever asked, and with what start-up left
                 return self
-            except OSError:
-                time.sleep(0.02)
+            time.sleep(0.02)
         self.__exit__()
         raise Failed(f"does not start: {self.last_words()}")
 
@@ -371,41 +381,45 @@ def run_s(scenario, connects_per_s):
     return connecting + (scenario.warm_up_ms + scenario.measure_ms) / 1_000 + SLACK_S
 
 
-def load_words(said, scenario, peer, port, out):
+def load_words(said, scenario, peer, server, out):
     connects_per_s = scenario.connects_per_s
     if peer.connects_per_s:
         connects_per_s = min(connects_per_s or peer.connects_per_s, peer.connects_per_s)
-    words = [said.program, "load", "--target", f"127.0.0.1:{port}", "--protocol", peer.protocol,
+    words = [said.program, "load", "--target", server.address, "--protocol", peer.protocol,
              "--clients", str(scenario.clients), "--interval", f"{scenario.interval_ms}ms",
              "--for", f"{run_s(scenario, connects_per_s):.0f}s",
              "--warm-up", f"{scenario.warm_up_ms}ms", "--measure", f"{scenario.measure_ms}ms",
-             "--connects-at-once", CONNECTS_AT_ONCE, "--seed", "1", "--id-prefix", "compare-", "--json", str(out), *scenario.words]
+             "--connects-at-once", CONNECTS_AT_ONCE, "--seed", "1", "--id-prefix", "compare-",
+             "--json", str(out), *scenario.words, *server.path.load_words(server.child.pid)]
     if connects_per_s:
         words += ["--connect-rate", str(connects_per_s)]
     return words
 
 
-def run_once(said, scenario, peer, files, folder):
-    """One run: what the load bench told, or Failed."""
+def run_once(said, scenario, peer, path, files, folder):
+    """One run: what the load bench told, and what a wire's receiver used; or Failed."""
     server_core, bench_core = cores()
     out = folder / "load.json"
-    with Server(peer, server_core, files, folder) as server:
-        words = load_words(said, scenario, peer, server.port, out)
+    with Server(peer, path, server_core, files, folder) as server:
+        words = [*path.at_bench, *load_words(said, scenario, peer, server, out)]
         limit_s = run_s(scenario, peer.connects_per_s or scenario.connects_per_s) + 15
-        child = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                                 stderr=subprocess.PIPE, preexec_fn=prepared(bench_core, files))
-        try:
-            _, told = child.communicate(timeout=limit_s)
-        except subprocess.TimeoutExpired:
-            raise Failed(f"the load bench did not end within {limit_s:.0f} s") from None
-        finally:
-            end(child)
+        with path.receiving() as receiving:
+            child = subprocess.Popen(
+                words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE, preexec_fn=prepared(bench_core, files))
+            try:
+                _, told = child.communicate(timeout=limit_s)
+            except subprocess.TimeoutExpired:
+                raise Failed(f"the load bench did not end within {limit_s:.0f} s") from None
+            finally:
+                end(child)
         if child.returncode != 0:
             lines = told.decode(errors="replace").strip().splitlines()
             raise Failed(lines[-1][:300] if lines else f"exit code {child.returncode}")
         if server.child.poll() is not None:
             raise Failed(f"ended by itself: {server.last_words()}")
-    return json.loads(out.read_text())
+    load = json.loads(out.read_text())
+    return load, receiving.within(load, scenario.warm_up_ms / 1_000) if receiving else None
 
 
 def surroundings(said, who, scenarios):
@@ -415,6 +429,7 @@ def surroundings(said, who, scenarios):
         "processor": cpu[1] if cpu else platform.machine(),
         "processors": os.cpu_count(),
         "pinned": cores()[0] is not None,
+        "wire": said.wire,
         "kernel": ".".join(platform.release().split(".")[:2]),
         "load_average_before": os.getloadavg()[0],
         "rounds": said.rounds,
@@ -429,7 +444,7 @@ def surroundings(said, who, scenarios):
     }
 
 
-def compare(said, scenarios, who, files):
+def compare(said, scenarios, who, path, files):
     """All runs; after a signal those that were complete."""
     runs = []
     try:
@@ -437,10 +452,11 @@ def compare(said, scenarios, who, files):
             run = {"scenario": scenario.name, "round": turn, "peer": peer.name}
             with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
                 try:
-                    run["load"] = run_once(said, scenario, peer, files, pathlib.Path(folder))
+                    run["load"], run["receiving"] = run_once(
+                        said, scenario, peer, path, files, pathlib.Path(folder))
                     run["error"] = compare_report.complaint(run["load"])
                 except Failed as failed:
-                    run["load"], run["error"] = None, str(failed)
+                    run["load"], run["receiving"], run["error"] = None, None, str(failed)
             runs.append(run)
             print(compare_report.line(run, dataclasses.asdict(scenario)), flush=True)
     except KeyboardInterrupt:
@@ -469,6 +485,9 @@ def interrupt(*_):
 def main(argv=None):
     said = options(argv)
     scenarios, who = chosen(said)
+    no_wire = compare_wire.missing() if said.wire and not said.list else None
+    if no_wire:
+        sys.exit(f"no wire here: {no_wire}")
     if not said.no_build and not said.list:
         build(who)
     absent = {peer.name: peer.missing() for peer in who if peer.missing()}
@@ -482,12 +501,17 @@ def main(argv=None):
         lines = [f"{one.name:<18} {getattr(one, 'title', one.what)}" for one in scenarios + who]
         print("\n".join(lines))
         return 0
+    who = [peer for peer in who if any(takes_part(peer, one, 0) for one in scenarios)]
     # However this ends, the servers end with it.
     signal.signal(signal.SIGTERM, interrupt)
     began = time.monotonic()
     results = surroundings(said, who, scenarios)
     results["absent"] = absent
-    results["runs"] = compare(said, scenarios, who, files)
+    try:
+        with compare_wire.Wire(cores()) if said.wire else compare_wire.Loopback() as path:
+            results["runs"] = compare(said, scenarios, who, path, files)
+    except compare_wire.NoWire as why:
+        sys.exit(f"no wire here: {why}")
     results["took_s"] = round(time.monotonic() - began)
     said.out.mkdir(parents=True, exist_ok=True)
     (said.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
@@ -497,7 +521,7 @@ def main(argv=None):
         (said.out / f"{name}.svg").write_text(drawing)
     if said.manual:
         page = ROOT / "src/manual/benchmarks.md"
-        page.write_text(compare_report.page_with(page.read_text(), table))
+        page.write_text(compare_report.page_with(page.read_text(), table, said.wire))
     print(f"\n{table}\nin {said.out}: results.json, table.md and the plots")
     failed = [run for run in results["runs"] if run["error"] and run["peer"] == "heartwheel"]
     return 1 if failed else 0

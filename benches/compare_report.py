@@ -13,12 +13,17 @@ NOTABLE = 0.05
 # What stands between the two in the manual is written by `compare.py --manual`.
 TABLE_BEGINS = "<!-- compare.py writes from here -->"
 TABLE_ENDS = "<!-- to here -->"
+WIRE_BEGINS = "<!-- compare.py --wire writes from here -->"
+WIRE_ENDS = "<!-- to here, over the wire -->"
 
 COLOURS = ["#c0392b", "#e08e79", "#7f8c8d", "#2980b9", "#16a085", "#8e44ad", "#d4a017", "#2c3e50"]
 
 
-def figures(load, replies):
-    """What one run says, in the units of the table. What could not be seen is None."""
+def figures(load, replies, receiving=None):
+    """What one run says, in the units of the table. What could not be seen is None.
+
+    `receiving` is what the kernel's thread that receives for the server has used, over a wire.
+    """
     window = load["window"] or {}
     beats = window.get("pongs_received" if replies else "beats_sent") or 0
     lasted = window.get("lasted_s") or 0
@@ -26,9 +31,16 @@ def figures(load, replies):
     rss, before = window.get("server_rss_bytes"), load["server_rss_before_bytes"]
     connect_cpu, connected = load["connect_server_cpu_s"], load["connected"]
     rtt = window.get("rtt_us") or {}
+    cpu_us = cpu * 1e6 / beats if cpu is not None and beats else None
+    beats_per_s = beats / lasted if lasted else None
+    received_us = receiving["cpu_s"] / receiving["lasted_s"] * 1e6 / beats_per_s \
+        if receiving and beats_per_s else None
     return {
-        "cpu_us": cpu * 1e6 / beats if cpu is not None and beats else None,
-        "beats_per_s": beats / lasted if lasted else None,
+        "cpu_us": cpu_us,
+        "received_us": received_us,
+        "with_receiving_us": cpu_us + received_us
+        if cpu_us is not None and received_us is not None else None,
+        "beats_per_s": beats_per_s,
         "busy": cpu / lasted if cpu is not None and lasted else None,
         "bench_busy": own / lasted if own is not None and lasted else None,
         "rtt_p50_us": rtt.get("p50") if rtt.get("n") else None,
@@ -57,12 +69,14 @@ def line(run, scenario):
     head = f"{run['scenario']:<16} {run['round'] + 1}  {run['peer']:<16}"
     if run["error"]:
         return f"{head} failed: {run['error']}"
-    one = figures(run["load"], scenario["replies"])
+    one = figures(run["load"], scenario["replies"], run.get("receiving"))
     if is_connecting(scenario):
         each, rate = number(one["connect_cpu_us"]), number(one["connects_per_s"])
         return f"{head} {each} us a connect, {rate} connects/s"
+    received = one["with_receiving_us"]
     said = [
         f"{number(one['cpu_us'])} us a beat",
+        *([f"{number(received)} with receiving"] if received is not None else []),
         f"{number(one['beats_per_s'])} beats/s",
         f"busy {percent(one['busy'])}",
         f"bench {percent(one['bench_busy'])}",
@@ -79,6 +93,7 @@ class Results:
         self.peers = [peer["name"] for peer in results["peers"]]
         self.floors = {peer["name"] for peer in results["peers"] if peer["floor"]}
         self.scenarios = results["scenarios"]
+        self.is_wire = results.get("wire", False)
         self.errors, self.runs = {}, {}
         replies = {one["name"]: one["replies"] for one in self.scenarios}
         for run in results["runs"]:
@@ -86,7 +101,7 @@ class Results:
             if run["error"]:
                 self.errors.setdefault(key, run["error"])
             else:
-                one = figures(run["load"], replies[run["scenario"]])
+                one = figures(run["load"], replies[run["scenario"]], run.get("receiving"))
                 self.runs.setdefault(key, []).append(one)
 
     def seen(self, scenario, peer, figure):
@@ -146,15 +161,19 @@ def table(results):
     return "\n".join(part for part in parts if part)
 
 
-def page_with(page, text):
+def page_with(page, text, is_wire=False):
     """A page of the manual with its last table replaced."""
-    before, rest = page.split(TABLE_BEGINS)
-    _, after = rest.split(TABLE_ENDS)
-    return f"{before}{TABLE_BEGINS}\n\n{text}\n{TABLE_ENDS}{after}"
+    begins, ends = (WIRE_BEGINS, WIRE_ENDS) if is_wire else (TABLE_BEGINS, TABLE_ENDS)
+    before, rest = page.split(begins)
+    _, after = rest.split(ends)
+    return f"{before}{begins}\n\n{text}\n{ends}{after}"
 
 
 def about(results):
     pinned = "server on one core, load bench on another" if results["pinned"] else "not pinned"
+    if results.get("wire"):
+        pinned = (f"over a wire (veth, threaded NAPI) between two network namespaces, {pinned}, "
+                  "the kernel's receiving with either")
     rows = [
         f"{results['when']}, {results['processor']}, {results['processors']} processors, "
         f"Linux {results['kernel']}, {pinned}, {results['rounds']} rounds, load average before: "
@@ -172,21 +191,29 @@ def about(results):
 
 def beats(seen, scenario):
     name = scenario["name"]
+    costs = [("CPU µs per beat", "cpu_us")]
+    if seen.is_wire:
+        costs.append(("with receiving", "with_receiving_us"))
+    heads = [word for words, _ in costs for word in (words, "to heartwheel")]
+    heads += ["beats/s", "busy", "bench busy", "round trip p50 µs", "p99 µs"]
+    over = ", over the wire" if seen.is_wire else ""
     rows = [
-        f"**{scenario['title']}** (`{name}`)",
+        f"**{scenario['title']}{over}** (`{name}`)",
         "",
-        "| | CPU µs per beat | to heartwheel | beats/s | busy | bench busy | round trip p50 µs "
-        "| p99 µs |",
-        "|---|---|---|---|---|---|---|---|",
+        f"| | {' | '.join(heads)} |",
+        f"|{'---|' * (len(heads) + 1)}",
     ]
-    base = seen.seen(name, "heartwheel", "cpu_us")
+    bases = {figure: seen.seen(name, "heartwheel", figure) for _, figure in costs}
     for peer in seen.took_part(name):
         if (name, peer) not in seen.runs:
-            rows.append(f"| {peer} | failed: {seen.errors[name, peer]} | | | | | | |")
+            blanks = " |" * (len(heads) - 1)
+            rows.append(f"| {peer} | failed: {seen.errors[name, peer]} |{blanks}")
             continue
         get = lambda figure: seen.seen(name, peer, figure)
         cells = [
-            label(seen, peer), spread(get("cpu_us")), ratio(get("cpu_us"), base),
+            label(seen, peer),
+            *[cell for _, figure in costs
+              for cell in (spread(get(figure)), ratio(get(figure), bases[figure]))],
             number(middle(get("beats_per_s"))), percent(middle(get("busy"))),
             percent(middle(get("bench_busy"))), number(middle(get("rtt_p50_us"))),
             spread(get("rtt_p99_us")),
@@ -258,7 +285,9 @@ def lost(seen):
         if is_connecting(scenario):
             asked = [("connect_cpu_us", "CPU per connect"), ("connects_per_s", "connects/s")]
         else:
-            asked = [("cpu_us", "CPU per beat"), ("rtt_p99_us", "round trip p99")]
+            asked = [("cpu_us", "CPU per beat"),
+                     ("with_receiving_us", "CPU per beat with receiving"),
+                     ("rtt_p99_us", "round trip p99")]
         if scenario is memory_scenario(seen):
             asked.append(("rss_bytes", "memory per connection"))
         for figure, words in asked:
@@ -292,6 +321,8 @@ def plots(results):
     of_memory = [memory_scenario(seen)] if steady else []
     wanted = {
         "cpu-per-beat": ("CPU time of the server per beat, µs", "cpu_us", steady),
+        "cpu-with-receiving": ("CPU time of the server per beat with receiving, µs",
+                               "with_receiving_us", steady),
         "round-trip-p99": ("round trip of a beat, p99, µs", "rtt_p99_us", steady),
         "cpu-per-connect": ("CPU time of the server per connect, µs", "connect_cpu_us", storms),
         "memory": ("memory of the server per connection, bytes", "rss_bytes", of_memory),

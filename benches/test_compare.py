@@ -1,10 +1,17 @@
 """Whether the comparison counts right: `python3 -m unittest discover benches`."""
 
+import pathlib
+import signal
+import subprocess
+import sys
+import time
 import unittest
+import unittest.mock
 import xml.etree.ElementTree
 
 import compare
 import compare_report
+import compare_wire
 
 
 def load(cpu_s=0.3, pongs=30_000, **changes):
@@ -132,6 +139,150 @@ class Table(unittest.TestCase):
             self.assertEqual(len(rects), bars + 1, name)  # and the background
 
 
+class OverTheWire(unittest.TestCase):
+    def test_the_time_of_receiving_is_counted_by_the_rate(self):
+        # A tenth of a core at 10,000 beats a second.
+        one = compare_report.figures(load(), True, {"cpu_s": 0.2, "lasted_s": 2.0})
+        self.assertAlmostEqual(one["received_us"], 10)
+        self.assertAlmostEqual(one["with_receiving_us"], 20)
+        self.assertAlmostEqual(one["cpu_us"], 10)
+        unseen = compare_report.figures(load(), True, None)
+        self.assertIsNone(unseen["with_receiving_us"])
+        self.assertAlmostEqual(unseen["cpu_us"], 10)
+
+    def test_the_table_has_a_column_more_and_says_that_it_was_the_wire(self):
+        told = results(("busy", "heartwheel", load(), None), ("busy", "broker", load(0.2), None),
+                       ("busy", "bare", None, "does not start"))
+        without = compare_report.table(told)
+        self.assertNotIn("receiving", without)
+        self.assertNotIn("wire", without)
+        told["wire"] = True
+        told["runs"][0]["receiving"] = {"cpu_s": 0.3, "lasted_s": 2.0}
+        told["runs"][1]["receiving"] = {"cpu_s": 0.6, "lasted_s": 2.0}
+        text = compare_report.table(told)
+        self.assertIn("over a wire (veth, threaded NAPI)", text)
+        self.assertIn("**busy clients, over the wire**", text)
+        self.assertIn("| **heartwheel** | 10.0 | 1.00 | 25.0 | 1.00 |", text)
+        self.assertIn("| broker | 6.67 | 0.67 | 36.7 | 1.47 |", text)
+        heads, *rows = [row for row in text.splitlines() if row.count("|") > 6]
+        self.assertEqual(len(rows), 4)
+        for row in rows:
+            self.assertEqual(row.count("|"), heads.count("|"), row)
+        self.assertIn("- CPU per beat, busy clients: broker 6.67, heartwheel 10.0", text)
+        self.assertNotIn("- CPU per beat with receiving", text)
+        self.assertIn("cpu-with-receiving", compare_report.plots(told))
+        line = compare_report.line(told["runs"][0], told["scenarios"][0])
+        self.assertIn("10.0 us a beat, 25.0 with receiving,", line)
+
+    def test_either_table_of_the_manual_is_replaced_alone(self):
+        page = (compare.ROOT / "src/manual/benchmarks.md").read_text()
+        loopback = compare_report.page_with(page, "of the loopback\n")
+        both = compare_report.page_with(loopback, "of the wire\n", True)
+        self.assertIn("\nof the loopback\n", both)
+        self.assertIn("\nof the wire\n", both)
+        self.assertLess(both.index("of the loopback"), both.index("## Beside others, over a wire"))
+        self.assertEqual(compare_report.page_with(both, "of the wire\n", True), both)
+
+    def test_what_is_surely_inside_of_the_window_is_counted(self):
+        # Half a second to start, two until all are in and warm, three measured, a quarter to end:
+        # the window is from 12.5 to 15.5. Outside of it the thread is three times as busy.
+        used = lambda at: int(1e8 * (at + 2 * (min(at, 12.5) + max(at - 15.5, 0))))
+        samples = [(at / 20, used(at / 20), at) for at in range(200, 316)]
+        seen = compare_wire.between(samples, 10, 15.75, 2, 3)
+        self.assertAlmostEqual(seen["cpu_s"] / seen["lasted_s"], 0.1)
+        self.assertAlmostEqual(seen["lasted_s"], 2.25, delta=0.11)
+        self.assertAlmostEqual(seen["turns"], seen["lasted_s"] * 20)
+
+    def test_where_the_window_cannot_be_placed_nothing_is_told(self):
+        samples = [(at / 20, at, at) for at in range(200, 400)]
+        self.assertIsNone(compare_wire.between(samples, 10, 18.5, 2, 3))
+        self.assertIsNone(compare_wire.between([], 10, 15.5, 2, 3))
+
+    def test_only_scenarios_with_a_rate_are_run_unless_others_are_named(self):
+        names = lambda *words: [one.name for one in compare.chosen(compare.options(words))[0]]
+        self.assertEqual(names("--wire"), ["quiet-18000", "trickle-15000", "no-reply-18000"])
+        self.assertEqual(names("--wire", "--quick"), ["quiet-18000"])
+        self.assertEqual(names("--wire", "--scenarios", "connect-15000"), ["connect-15000"])
+        self.assertEqual(len(names()), len(compare.SCENARIOS))
+
+    def test_heartwheel_is_told_that_strangers_may_reach_it(self):
+        for words, is_told in ((["--wire"], True), ([], False)):
+            ours = compare.peers(compare.options(words))[0].command("198.18.0.1:7", None)
+            self.assertEqual("anybody" in ours, is_told)
+            self.assertIn("198.18.0.1:7", ours)
+
+    def test_who_is_not_root_or_has_no_ip_hears_it_in_one_line(self):
+        for uid, ip, words in ((1_000, "/sbin/ip", "run it as root"), (0, None, "iproute2")):
+            with unittest.mock.patch("os.geteuid", lambda: uid), \
+                    unittest.mock.patch("shutil.which", lambda _: ip), \
+                    self.assertRaises(SystemExit) as refused:
+                compare.main(["--wire", "--no-build"])
+            self.assertIn("no wire here: ", refused.exception.code)
+            self.assertIn(words, refused.exception.code)
+            self.assertNotIn("\n", refused.exception.code)
+
+
+def namespaces():
+    out = subprocess.run(["ip", "netns", "list"], stdout=subprocess.PIPE, text=True, check=True)
+    return {line.split()[0] for line in out.stdout.splitlines()}
+
+
+@unittest.skipIf(compare_wire.missing(), f"nothing is proved: {compare_wire.missing()}")
+class Namespaces(unittest.TestCase):
+    def test_receiving_is_done_by_a_thread_of_each_side(self):
+        with compare_wire.Wire((None, None)) as wire:
+            before = used(wire.receiver)
+            send = ("import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); "
+                    f"[s.sendto(b'x', ('{compare_wire.SERVER}', 9)) for _ in range(1000)]")
+            subprocess.run([*wire.at_bench, sys.executable, "-c", send], check=True)
+            patience = time.monotonic() + 5
+            while used(wire.receiver) == before and time.monotonic() < patience:
+                time.sleep(0.01)
+            self.assertGreater(used(wire.receiver), before)
+            self.assertLessEqual(set(wire.ends), namespaces())
+        self.assertFalse(set(wire.ends) & namespaces())
+
+    def test_they_are_gone_after_a_failure(self):
+        with self.assertRaises(ZeroDivisionError), compare_wire.Wire((None, None)) as wire:
+            1 / 0
+        self.assertFalse(set(wire.ends) & namespaces())
+        # Half made.
+        wire = compare_wire.Wire((None, None))
+        with unittest.mock.patch("compare_wire.thread_of", side_effect=KeyboardInterrupt), \
+                self.assertRaises(KeyboardInterrupt), wire:
+            self.fail("there is a wire without threads")
+        self.assertFalse(set(wire.ends) & namespaces())
+
+    def test_they_are_gone_after_a_signal(self):
+        for kind in (signal.SIGTERM, signal.SIGINT):
+            words = "import signal, time, compare, compare_wire\n" \
+                "signal.signal(signal.SIGTERM, compare.interrupt)\n" \
+                "with compare_wire.Wire((None, None)) as wire:\n" \
+                "    print(*wire.ends, flush=True)\n    time.sleep(60)"
+            child = subprocess.Popen(
+                [sys.executable, "-B", "-c", words], stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL, text=True, cwd=pathlib.Path(__file__).parent)
+            ends = set(child.stdout.readline().split())
+            self.assertEqual(len(ends), 2)
+            self.assertLessEqual(ends, namespaces())
+            child.send_signal(kind)
+            child.communicate(timeout=20)
+            self.assertFalse(ends & namespaces())
+
+    def test_what_the_kernel_lacks_is_said_in_one_line(self):
+        wire = compare_wire.Wire((None, None))
+        with unittest.mock.patch.object(wire, "devices", ["a-name-that-is-too-long", "b"]), \
+                self.assertRaises(compare_wire.NoWire) as failed, wire:
+            self.fail("there is a device with such a name")
+        self.assertIn("no veth pair can be made: ", str(failed.exception))
+        self.assertNotIn("\n", str(failed.exception))
+        self.assertFalse(set(wire.ends) & namespaces())
+
+
+def used(thread):
+    return int(pathlib.Path(f"/proc/{thread}/schedstat").read_text().split()[0])
+
+
 class Course(unittest.TestCase):
     def test_who_has_a_run_in_what(self):
         who = {peer.name: peer for peer in compare.peers(compare.options([]))}
@@ -178,7 +329,7 @@ class Course(unittest.TestCase):
 
     def test_a_variant_is_heartwheel_with_more_words(self):
         said = compare.options(["--serve", "--tick 20ms", "--variant", "calm=--probe off"])
-        words = {peer.name: peer.command(1, None) for peer in compare.peers(said)[:2]}
+        words = {peer.name: peer.command("127.0.0.1:1", None) for peer in compare.peers(said)[:2]}
         self.assertEqual(words["heartwheel"][-2:], ["--tick", "20ms"])
         self.assertEqual(words["calm"][-4:], ["--tick", "20ms", "--probe", "off"])
 

@@ -426,6 +426,13 @@ fn what_cannot_be_measured_is_said_in_one_line() {
         ),
         ("more parts", nobody, "--clients 9 --interval 1s --for 9s --reset 10", 2, "only 9"),
         ("bad id", nobody, "--clients 9 --interval 1s --for 9s --id-prefix \n", 2, "client id"),
+        (
+            "no process",
+            nobody,
+            "--clients 9 --interval 1s --for 9s --server-pid 0",
+            2,
+            "server-pid 0",
+        ),
         ("no such place", nobody, "--clients 9 --interval 1s --for 9s --json /no/x", 1, "/no/x"),
     ] {
         let output = load_command(target, words);

@@ -372,6 +372,10 @@ pub struct LoadArgs {
     #[arg(long, value_name = "D", value_parser = parse_span, default_value = "1s",
         requires = "measure")]
     pub warm_up: Span,
+    /// The server's process, of which processor time and memory are read (default: whoever listens
+    /// on the target's port, where that is on this machine's loopback)
+    #[arg(long, value_name = "PID")]
+    pub server_pid: Option<u32>,
     /// Seed of everything random; a run with the same seed makes the same choices (default: a new
     /// one)
     #[arg(long, value_name = "N")]

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::base::time::Span;
+use crate::cli::error::CliError;
 use crate::load::drive::Wish;
 use crate::load::fleet::Progress;
 use crate::load::report::{Surroundings, WindowCost};
@@ -42,11 +43,8 @@ struct Used {
 }
 
 impl Gauge {
-    /// Finds the server's process, and reads what it and we have used up to now.
-    pub(super) fn new(target: SocketAddr, clients: u32, measure: Option<Measure>) -> Self {
-        // A port of another machine says nothing about who listens on it here.
-        let is_here = target.ip().is_loopback();
-        let server = if is_here { process::listening_on(target.port()) } else { None };
+    /// Reads what the server's process, where it is known, and we have used up to now.
+    pub(super) fn new(server: Option<u32>, clients: u32, measure: Option<Measure>) -> Self {
         Self {
             server,
             before: used(server),
@@ -101,6 +99,20 @@ impl Gauge {
     }
 }
 
+/// The server's process: who was named, or who listens on the target's port.
+pub(super) fn server_of(target: SocketAddr, named: Option<u32>) -> Result<Option<u32>, CliError> {
+    match named {
+        Some(pid) if process::cpu(pid).is_none() => Err(CliError::usage(format!(
+            "--server-pid {pid} is no process that can be seen from here; give the process id of \
+             the server, or leave it out"
+        ))),
+        Some(pid) => Ok(Some(pid)),
+        // A port of another machine says nothing about who listens on it here.
+        None if target.ip().is_loopback() => Ok(process::listening_on(target.port())),
+        None => Ok(None),
+    }
+}
+
 fn used(server: Option<u32>) -> Used {
     Used { server: server.and_then(process::cpu), own: process::own_cpu() }
 }
@@ -131,19 +143,37 @@ mod tests {
     fn the_process_behind_a_local_port_is_found_and_a_distant_one_is_not() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut target = listener.local_addr().unwrap();
-        let found = Gauge::new(target, 1, None);
-        assert_eq!(found.server, Some(std::process::id()));
+        let server = server_of(target, None).unwrap();
+        assert_eq!(server, Some(std::process::id()));
+        let found = Gauge::new(server, 1, None);
         assert!(found.read(String::new()).server_cpu.is_some());
         assert!(found.read(String::new()).server_rss_before_bytes.is_some());
         target.set_ip("192.0.2.1".parse().unwrap());
-        assert_eq!(Gauge::new(target, 1, None).server, None);
+        assert_eq!(server_of(target, None).unwrap(), None);
+    }
+
+    #[test]
+    fn a_process_that_was_named_is_read_whatever_the_port_says() {
+        let far = "192.0.2.1:1".parse().unwrap();
+        let (own, parent) = (std::process::id(), std::os::unix::process::parent_id());
+        assert_eq!(server_of(far, Some(own)).unwrap(), Some(own));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let here = listener.local_addr().unwrap();
+        assert_eq!(server_of(here, Some(parent)).unwrap(), Some(parent));
+        // No machine has so many.
+        for nobody in [0, u32::MAX] {
+            let error = server_of(here, Some(nobody)).unwrap_err();
+            assert_eq!(error.exit_code(), 2);
+            assert!(error.line().contains(&format!("--server-pid {nobody}")), "{}", error.line());
+        }
     }
 
     #[test]
     fn it_measures_between_warm_up_and_end_once_everybody_is_in() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let measure = Measure { warm_up: Span::from_millis(200), lasts: Span::from_millis(1_000) };
-        let mut gauge = Gauge::new(listener.local_addr().unwrap(), 10, Some(measure));
+        let server = server_of(listener.local_addr().unwrap(), None).unwrap();
+        let mut gauge = Gauge::new(server, 10, Some(measure));
         for (millis, connected, wish) in [
             (0, 0, Wish::GoOn),
             (500, 9, Wish::GoOn),
@@ -170,7 +200,7 @@ mod tests {
 
     #[test]
     fn who_asks_for_no_measure_gets_none() {
-        let mut gauge = Gauge::new("192.0.2.1:1".parse().unwrap(), 1, None);
+        let mut gauge = Gauge::new(None, 1, None);
         assert_eq!(gauge.look(progress(60_000, 1)), Wish::GoOn);
         assert!(gauge.is_complete());
         assert_eq!(gauge.read(String::new()).window, None);

@@ -12,7 +12,7 @@ use crate::base::io::IoFault;
 use crate::base::time::Span;
 use crate::cli::args::LoadArgs;
 use crate::cli::error::CliError;
-use crate::cli::gauge::{Gauge, Measure};
+use crate::cli::gauge::{self, Gauge, Measure};
 use crate::cli::identity;
 use crate::cli::machine;
 use crate::cli::signals;
@@ -34,6 +34,7 @@ pub fn run(args: &LoadArgs) -> Result<(), CliError> {
     let options = LoadOptions { tokens, ..options(args) };
     let plan = Plan::new(options).map_err(|error| CliError::usage(error.to_string()))?;
     let options = plan.options().clone();
+    let server = gauge::server_of(options.target, args.server_pid)?;
     let dial = tls::dial(&args.dial, options.target, options.dialect.protocol())?;
     let is_encrypted = dial.is_some();
     let dial = dial.map(|dial| Arc::new(dial) as Arc<dyn Begin>);
@@ -44,7 +45,7 @@ pub fn run(args: &LoadArgs) -> Result<(), CliError> {
     // Opened first: nobody wants to hear after a long run that its result has no place.
     let json = args.json.as_deref().map(create).transpose()?;
     let measure = args.measure.map(|lasts| Measure { warm_up: args.warm_up, lasts });
-    let mut gauge = Gauge::new(options.target, options.clients, measure);
+    let mut gauge = Gauge::new(server, options.clients, measure);
     let outcome = watch(plan, room, terms, &mut gauge)?;
     let mut report = Report::new(&options, &outcome.tally, gauge.read(describe(&survey)));
     if is_encrypted {
