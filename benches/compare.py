@@ -266,7 +266,8 @@ def chosen(said):
     scenarios = pick(SCENARIOS, said.scenarios, "scenario", is_meant)
     who = pick(peers(said), said.peers, "peer", lambda p: p.quick or not said.quick)
     if said.smoke:
-        measure_ms = 1_500 if said.wire else 500
+        # What is surely inside of a window is less of a short one.
+        measure_ms = 4_000 if said.wire else 500
         scenarios = [small(scenario, measure_ms) for scenario in scenarios]
     return scenarios, who
 
@@ -346,15 +347,22 @@ class Server:
         log.close()
 
     def __enter__(self):
+        try:
+            self.wait_until_ready()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def wait_until_ready(self):
         patience = time.monotonic() + START_S
         while time.monotonic() < patience:
             if self.child.poll() is not None:
                 break
             if self.path.is_ready(self.child.pid, self.address):
                 time.sleep(0.2)  # it is busy with whoever asked, and with what start-up left
-                return self
+                return
             time.sleep(0.02)
-        self.__exit__()
         raise Failed(f"does not start: {self.last_words()}")
 
     def __exit__(self, *_):
@@ -503,7 +511,8 @@ def main(argv=None):
         return 0
     who = [peer for peer in who if any(takes_part(peer, one, 0) for one in scenarios)]
     # However this ends, the servers end with it.
-    signal.signal(signal.SIGTERM, interrupt)
+    for kind in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(kind, interrupt)
     began = time.monotonic()
     results = surroundings(said, who, scenarios)
     results["absent"] = absent

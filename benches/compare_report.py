@@ -196,9 +196,8 @@ def beats(seen, scenario):
         costs.append(("with receiving", "with_receiving_us"))
     heads = [word for words, _ in costs for word in (words, "to heartwheel")]
     heads += ["beats/s", "busy", "bench busy", "round trip p50 µs", "p99 µs"]
-    over = ", over the wire" if seen.is_wire else ""
     rows = [
-        f"**{scenario['title']}{over}** (`{name}`)",
+        f"**{scenario['title']}{over(seen)}** (`{name}`)",
         "",
         f"| | {' | '.join(heads)} |",
         f"|{'---|' * (len(heads) + 1)}",
@@ -222,10 +221,14 @@ def beats(seen, scenario):
     return "\n".join(rows) + "\n"
 
 
+def over(seen):
+    return ", over the wire" if seen.is_wire else ""
+
+
 def connects(seen, scenario):
     name = scenario["name"]
     rows = [
-        f"**{scenario['title']}** (`{name}`), each with HELLO or CONNECT and its answer",
+        f"**{scenario['title']}{over(seen)}** (`{name}`), each with HELLO or CONNECT and its answer",
         "",
         "| | connects/s | to heartwheel | CPU µs per connect | to heartwheel |",
         "|---|---|---|---|---|",
@@ -257,7 +260,8 @@ def memory(seen):
         return ""
     name = scenario["name"]
     rows = [
-        f"**Memory of the process for each connection** (`{name}`: growth of its resident memory)",
+        f"**Memory of the process for each connection{over(seen)}** (`{name}`: growth of its resident "
+        "memory)",
         "",
         "| | bytes | to heartwheel |",
         "|---|---|---|",

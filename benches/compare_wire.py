@@ -99,7 +99,7 @@ class Wire:
 
     def __exit__(self, *_):
         # A second signal must not keep half of it.
-        kinds = (signal.SIGINT, signal.SIGTERM)
+        kinds = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         before = [signal.signal(kind, signal.SIG_IGN) for kind in kinds]
         for end in self.ends:
             subprocess.run(["ip", "netns", "del", end], stderr=subprocess.DEVNULL)
@@ -198,7 +198,7 @@ class Receiving:
         self.thread = thread
         self.samples = []
         self.is_over = threading.Event()
-        self.reader = threading.Thread(target=self.read)
+        self.reader = threading.Thread(target=self.read, daemon=True)
 
     def __enter__(self):
         self.began = time.monotonic()
@@ -213,8 +213,11 @@ class Receiving:
     def read(self):
         path = f"/proc/{self.thread}/schedstat"
         while not self.is_over.wait(SAMPLE_S):
-            with open(path, encoding="ascii") as file:
-                used_ns, _waited_ns, turns = map(int, file.read().split())
+            try:
+                used_ns, _waited_ns, turns = map(int, pathlib.Path(path).read_text().split())
+            except OSError:
+                self.samples.clear()  # it is gone, and what it used before says nothing
+                return
             self.samples.append((time.monotonic(), used_ns, turns))
 
     def within(self, load, warm_up_s):
@@ -253,4 +256,4 @@ if __name__ == "__main__":
     try:
         receive_by_thread(sys.argv[1])
     except OSError as error:
-        sys.exit(f"{error}; it needs Linux 5.12 or later")
+        sys.exit(f"{error}; it needs a kernel that receives for veth devices by threads of NAPI")

@@ -95,6 +95,7 @@ fn pure(criterion: &mut Criterion) {
         let (mut next, mut now) = (0, Moment::from_millis(1));
         for (name, reply, ahead) in [
             ("answered", Reply::Wanted, None),
+            // As far ahead as the driver does it.
             ("answered_announced", Reply::Wanted, Some(8)),
             ("no_reply", Reply::NotWanted, None),
         ] {

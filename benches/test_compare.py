@@ -227,8 +227,16 @@ def namespaces():
     return {line.split()[0] for line in out.stdout.splitlines()}
 
 
-@unittest.skipIf(compare_wire.missing(), f"nothing is proved: {compare_wire.missing()}")
 class Namespaces(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        # What the machine does not allow is known only by trying.
+        try:
+            with compare_wire.Wire((None, None)):
+                pass
+        except compare_wire.NoWire as why:
+            raise unittest.SkipTest(f"nothing is proved: {why}")
+
     def test_receiving_is_done_by_a_thread_of_each_side(self):
         with compare_wire.Wire((None, None)) as wire:
             before = used(wire.receiver)

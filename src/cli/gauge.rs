@@ -155,11 +155,14 @@ mod tests {
     #[test]
     fn a_process_that_was_named_is_read_whatever_the_port_says() {
         let far = "192.0.2.1:1".parse().unwrap();
-        let (own, parent) = (std::process::id(), std::os::unix::process::parent_id());
+        let own = std::process::id();
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         assert_eq!(server_of(far, Some(own)).unwrap(), Some(own));
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let here = listener.local_addr().unwrap();
-        assert_eq!(server_of(here, Some(parent)).unwrap(), Some(parent));
+        assert_eq!(server_of(here, Some(child.id())).unwrap(), Some(child.id()));
+        child.kill().unwrap();
+        child.wait().unwrap();
         // No machine has so many.
         for nobody in [0, u32::MAX] {
             let error = server_of(here, Some(nobody)).unwrap_err();

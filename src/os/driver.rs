@@ -52,8 +52,9 @@ impl From<epoll::DriverConfig> for DriverConfig {
 
 /// Whoever completions are handed to.
 pub trait Sink {
-    /// A completion of the connection in this slot follows soon, or so it looks: what it will be
-    /// kept in may be brought near meanwhile. Whoever is there by then may be somebody else.
+    /// A completion of the connection in this slot follows soon, so that its memory may be
+    /// prefetched meanwhile. A hint: bytes and sends that are done are announced, other completions
+    /// are not, and by then the slot may hold another connection, or none.
     fn expect(&mut self, slot: u32);
 
     /// Here it is.

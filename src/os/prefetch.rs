@@ -11,11 +11,11 @@ const LINE_BYTES: usize = 64;
 /// whatever or nothing may be there. Does nothing on other processors than x86-64.
 #[inline]
 pub fn prefetch(memory: Range<*const u8>) {
-    // The lines of a range, from the one that its first byte is in.
-    let mut line = memory.start.map_addr(|address| address & !(LINE_BYTES - 1));
-    while line < memory.end {
-        fetch(line);
-        line = line.wrapping_add(LINE_BYTES);
+    let first = memory.start.map_addr(|address| address & !(LINE_BYTES - 1));
+    // Counted, for the line behind the last may be the first of all memory.
+    let lines = memory.end.addr().saturating_sub(first.addr()).div_ceil(LINE_BYTES);
+    for line in 0..lines {
+        fetch(first.wrapping_add(line * LINE_BYTES));
     }
 }
 
@@ -40,8 +40,9 @@ mod tests {
     fn any_address_may_be_asked_for() {
         let null = std::ptr::null::<u8>();
         prefetch(null..null.wrapping_add(1_000));
-        let last = null.wrapping_sub(1_000);
-        prefetch(last..last.wrapping_add(900));
+        let near_the_end = null.wrapping_sub(1_000);
+        prefetch(near_the_end..near_the_end.wrapping_add(999));
+        prefetch(near_the_end..null);
         let there = [1_u8; 200];
         prefetch(there.as_ptr_range());
         prefetch(there[7..7].as_ptr_range());

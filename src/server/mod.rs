@@ -247,11 +247,10 @@ impl Server {
         // Read when what is handed in was there, or a deadline would be too early.
         let mut now = self.clock.now();
         self.turns.on_woken(now);
-        let is_later_each_time = self.driver.reaps_latecomers();
+        let clock = self.driver.reaps_latecomers().then_some(self.clock);
         let mut completions = 0;
         let mut armed = Armed::Nobody;
         while completions < limits::TURN_COMPLETIONS_MAX {
-            let clock = is_later_each_time.then_some(self.clock);
             let (gateway, layers) = (&mut self.gateway, &mut self.layers);
             let mut inward = Inward { gateway, layers, now, clock };
             let count = self.driver.reap_into(limits::REAP_BATCH_MAX, &mut inward);

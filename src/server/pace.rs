@@ -1,10 +1,10 @@
 //! Whether beats come so densely that it pays to let several wait for each other, and for how long.
 //!
 //! A beat is in no hurry, and a login, a message or a question of the side thread is. Where much of
-//! what comes is of these, nothing waits: in a storm of logins each would wait several times, and
-//! whoever opens them one after the other would be held to so many a window. Where none of them has
-//! come for a second, the window grows step by step to several times what was asked for; the first
-//! of them finds it so, and the next one does not.
+//! what comes is of these, or many of them come in a window, nothing waits: in a storm of logins
+//! each would wait several times, and whoever opens the next when one is answered would be held to
+//! so many a window. Where none of them has come for a second, the window grows step by step to
+//! several times what was asked for; the first of them finds it so, and the next one does not.
 
 use crate::base::limits;
 use crate::base::time::{Moment, Span};
@@ -13,8 +13,12 @@ use crate::base::time::{Moment, Span};
 const WORTH_IT: u64 = 2;
 /// Windows after which the rate is looked at again.
 const LOOK_EVERY: u64 = 4;
-/// So much of what came, one in so many, is much: what is in a hurry does not wait for beats then.
+/// What is in a hurry does not wait where it is one for so many pieces of bytes that came. A login
+/// counts twice: its connection, and the session that begins.
 const MUCH: u64 = 4;
+/// Nor where so many come in a window, however large the crowd: gathering itself holds a storm to
+/// as many as are under way at once in a window, and must not take that for calm.
+const MANY: u64 = 64;
 /// Nothing but beats for so long is calm.
 const CALM_AFTER: Span = Span::from_secs(1);
 
@@ -72,7 +76,9 @@ impl Pace {
             let (came, in_a_hurry) =
                 (received - self.received_by_then, hurried - self.hurried_by_then);
             let is_dense = came >= windows.saturating_mul(WORTH_IT);
-            self.pays = is_dense && in_a_hurry.saturating_mul(MUCH) < came;
+            let is_much = in_a_hurry.saturating_mul(MUCH) >= came;
+            let is_many = in_a_hurry >= windows.saturating_mul(MANY);
+            self.pays = is_dense && !is_much && !is_many;
             (self.looked_at, self.received_by_then, self.hurried_by_then) =
                 (now, received, hurried);
             if now.since(self.calm_since) >= CALM_AFTER {
@@ -151,6 +157,22 @@ mod tests {
         assert_eq!(gathering(3), 0, "the end of one");
         let crowd = gathering(300);
         assert!(crowd > 8_000, "a crowd that some come to: {crowd} of 10,000");
+    }
+
+    #[test]
+    fn no_crowd_is_so_large_that_a_storm_is_gathered() {
+        // Sixty-four log in as often as the window lets them, among a million that beat.
+        let mut pace = Pace::new(Moment::ZERO);
+        pace.set_window(WINDOW);
+        let (mut now, mut logins) = (Moment::ZERO, 0);
+        let mut gathered = 0;
+        for _ in 0..1_000 {
+            let window = pace.window(now, 100 * now.as_millis() + logins, 2 * logins);
+            gathered += u64::from(window > Span::ZERO);
+            now += if window > Span::ZERO { window } else { Span::from_micros(500) };
+            logins += 64;
+        }
+        assert!(gathered < 20, "{gathered} of 1,000 rounds");
     }
 
     #[test]

@@ -71,7 +71,8 @@ impl<T> Table<T> {
             && self.generations.get(conn.slot as usize) == Some(&conn.generation)
     }
 
-    /// Where in memory whoever is in a slot is kept.
+    /// Where in memory whoever is in a slot is kept. Reads whether somebody is, which is in that
+    /// memory; nothing has to wait for the answer.
     #[inline]
     pub(crate) fn memory(&self, slot: u32) -> Option<Range<*const u8>> {
         let memory = std::slice::from_ref(self.entries.get(slot as usize)?).as_ptr_range();

@@ -121,12 +121,17 @@ impl Driver {
         completions + told
     }
 
-    /// Brings near what a completion will be about.
     fn expect(&self, token: Token, sink: &mut impl Sink) {
         if token.is_of(Kind::Receive) {
-            self.flight.prefetch(token.slot());
-            sink.expect(token.slot());
+            self.announce(token.slot(), sink);
         }
+    }
+
+    /// Says that a completion of this slot's connection follows, and brings near what we know of
+    /// it.
+    pub(super) fn announce(&self, slot: u32, sink: &mut impl Sink) {
+        self.flight.prefetch(slot);
+        sink.expect(slot);
     }
 
     fn answer(&mut self, ring: usize, cqe: Cqe, each: &mut impl FnMut(Completion<'_>)) {

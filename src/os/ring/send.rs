@@ -46,9 +46,8 @@ impl Driver {
         }
         let taken = ring.taken();
         let mut due = ring.quiet.partition_point(|quiet| quiet.place < taken);
-        for quiet in ring.quiet.iter().take(AHEAD.min(due).min(budget)) {
-            self.flight.prefetch(quiet.conn.slot);
-            sink.expect(quiet.conn.slot);
+        for place in 0..AHEAD.min(due).min(budget) {
+            self.announce(self.rings[index].quiet[place].conn.slot, sink);
         }
         let mut told = 0;
         while told < budget && due > 0 {
@@ -57,8 +56,7 @@ impl Driver {
             due -= 1;
             if AHEAD <= due && told + AHEAD < budget {
                 let later = quiet[AHEAD - 1].conn.slot;
-                self.flight.prefetch(later);
-                sink.expect(later);
+                self.announce(later, sink);
             }
             if let Some((bytes, audience)) = self.flight.find_quiet(conn, Told::OfFailure(place)) {
                 self.end_send(conn, audience, Ok(bytes), &mut |completion| sink.take(completion));
