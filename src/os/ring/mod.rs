@@ -43,8 +43,8 @@ use crate::base::ids::ConnId;
 use crate::base::io::{CloseHow, Completion, Op, SocketHandle};
 use crate::base::limits;
 use crate::base::time::Span;
+use crate::os::driver::Sink;
 pub use crate::os::driver::{Drained, DriverStats, Heard, More};
-use crate::os::driver::{Each, Sink};
 use crate::os::ring::accept::Accepts;
 use crate::os::ring::answer::Immediate;
 use crate::os::ring::connect::Connects;
@@ -247,7 +247,8 @@ impl Driver {
     }
 
     /// Submits, and sleeps until there is a completion, a wake, or `longest` is over: one enter,
-    /// and one more for each further ring with news. To be followed by [`reap`](Self::reap).
+    /// and one more for each further ring with news. To be followed by
+    /// [`reap_into`](Self::reap_into).
     ///
     /// A send that is done ends no sleep. It is told of at the next occasion, and whoever waits for
     /// that must not ask for a sleep.
@@ -260,12 +261,8 @@ impl Driver {
     /// Hands over what is there without entering, at most `budget` completions, and says how many.
     /// Fewer than `budget`: all that there was.
     ///
-    /// All of them were there before the latest [`enter`](Self::enter) returned.
-    pub fn reap(&mut self, budget: usize, each: impl FnMut(Completion<'_>)) -> usize {
-        self.reap_into(budget, &mut Each(each))
-    }
-
-    /// The same, and says of which connections completions follow.
+    /// All of them were there before the latest [`enter`](Self::enter) returned. Of those that can
+    /// be seen coming the sink hears before.
     pub fn reap_into(&mut self, budget: usize, sink: &mut impl Sink) -> usize {
         assert!(budget > 0, "no budget is no progress");
         let mut completions =

@@ -46,8 +46,8 @@ impl Driver {
         }
         let taken = ring.taken();
         let mut due = ring.quiet.partition_point(|quiet| quiet.place < taken);
-        for place in 0..AHEAD.min(due).min(budget) {
-            self.announce(self.rings[index].quiet[place].conn.slot, sink);
+        for ahead in 0..AHEAD.min(due).min(budget) {
+            self.announce(self.rings[index].quiet[ahead].conn.slot, sink);
         }
         let mut told = 0;
         while told < budget && due > 0 {
