@@ -247,8 +247,7 @@ fn an_overflowing_completion_queue_loses_nobody() {
     each_ring(|way| {
         let tiny = RingSizes { sq_entries: 4, cq_entries: 8, ..sizes() };
         let mut rig = Rig::new(way, tiny, 64);
-        let mut pairs: Vec<_> = (0..32).map(|_| rig.pair()).collect();
-        rig.turn(Duration::ZERO);
+        let mut pairs = rig.crowd(32);
         for round in 0..3_u8 {
             for (peer, _) in &mut pairs {
                 peer.write_all(&[round; 8]).unwrap();
@@ -502,8 +501,7 @@ fn a_stall_is_made_up_for_before_time_advances() {
         let several = RingSizes { files_per_ring: 200, ..sizes() };
         for sizes in [sizes(), several] {
             let mut rig = Rig::new(way, sizes, 600);
-            let mut pairs: Vec<_> = (0..300).map(|_| rig.pair()).collect();
-            rig.turn(Duration::ZERO);
+            let mut pairs = rig.crowd(300);
             for (peer, _) in &mut pairs {
                 peer.write_all(b"I live!!").unwrap();
             }
@@ -525,8 +523,7 @@ fn a_budget_is_kept_and_what_is_left_comes_next() {
     each_way(|way| {
         let several = RingSizes { files_per_ring: 10, ..sizes() };
         let mut rig = Rig::new(way, several, 64);
-        let mut pairs: Vec<_> = (0..30).map(|_| rig.pair()).collect();
-        rig.turn(Duration::ZERO);
+        let mut pairs = rig.crowd(30);
         for (peer, _) in &mut pairs {
             peer.write_all(b"x").unwrap();
         }
@@ -586,8 +583,7 @@ fn a_sleep_is_as_long_as_it_was_told_to_be() {
     each_way(|way| {
         let several = RingSizes { files_per_ring: 2, ..sizes() };
         let mut rig = Rig::new(way, several, 16);
-        let _pairs: Vec<_> = (0..5).map(|_| rig.pair()).collect();
-        rig.turn(Duration::ZERO);
+        let _pairs = rig.crowd(5);
         rig.turn(Duration::ZERO);
         for millis in [1, 10, 100] {
             let span = Duration::from_millis(millis);
@@ -605,8 +601,7 @@ fn an_idle_driver_hardly_enters_the_kernel() {
     each_way(|way| {
         let several = RingSizes { files_per_ring: 2, ..sizes() };
         let mut rig = Rig::new(way, several, 16);
-        let _pairs: Vec<_> = (0..7).map(|_| rig.pair()).collect();
-        rig.turn(Duration::ZERO);
+        let _pairs = rig.crowd(7);
         let before = rig.driver.stats().enters;
         for _ in 0..10 {
             rig.turn(Duration::from_millis(20));

@@ -65,8 +65,7 @@ fn a_flood_delays_nobody_by_more_than_a_bufferful() {
     for floods_first in [true, false] {
         let mut rig = rig(16);
         let (flooder, flooding) = rig.pair();
-        let mut quiet: Vec<_> = (0..5).map(|_| rig.pair()).collect();
-        rig.turn(Duration::ZERO);
+        let mut quiet = rig.crowd(5);
         flooder.set_nonblocking(true).unwrap();
         let flood = || while (&flooder).write(&[1; 65_536]).is_ok() {};
         if floods_first {
@@ -121,8 +120,7 @@ fn a_flood_counts_by_its_bytes_and_a_budget_of_completions_bounds_them() {
 fn more_news_than_fits_into_one_look_is_all_heard_before_there_is_nothing_more() {
     let crowd = EPOLL_EVENTS_MAX * 3 / 2;
     let mut rig = rig(u32::try_from(crowd).unwrap());
-    let mut pairs: Vec<_> = (0..crowd).map(|_| rig.pair()).collect();
-    rig.turn(Duration::ZERO);
+    let mut pairs = rig.crowd(crowd);
     for (peer, _) in &mut pairs {
         peer.write_all(b"x").unwrap();
     }
@@ -228,8 +226,7 @@ fn a_reap_that_is_not_full_leaves_nothing_of_a_flood() {
 fn an_enter_that_hears_of_as_many_as_it_can_says_so() {
     let crowd = EPOLL_EVENTS_MAX * 3 / 2;
     let mut rig = rig(u32::try_from(crowd).unwrap());
-    let mut pairs: Vec<_> = (0..crowd).map(|_| rig.pair()).collect();
-    rig.turn(Duration::ZERO);
+    let mut pairs = rig.crowd(crowd);
     for window in [Span::ZERO, PATIENCE.into()] {
         rig.driver.gather(window);
         for (peer, _) in &mut pairs {
@@ -262,8 +259,7 @@ fn a_gathering_sleep_goes_on_where_nothing_comes() {
 #[test]
 fn what_comes_while_a_sleep_gathers_is_heard_with_the_first() {
     let mut rig = rig(16);
-    let mut pairs: Vec<_> = (0..5).map(|_| rig.pair()).collect();
-    rig.turn(Duration::ZERO);
+    let mut pairs = rig.crowd(5);
     rig.driver.gather(Span::from_millis(300));
     let conns: Vec<ConnId> = pairs.iter().map(|(_, conn)| *conn).collect();
     let writer = std::thread::spawn(move || {

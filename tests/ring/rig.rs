@@ -204,6 +204,13 @@ impl Rig {
         (peer, conn)
     }
 
+    /// So many pairs, whose receives the kernel has.
+    pub fn crowd(&mut self, count: usize) -> Vec<(TcpStream, ConnId)> {
+        let pairs = (0..count).map(|_| self.pair()).collect();
+        self.turn(Duration::ZERO);
+        pairs
+    }
+
     pub fn peer(&self) -> TcpStream {
         let peer = TcpStream::connect(self.address).unwrap();
         peer.set_read_timeout(Some(PATIENCE)).unwrap();

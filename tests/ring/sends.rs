@@ -73,8 +73,7 @@ fn failures_that_find_no_room_in_the_queue_are_not_taken_for_success() {
     each_ring(|way| {
         let tiny = RingSizes { sq_entries: 32, cq_entries: 32, ..sizes() };
         let mut rig = Rig::new(way, tiny, 64);
-        let mut pairs: Vec<_> = (0..24).map(|_| rig.pair()).collect();
-        rig.turn(Duration::ZERO);
+        let mut pairs = rig.crowd(24);
         let overflows = rig.driver.stats().overflows;
         // What comes in fills most of the queue, and is left there.
         for (peer, _) in &mut pairs {
@@ -106,8 +105,7 @@ fn sends_that_the_kernel_has_not_taken_yet_are_not_told() {
     each_ring(|way| {
         let few = RingSizes { sq_entries: 2, ..sizes() };
         let mut rig = Rig::new(way, few, 64);
-        let mut pairs: Vec<_> = (0..40).map(|_| rig.pair()).collect();
-        rig.turn(Duration::ZERO);
+        let mut pairs = rig.crowd(40);
         for (_, conn) in &pairs {
             rig.ask(Op::Send { conn: *conn, chunk: Chunk::from(vec![9; 8]) });
         }

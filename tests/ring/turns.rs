@@ -30,8 +30,7 @@ fn an_enter_says_whether_all_was_heard() {
         let several = RingSizes { files_per_ring: 100, ..sizes() };
         for sizes in [sizes(), several] {
             let mut rig = Rig::new(way, RingSizes { buffers: 1_024, ..sizes }, 600);
-            let mut pairs: Vec<_> = (0..300).map(|_| rig.pair()).collect();
-            rig.turn(Duration::ZERO);
+            let mut pairs = rig.crowd(300);
             for (peer, _) in &mut pairs {
                 peer.write_all(b"I live!!").unwrap();
             }
@@ -111,8 +110,7 @@ fn who_is_handed_over_is_announced_before() {
         let several = RingSizes { files_per_ring: 20, ..sizes() };
         for sizes in [sizes(), several] {
             let mut rig = Rig::new(way, sizes, 64);
-            let mut pairs: Vec<_> = (0..50).map(|_| rig.pair()).collect();
-            rig.turn(Duration::ZERO);
+            let mut pairs = rig.crowd(50);
             for (peer, conn) in &mut pairs {
                 rig.ask(Op::Send { conn: *conn, chunk: Chunk::from(vec![7; 8]) });
                 peer.write_all(b"I live!!").unwrap();
@@ -321,8 +319,7 @@ fn an_idle_server_hardly_enters_the_kernel() {
 fn a_crowd_that_is_there_at_once_does_not_wait_out_the_window() {
     each_ring(|way| {
         let mut rig = Rig::new(way, RingSizes::new(100, 20_000), 100);
-        let mut pairs: Vec<_> = (0..80).map(|_| rig.pair()).collect();
-        rig.turn(Duration::ZERO);
+        let mut pairs = rig.crowd(80);
         rig.driver.gather(PATIENCE.into());
         for (peer, _) in &mut pairs {
             peer.write_all(b"beat").unwrap();
