@@ -228,7 +228,8 @@ def over(seen):
 def connects(seen, scenario):
     name = scenario["name"]
     rows = [
-        f"**{scenario['title']}{over(seen)}** (`{name}`), each with HELLO or CONNECT and its answer",
+        f"**{scenario['title']}{over(seen)}** (`{name}`), each with HELLO or CONNECT and its "
+        "answer",
         "",
         "| | connects/s | to heartwheel | CPU µs per connect | to heartwheel |",
         "|---|---|---|---|---|",
@@ -260,8 +261,8 @@ def memory(seen):
         return ""
     name = scenario["name"]
     rows = [
-        f"**Memory of the process for each connection{over(seen)}** (`{name}`: growth of its resident "
-        "memory)",
+        f"**Memory of the process for each connection{over(seen)}** (`{name}`: growth of its "
+        "resident memory)",
         "",
         "| | bytes | to heartwheel |",
         "|---|---|---|",
