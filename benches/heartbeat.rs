@@ -102,11 +102,9 @@ fn pure(criterion: &mut Criterion) {
             let bytes = ping(reply);
             group.bench_function(BenchmarkId::new(name, clients), |bencher| {
                 bencher.iter(|| {
-                    if let Some(later) = ahead.and_then(|ahead| conns.get(next + ahead))
-                        && let Some(memory) = gateway.memory(later.slot)
-                    {
-                        prefetch(memory);
-                    }
+                    let later = ahead.and_then(|ahead| conns.get(next + ahead));
+                    let memory = later.and_then(|later| gateway.memory(later.slot));
+                    memory.into_iter().flatten().for_each(prefetch);
                     let received = Completion::Received { conn: conns[next], bytes: &bytes };
                     gateway.on_completion(black_box(received), now);
                     send_all(&mut gateway, &mut ops, now);

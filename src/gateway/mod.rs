@@ -340,7 +340,7 @@ impl Gateway {
     /// Where in memory the connection in a slot is kept, for whoever knows that a completion of it
     /// comes next.
     #[inline]
-    pub fn memory(&self, slot: u32) -> Option<Range<*const u8>> {
+    pub fn memory(&self, slot: u32) -> Option<[Range<*const u8>; 2]> {
         self.tracker.memory(slot)
     }
 

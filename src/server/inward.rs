@@ -22,9 +22,7 @@ impl Sink for Inward<'_> {
     /// Between two beats of a client so much happens that nothing of it is near any more.
     #[inline]
     fn expect(&mut self, slot: u32) {
-        if let Some(memory) = self.gateway.memory(slot) {
-            prefetch(memory);
-        }
+        self.gateway.memory(slot).into_iter().flatten().for_each(prefetch);
     }
 
     #[inline]

@@ -238,11 +238,11 @@ impl<T> Tracker<T> {
         Some((conn, self.table.value(conn)?))
     }
 
-    /// Where in memory the connection in a slot is kept, if there is one: to be brought near before
-    /// it is asked for, which costs a few nanoseconds then and not a hundred. Good until the next
-    /// change, and for nothing else.
+    /// Where in memory the connection in a slot is kept, or the last one was, and what tells it
+    /// from earlier ones: to be brought near before it is asked for, which costs a few nanoseconds
+    /// then and not a hundred. Good until the next change, and for nothing else. Reads none of it.
     #[inline]
-    pub fn memory(&self, slot: u32) -> Option<Range<*const u8>> {
+    pub fn memory(&self, slot: u32) -> Option<[Range<*const u8>; 2]> {
         self.table.memory(slot)
     }
 

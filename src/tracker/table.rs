@@ -1,6 +1,7 @@
 //! The table of connections: a slab, and for each slot the generation of who is in it.
 
 use std::ops::Range;
+use std::ptr;
 
 use slab::Slab;
 
@@ -21,6 +22,16 @@ pub(crate) struct Table<T> {
     entries: Slab<Entry<T>>,
     /// Invariant: as long as the slab ever was; marked [`VACANT`] where the slab has nobody.
     generations: Vec<u32>,
+    /// The address of slot 0 in the slab, as soon as anybody is in any.
+    first: usize,
+}
+
+/// As large as a slot of the slab, which does not say how large that is: an entry, or which slot is
+/// free next.
+#[expect(dead_code, reason = "only its size is asked for")]
+enum Place<T> {
+    Free(usize),
+    Taken(Entry<T>),
 }
 
 struct Entry<T> {
@@ -32,7 +43,11 @@ impl<T> Table<T> {
     /// A table with room set aside for `slots`, untouched until used: growing a slab of a million
     /// would move it, and half of what it grew to would be for nobody.
     pub(crate) fn new(slots: usize) -> Self {
-        Self { entries: Slab::with_capacity(slots), generations: Vec::with_capacity(slots) }
+        Self {
+            entries: Slab::with_capacity(slots),
+            generations: Vec::with_capacity(slots),
+            first: 0,
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -46,6 +61,9 @@ impl<T> Table<T> {
 
     pub(crate) fn insert(&mut self, value: T) -> ConnId {
         let index = self.entries.insert(Entry { client: None, value });
+        // Only an insertion can move the slab.
+        self.first = address_of(&self.entries[index])
+            .wrapping_sub(index.wrapping_mul(size_of::<Place<T>>()));
         if index == self.generations.len() {
             self.generations.push(VACANT);
         }
@@ -71,12 +89,18 @@ impl<T> Table<T> {
             && self.generations.get(conn.slot as usize) == Some(&conn.generation)
     }
 
-    /// Where in memory whoever is in a slot is kept. Reads whether somebody is, which is in that
-    /// memory; nothing has to wait for the answer.
+    /// Where in memory whoever is in a slot is kept, or was, and the slot's generation. Reckoned,
+    /// for to ask the slab is to read that memory, and to wait for it.
     #[inline]
-    pub(crate) fn memory(&self, slot: u32) -> Option<Range<*const u8>> {
-        let memory = std::slice::from_ref(self.entries.get(slot as usize)?).as_ptr_range();
-        Some(memory.start.cast()..memory.end.cast())
+    pub(crate) fn memory(&self, slot: u32) -> Option<[Range<*const u8>; 2]> {
+        let slot = slot as usize;
+        let generation = ptr::from_ref(self.generations.get(slot)?).cast::<u8>();
+        let entry = self.first.wrapping_add(slot.wrapping_mul(size_of::<Place<T>>()));
+        let entry = ptr::without_provenance::<u8>(entry);
+        Some([
+            entry..entry.wrapping_add(size_of::<Entry<T>>()),
+            generation..generation.wrapping_add(size_of::<u32>()),
+        ])
     }
 
     /// Who is in a slot.
@@ -122,9 +146,11 @@ impl<T> Table<T> {
     pub(crate) fn check(&self) {
         let occupied = (0..self.slots_end()).filter(|&slot| self.id_at(slot).is_some()).count();
         assert_eq!(occupied, self.entries.len(), "slots with a generation and slots in use");
-        for (slot, _) in &self.entries {
+        for (slot, entry) in &self.entries {
             let generation = self.generations[slot];
             assert!(generation <= GENERATION_MASK, "slot {slot}: generation {generation:#x}");
+            let reckoned = self.first + slot * size_of::<Place<T>>();
+            assert_eq!(reckoned, address_of(entry), "where slot {slot} is");
         }
     }
 
@@ -134,6 +160,10 @@ impl<T> Table<T> {
         }
         self.entries.get(conn.slot as usize)
     }
+}
+
+fn address_of<T>(value: &T) -> usize {
+    ptr::from_ref(value).addr()
 }
 
 #[cfg(test)]
@@ -160,14 +190,31 @@ mod tests {
         table.insert([1_u8; 200]);
         let conn = table.insert([2_u8; 200]);
         table.set_client(conn, ClientId::new("ada").unwrap());
-        let memory = table.memory(conn.slot).expect("somebody is there");
+        let [memory, _] = table.memory(conn.slot).expect("somebody is there");
         let value = table.value(conn).expect("somebody is there").as_ptr_range();
         let name = std::ptr::from_ref(table.client(conn).expect("a name")).cast::<u8>();
         assert!(memory.contains(&value.start) && value.end <= memory.end);
         assert!(memory.contains(&name));
-        table.remove(conn);
-        assert_eq!(table.memory(conn.slot), None);
         assert_eq!(table.memory(7), None);
+    }
+
+    #[test]
+    fn the_memory_of_all_slots_is_known_when_the_slab_was_moved() {
+        let mut table = Table::new(1);
+        let conns: Vec<_> = (0..1_000).map(|n| table.insert([n; 5])).collect();
+        for conn in conns.iter().step_by(3) {
+            table.remove(*conn);
+        }
+        table.insert([7; 5]);
+        table.check();
+        for conn in conns.iter().filter(|conn| table.is_live(**conn)) {
+            let [memory, generation] = table.memory(conn.slot).expect("somebody is there");
+            assert_eq!(
+                generation.start,
+                ptr::from_ref(&table.generations[conn.slot as usize]).cast()
+            );
+            assert!(memory.contains(&table.value(*conn).expect("here").as_ptr().cast()));
+        }
     }
 
     #[test]
