@@ -59,6 +59,9 @@ pub const TICK_MAX: Span = Span::from_secs(1);
 pub const COALESCE_DEFAULT: Span = Span::from_millis(10);
 /// How many times as long they wait where nothing else comes.
 pub const COALESCE_STRETCH_MAX: u64 = 5;
+/// Longest that they wait there, unless they are made to wait longer everywhere. Of what is not
+/// answered by then (`TCP_ATO_MIN`) TCP says in a packet more that it has come.
+pub const COALESCE_CALM_MAX: Span = Span::from_millis(40);
 /// Longest that they can be made to wait.
 pub const COALESCE_MAX: Span = Span::from_millis(100);
 /// Tick of the wheel, unless configured otherwise.

@@ -86,9 +86,13 @@ impl Pace {
             }
         }
         match self.pays {
-            true => self.window.times(self.stretch).min(limits::COALESCE_MAX),
+            true => self.stretched().max(self.window),
             false => Span::ZERO,
         }
+    }
+
+    fn stretched(&self) -> Span {
+        self.window.times(self.stretch).min(limits::COALESCE_CALM_MAX)
     }
 }
 
@@ -134,11 +138,22 @@ mod tests {
         let first = |window| windows.iter().position(|it| *it == window).expect("it comes");
         assert!(first(WINDOW.times(2)) >= 499, "not within a second");
         assert!(first(WINDOW.times(2)) < first(WINDOW.times(3)), "step by step");
-        let longest = WINDOW.times(limits::COALESCE_STRETCH_MAX);
+        let longest = limits::COALESCE_CALM_MAX;
         assert_eq!(windows.iter().max(), Some(&longest));
         assert_eq!(windows.last(), Some(&longest));
         assert_eq!(pace.window(Moment::from_millis(5_000), 3_000, 1), WINDOW, "a login");
         assert_eq!(pace.window(Moment::from_millis(5_000), 3_000, 1), WINDOW);
+    }
+
+    #[test]
+    fn no_window_grows_so_long_that_tcp_acknowledges_before_the_answer() {
+        // What was asked for, and how long it is in a calm crowd.
+        for (window_ms, grown_ms) in [(1, 5), (5, 25), (10, 40), (39, 40), (50, 50), (100, 100)] {
+            let mut pace = Pace::new(Moment::ZERO);
+            pace.set_window(Span::from_millis(window_ms));
+            let beats = (1..10_000).map(|n| pace.window(Moment::from_millis(n), 4 * n, 0));
+            assert_eq!(beats.last(), Some(Span::from_millis(grown_ms)), "{window_ms} ms");
+        }
     }
 
     #[test]
