@@ -12,6 +12,7 @@ import bisect
 import contextlib
 import fcntl
 import itertools
+import json
 import os
 import pathlib
 import shutil
@@ -26,6 +27,9 @@ import time
 # For benchmarks between two networks (RFC 2544); no host on the Internet has such an address.
 SERVER, BENCH = "198.18.0.1", "198.18.0.2"
 FIRST_PORT = 7_100
+# More than all clients together have under way. Nothing is lost in front of a wire that is full
+# where veth holds its sender back (Linux 6.16), which it does where there is a queue.
+QUEUE_PACKETS = 100_000
 THREADS_PATIENCE_S = 2
 # Often enough to see where a window of a second begins, and too seldom to be in the way.
 SAMPLE_S = 0.05
@@ -73,6 +77,10 @@ class Loopback:
         """What reads, during a run, what is done for the server beside its process."""
         return contextlib.nullcontext()
 
+    def lost(self):
+        """How many packets it has lost so far."""
+        return 0
+
 
 class Wire:
     """Two namespaces and the wire between them. Leaving the `with` removes it all."""
@@ -118,6 +126,8 @@ class Wire:
             run("no address", *inside, "address", "add", f"{address}/24", "dev", device)
             run("no loopback", *inside, "link", "set", "lo", "up")
             run("no link", *inside, "link", "set", device, "up")
+            run("no queue in front of the wire", "tc", "-n", end, "qdisc", "replace", "dev", device,
+                "root", "pfifo", "limit", str(QUEUE_PACKETS))
         for end, device in zip(self.ends, self.devices):
             run("no threaded NAPI", "ip", "netns", "exec", end, sys.executable, "-B",
                 os.path.abspath(__file__), device)
@@ -148,13 +158,21 @@ class Wire:
     def receiving(self):
         return Receiving(self.receiver)
 
+    def lost(self):
+        # The counters of a device are in the folder of its namespace alone.
+        words = ["ip", "-json", "-stats", "-n"]
+        told = [subprocess.run([*words, end, "link", "show", device], stdout=subprocess.PIPE)
+                for end, device in zip(self.ends, self.devices)]
+        return sum(json.loads(one.stdout)[0]["stats64"]["tx"]["dropped"] for one in told)
+
 
 def missing():
     """What is missing for a wire, as far as can be seen without making one; None when nothing."""
     if os.geteuid() != 0:
         return "only the superuser may make network namespaces; run it as root"
-    if not shutil.which("ip"):
-        return "the command `ip` is missing; install iproute2"
+    for command in ("ip", "tc"):
+        if not shutil.which(command):
+            return f"the command `{command}` is missing; install iproute2"
     return None
 
 

@@ -1,6 +1,8 @@
 """Whether the comparison counts right: `python3 -m unittest discover benches`."""
 
+import os
 import pathlib
+import platform
 import signal
 import subprocess
 import sys
@@ -67,11 +69,13 @@ class Figures(unittest.TestCase):
 
     def test_a_run_that_lost_somebody_is_not_believed(self):
         self.assertIsNone(compare_report.complaint(load()))
+        self.assertIsNone(compare_report.complaint(load(lost_on_wire=40)))
         for changes, words in [
             ({"connected": 999}, "999 of 1000"),
             ({"false_offline": 2}, "2 living"),
             ({"sent_away": 3}, "3 living"),
             ({"window": None}, "nothing"),
+            ({"lost_on_wire": 41}, "the wire lost 41 packets"),
         ]:
             self.assertIn(words, compare_report.complaint(load(**changes)))
 
@@ -198,13 +202,6 @@ class OverTheWire(unittest.TestCase):
         self.assertIsNone(compare_wire.between(samples, 10, 18.5, 2, 3))
         self.assertIsNone(compare_wire.between([], 10, 15.5, 2, 3))
 
-    def test_only_scenarios_with_a_rate_are_run_unless_others_are_named(self):
-        names = lambda *words: [one.name for one in compare.chosen(compare.options(words))[0]]
-        self.assertEqual(names("--wire"), ["quiet-18000", "trickle-15000", "no-reply-18000"])
-        self.assertEqual(names("--wire", "--quick"), ["quiet-18000"])
-        self.assertEqual(names("--wire", "--scenarios", "connect-15000"), ["connect-15000"])
-        self.assertEqual(len(names()), len(compare.SCENARIOS))
-
     def test_heartwheel_is_told_that_strangers_may_reach_it(self):
         for words, is_told in ((["--wire"], True), ([], False)):
             ours = compare.peers(compare.options(words))[0].command("198.18.0.1:7", None)
@@ -249,6 +246,25 @@ class Namespaces(unittest.TestCase):
             self.assertGreater(used(wire.receiver), before)
             self.assertLessEqual(set(wire.ends), namespaces())
         self.assertFalse(set(wire.ends) & namespaces())
+
+    def test_a_wire_that_is_full_holds_its_sender_back(self):
+        core = min(os.sched_getaffinity(0))
+        with compare_wire.Wire((core, core)) as wire:
+            # The thread that receives does not get to it before all are sent, which are more than
+            # the 256 that are on their way at most. The first asks who has the address.
+            send = ("import os, socket, time; "
+                    "s = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(10)]; "
+                    f"[one.connect(('{compare_wire.SERVER}', 9)) for one in s]; "
+                    f"s[0].send(b'x'); time.sleep(0.2); os.sched_setaffinity(0, {{{core}}}); "
+                    "os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1)); "
+                    "[s[1 + n % 9].send(b'x') for n in range(900)]")
+            subprocess.run([*wire.at_bench, sys.executable, "-c", send], check=True)
+            lost = wire.lost()
+        kernel = tuple(map(int, platform.release().split(".")[:2]))
+        if kernel >= (6, 16):
+            self.assertEqual(lost, 0)
+        else:
+            self.assertGreater(lost, 0)
 
     def test_they_are_gone_after_a_failure(self):
         with self.assertRaises(ZeroDivisionError), compare_wire.Wire((None, None)) as wire:
