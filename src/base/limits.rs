@@ -264,6 +264,11 @@ pub const EVENT_QUEUE_MAX: usize = TURN_EVENTS_MAX;
 pub const EVENTS_UNWRITTEN_MAX: usize = 64 * 1_024;
 /// Events that the side thread takes from the queue at once.
 pub const EVENTS_TAKEN_MAX: usize = 1_024;
+/// How long the side thread lets events gather where they come more densely than that: to be woken
+/// for each costs more than the event. Less than a tick.
+pub const EVENTS_GATHER: Span = Span::from_millis(3);
+/// Events that gather at most.
+pub const EVENTS_GATHERED_MAX: usize = EVENT_QUEUE_MAX / 2;
 /// Longest that an event waits in the side thread while more keep coming, and how long it waits
 /// before it tries again to write what was refused.
 pub const EVENTS_FLUSH: Span = Span::from_millis(100);

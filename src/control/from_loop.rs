@@ -397,6 +397,21 @@ impl Source for FromLoop {
         }
     }
 
+    fn let_gather(&mut self, span: Span) {
+        self.ears.iter().for_each(|ear| ear.reader.listen());
+        self.ears.iter().for_each(|ear| ear.reader.let_events_gather(true));
+        let until = self.clock.now() + span;
+        loop {
+            self.gather();
+            let now = self.clock.now();
+            if now >= until || self.ears.iter().any(|ear| ear.reader.is_urgent()) {
+                break;
+            }
+            mailbox::sleep(until.since(now));
+        }
+        self.ears.iter().for_each(|ear| ear.reader.let_events_gather(false));
+    }
+
     fn now(&mut self) -> Moment {
         self.clock.now()
     }
@@ -662,6 +677,28 @@ mod tests {
         assert!(all.heard_at < before, "as old as what the first one said");
         assert_eq!((all.stats.online, all.stats.seq_last, all.shards), (7, 19, 2));
         assert_eq!((all.driver.rings, all.driver.enters), (2, 10));
+    }
+
+    #[test]
+    fn events_gather_until_an_answer_is_there() {
+        let (mut one, _asker, reader) = mailbox::open(Waker::new().expect("an eventfd"));
+        let (clock, mut source) = (Clock::new(), FromLoop::new(vec![reader], Clock::new()));
+        let mut gathers = |longest| {
+            let began = clock.now();
+            source.let_gather(longest);
+            clock.now().since(began)
+        };
+        one.tell(event(1, Event::Started { former: None }));
+        one.wake_reader_for_events();
+        assert!(gathers(Span::from_millis(20)) >= Span::from_millis(20));
+        one.wake_reader();
+        assert!(gathers(Span::from_millis(20)) >= Span::from_millis(20), "woken for nothing");
+        one.tell(News::Reply { ticket: mailbox::Ticket(1), reply: Reply::Done });
+        assert!(gathers(Span::from_secs(60)) < Span::from_secs(30));
+        let began = clock.now();
+        one.wake_reader_for_events();
+        source.wait(Span::from_secs(60));
+        assert!(clock.now().since(began) < Span::from_secs(30), "events wake it again");
     }
 
     #[test]

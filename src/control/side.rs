@@ -34,6 +34,9 @@ pub trait Source {
     /// Sleeps for `span`, whatever there is to take, or until the loop has ended.
     fn pause(&mut self, span: Span);
 
+    /// Sleeps for `span`, or until something else than records comes.
+    fn let_gather(&mut self, span: Span);
+
     /// The moment.
     fn now(&mut self) -> Moment;
 
@@ -86,10 +89,12 @@ pub fn run(
         is_stuck: false,
     };
     let mut records = Vec::new();
+    let mut density = Density::default();
     loop {
         let limit = side.writer.room().min(limits::EVENTS_TAKEN_MAX);
         let supply = source.take_records(limit, &mut records);
         let drained = records.len() < limit;
+        let is_dense = density.is_dense(records.len(), source.now());
         side.pass_pages(source);
         side.write(&mut records, source.wall());
         if supply == Supply::Ended {
@@ -100,8 +105,35 @@ pub fn run(
         if side.writer.room() == 0 {
             source.pause(side.patience());
         } else if drained {
+            if is_dense {
+                source.let_gather(limits::EVENTS_GATHER);
+            }
             source.wait(side.patience());
         }
+    }
+}
+
+/// Whether records come so densely that it pays to let them gather.
+#[derive(Debug, Default)]
+struct Density {
+    is_dense: bool,
+    taken_at: Option<Moment>,
+}
+
+impl Density {
+    /// So many were taken now. They are dense when the last ones were taken a shorter time ago than
+    /// they would gather, and stay so while at least two gather.
+    fn is_dense(&mut self, taken: usize, now: Moment) -> bool {
+        if taken == 0 {
+            return false;
+        }
+        let before = self.taken_at.replace(now);
+        let is_within = |span| before.is_some_and(|before| now.since(before) < span);
+        self.is_dense = match self.is_dense {
+            true => taken >= 2 && is_within(limits::EVENTS_GATHER.times(2)),
+            false => is_within(limits::EVENTS_GATHER),
+        };
+        self.is_dense
     }
 }
 
@@ -325,6 +357,10 @@ mod tests {
             self.wait(span);
         }
 
+        fn let_gather(&mut self, span: Span) {
+            self.now += span;
+        }
+
         fn now(&mut self) -> Moment {
             self.now
         }
@@ -374,6 +410,55 @@ mod tests {
         assert!(source.pauses > 0, "a full queue does not wake it");
     }
 
+    /// How often the side thread is woken, and how often it lets records gather, while one comes
+    /// every so often for a second.
+    fn woken(every: Span) -> (usize, usize) {
+        let (mut density, mut now, mut taken) = (Density::default(), Moment::ZERO, 0);
+        let (mut woken, mut gathered) = (0, 0);
+        while now < Moment::ZERO + Span::from_secs(1) {
+            let came = now.as_nanos() / every.as_nanos();
+            let count = usize::try_from(came - taken).expect("few");
+            woken += usize::from(count > 0);
+            if density.is_dense(count, now) {
+                gathered += 1;
+                now += limits::EVENTS_GATHER;
+            }
+            taken = came;
+            now += Span::from_micros(10);
+        }
+        (woken, gathered)
+    }
+
+    #[test]
+    fn records_that_come_densely_gather_and_others_do_not() {
+        let gather = limits::EVENTS_GATHER;
+        let seldom = usize::try_from(1_000 / gather.as_millis()).expect("few") + 10;
+        for every in [gather.divided_by(100), gather.divided_by(20), gather.divided_by(3)] {
+            let (woken, gathered) = woken(every);
+            assert!(woken <= seldom, "one in {every}: woken {woken} times in a second");
+            assert!(gathered + 10 >= woken, "one in {every}: {gathered} of {woken} times");
+        }
+        let (_, gathered) = woken(gather + Span::from_micros(20));
+        assert_eq!(gathered, 0, "one by one");
+        // A tick's, now and then.
+        let mut density = Density::default();
+        let mut now = Moment::ZERO;
+        for _ in 0..100 {
+            now += Span::from_millis(10);
+            assert!(!density.is_dense(500, now));
+        }
+        // As long as a storm lasts, and no longer.
+        for (later, count, is_dense) in [
+            (gather.divided_by(2), 1, true),
+            (gather, 9, true),
+            (gather, 1, false),
+            (gather, 0, false),
+        ] {
+            now += later;
+            assert_eq!(density.is_dense(count, now), is_dense, "{count}");
+        }
+    }
+
     #[test]
     fn while_there_is_no_room_the_queue_is_left_alone() {
         struct Watched(Script, usize);
@@ -391,6 +476,9 @@ mod tests {
             }
             fn pause(&mut self, span: Span) {
                 self.0.pause(span);
+            }
+            fn let_gather(&mut self, span: Span) {
+                self.0.let_gather(span);
             }
             fn now(&mut self) -> Moment {
                 self.0.now()
@@ -447,6 +535,7 @@ mod tests {
                 thread::park();
             }
             fn pause(&mut self, _: Span) {}
+            fn let_gather(&mut self, _: Span) {}
             fn now(&mut self) -> Moment {
                 Moment::ZERO
             }

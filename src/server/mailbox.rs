@@ -4,6 +4,7 @@
 //! stays in the gateway's ledger, which has a bound of its own. Answers have a queue of their own,
 //! so that they pass by events that nobody takes.
 
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
 
@@ -65,6 +66,8 @@ pub(crate) struct Inside {
     news: rtrb::Producer<News>,
     answers: rtrb::Producer<News>,
     reader: Arc<OnceLock<Thread>>,
+    /// Whether the reader lets events gather.
+    gathers: Arc<AtomicBool>,
     /// By which DATA goes up.
     pub(crate) line: LineInside,
     /// Where tokens are looked at.
@@ -83,6 +86,7 @@ pub struct Reader {
     news: rtrb::Consumer<News>,
     answers: rtrb::Consumer<News>,
     reader: Arc<OnceLock<Thread>>,
+    gathers: Arc<AtomicBool>,
     line: Option<Line>,
     desk: Option<Desk>,
 }
@@ -93,6 +97,7 @@ pub(crate) fn open(waker: Waker) -> (Inside, Asker, Reader) {
     let (news_in, news_out) = rtrb::RingBuffer::new(limits::EVENT_QUEUE_MAX);
     let (answers_in, answers_out) = rtrb::RingBuffer::new(limits::COMMAND_QUEUE_MAX);
     let reader = Arc::new(OnceLock::new());
+    let gathers = Arc::new(AtomicBool::new(false));
     let (line_inside, line) = line::open(waker.clone());
     let (desk_inside, desk) = desk::open(waker.clone());
     let inside = Inside {
@@ -100,12 +105,14 @@ pub(crate) fn open(waker: Waker) -> (Inside, Asker, Reader) {
         news: news_in,
         answers: answers_in,
         reader: Arc::clone(&reader),
+        gathers: Arc::clone(&gathers),
         line: line_inside,
         desk: desk_inside,
     };
     let asker = Asker { questions: questions_in, waker, ticket_next: 1 };
     let (line, desk) = (Some(line), Some(desk));
-    (inside, asker, Reader { news: news_out, answers: answers_out, reader, line, desk })
+    let reader = Reader { news: news_out, answers: answers_out, reader, gathers, line, desk };
+    (inside, asker, reader)
 }
 
 impl Inside {
@@ -150,6 +157,16 @@ impl Inside {
     pub(crate) fn wake_reader(&self) {
         if let Some(reader) = self.reader.get() {
             reader.unpark();
+        }
+    }
+
+    /// Wakes the reader for events that were told, unless it lets them gather.
+    pub(crate) fn wake_reader_for_events(&self) {
+        // Either this sees that it gathers no more, or it sees the events before it sleeps.
+        fence(Ordering::SeqCst);
+        let are_many = self.news_waiting() > limits::EVENTS_GATHERED_MAX;
+        if are_many || !self.gathers.load(Ordering::Relaxed) {
+            self.wake_reader();
         }
     }
 
@@ -201,6 +218,20 @@ impl Reader {
         self.news.is_empty() && self.answers.is_empty()
     }
 
+    /// Whether anything is there that is not left to gather.
+    pub fn is_urgent(&self) -> bool {
+        let are_many = self.news.slots() > limits::EVENTS_GATHERED_MAX;
+        are_many || !self.answers.is_empty() || self.has_ended()
+    }
+
+    /// From now on events wake this thread only when they are
+    /// [many](limits::EVENTS_GATHERED_MAX), or all of them do again. Answers, reports, DATA and the
+    /// end always do.
+    pub fn let_events_gather(&self, gathers: bool) {
+        self.gathers.store(gathers, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+    }
+
     /// The line by which DATA goes up, for whoever takes it; once.
     pub fn take_line(&mut self) -> Option<Line> {
         self.line.take()
@@ -249,6 +280,7 @@ mod tests {
     use super::*;
     use crate::base::event::Event;
     use crate::base::time::Moment;
+    use crate::os::clock::Clock;
 
     fn door() -> (Inside, Asker, Reader) {
         open(Waker::new().expect("an eventfd"))
@@ -285,6 +317,29 @@ mod tests {
         assert_eq!(tickets, [true; 3]);
         reader.take(2, &mut news);
         assert_eq!(news.len(), 5);
+    }
+
+    #[test]
+    fn events_that_gather_wake_nobody_until_they_are_many() {
+        let (mut inside, _asker, reader) = door();
+        let clock = Clock::new();
+        let wakes = |inside: &Inside, how: fn(&Inside)| {
+            std::thread::park_timeout(std::time::Duration::ZERO); // what woke it before
+            how(inside);
+            let (began, longest) = (clock.now(), Span::from_millis(50));
+            sleep(longest);
+            clock.now().since(began) < longest
+        };
+        reader.listen();
+        inside.tell(event(1));
+        assert!(wakes(&inside, Inside::wake_reader_for_events));
+        reader.let_events_gather(true);
+        assert!(!wakes(&inside, Inside::wake_reader_for_events) && !reader.is_urgent());
+        assert!(wakes(&inside, Inside::wake_reader), "for anything else");
+        (0..limits::EVENTS_GATHERED_MAX).for_each(|_| inside.tell(event(2)));
+        assert!(wakes(&inside, Inside::wake_reader_for_events) && reader.is_urgent());
+        reader.let_events_gather(false);
+        assert!(wakes(&inside, Inside::wake_reader_for_events));
     }
 
     #[test]

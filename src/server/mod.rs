@@ -389,7 +389,7 @@ impl Server {
             for record in self.records.drain(..) {
                 self.mailbox.tell(News::Event(record));
             }
-            self.mailbox.wake_reader();
+            self.mailbox.wake_reader_for_events();
         }
         self.tell_transport();
         self.hand_up();
@@ -404,7 +404,7 @@ impl Server {
             for record in self.transport.drain(..) {
                 self.mailbox.tell(News::Transport(record));
             }
-            self.mailbox.wake_reader();
+            self.mailbox.wake_reader_for_events();
         }
     }
 }
