@@ -265,7 +265,7 @@ pub const EVENTS_UNWRITTEN_MAX: usize = 64 * 1_024;
 /// Events that the side thread takes from the queue at once.
 pub const EVENTS_TAKEN_MAX: usize = 1_024;
 /// How long the side thread lets events gather where they come more densely than that: to be woken
-/// for each costs more than the event. Less than a tick.
+/// for each costs more than the event.
 pub const EVENTS_GATHER: Span = Span::from_millis(3);
 /// Events that gather at most.
 pub const EVENTS_GATHERED_MAX: usize = EVENT_QUEUE_MAX / 2;
@@ -738,6 +738,11 @@ const _: () = {
     assert!(HTTP_BUFFER_BYTES >= 8_192); // what hyper needs at least
     assert!(CLASSES_MAX < 128); // with the presets, one byte of a session
     assert!(EVENTS_TAKEN_MAX < EVENTS_UNWRITTEN_MAX / 2);
+    assert!(EVENTS_GATHER.as_nanos() < TICK_DEFAULT.as_nanos());
+    // Transport events are many before there is no room for more.
+    assert!(EVENTS_GATHERED_MAX <= EVENT_QUEUE_MAX - TRANSPORT_ROOM_LEFT);
+    assert!(COALESCE_DEFAULT.as_nanos() <= COALESCE_CALM_MAX.as_nanos());
+    assert!(COALESCE_CALM_MAX.as_nanos() <= COALESCE_MAX.as_nanos());
     assert!(LOAD_CLIENTS_MAX / LOAD_CLIENTS_PER_SOURCE < 255); // one byte of 127.x.y.z
     assert!((LOAD_CONNECTS_MAX as i32) < BACKLOG_MAX);
 };

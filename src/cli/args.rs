@@ -174,8 +174,8 @@ pub struct ServeArgs {
     /// Resolution of verdicts, 1ms to 1s (default: 10ms)
     #[arg(long, value_name = "D", value_parser = parse_span, help_heading = "Heartbeats")]
     pub tick: Option<Span>,
-    /// How long beats wait at most for each other where many come, so that one turn of the loop
-    /// serves several; 0s: never. No verdict waits (default: 10ms)
+    /// How long beats wait for each other where many come, so that one turn of the loop serves
+    /// several; up to 40ms where nothing else comes; 0s: never. No verdict waits (default: 10ms)
     #[arg(long, value_name = "D", value_parser = parse_span, help_heading = "Heartbeats")]
     pub coalesce: Option<Span>,
 

@@ -306,14 +306,15 @@ impl FromLoop {
 
     /// Whether there is something to deal with before anybody sleeps.
     fn has_news(&self) -> bool {
-        (0..self.ears.len()).any(|shard| {
-            let ear = &self.ears[shard];
-            let ends = ear.reader.has_ended() && !ear.has_ended;
-            !ear.events.is_empty()
-                || !ear.reader.is_silent()
-                || ends
-                || self.merge.has_due_page(shard)
-        })
+        let is_heard = |ear: &Ear| !ear.reader.is_silent();
+        let ends = |ear: &Ear| ear.reader.has_ended() && !ear.has_ended;
+        self.has_begun() || self.ears.iter().any(|ear| is_heard(ear) || ends(ear))
+    }
+
+    /// Whether of what was taken something is left to deal with.
+    fn has_begun(&self) -> bool {
+        let is_left = |shard: usize| !self.ears[shard].events.is_empty();
+        (0..self.ears.len()).any(|shard| is_left(shard) || self.merge.has_due_page(shard))
     }
 
     /// What was heard last of all of them.
@@ -329,7 +330,7 @@ impl FromLoop {
     }
 
     /// Brings in DATA, whatever becomes of the events.
-    fn gather(&mut self) {
+    fn bring_in_data(&mut self) {
         if let Some(hub) = &mut self.hub {
             hub.gather(self.wall);
         }
@@ -368,7 +369,7 @@ impl FromLoop {
 impl Source for FromLoop {
     fn take_records(&mut self, limit: usize, into: &mut Vec<Record>) -> Supply {
         let supply = self.take(limit, into);
-        self.gather();
+        self.bring_in_data();
         if let Some(door) = &mut self.door {
             door.wake();
         }
@@ -382,7 +383,7 @@ impl Source for FromLoop {
     fn wait(&mut self, at_most: Span) {
         self.ears.iter().for_each(|ear| ear.reader.listen());
         // What comes behind this wakes whoever sleeps.
-        self.gather();
+        self.bring_in_data();
         if !self.has_news() {
             mailbox::sleep(at_most);
         }
@@ -393,7 +394,7 @@ impl Source for FromLoop {
         let until = self.clock.now() + span;
         while self.clock.now() < until && !self.have_all_ended() {
             mailbox::sleep(until.since(self.clock.now()));
-            self.gather();
+            self.bring_in_data();
         }
     }
 
@@ -402,9 +403,10 @@ impl Source for FromLoop {
         self.ears.iter().for_each(|ear| ear.reader.let_events_gather(true));
         let until = self.clock.now() + span;
         loop {
-            self.gather();
+            self.bring_in_data();
             let now = self.clock.now();
-            if now >= until || self.ears.iter().any(|ear| ear.reader.is_urgent()) {
+            let is_urgent = self.ears.iter().any(|ear| ear.reader.is_urgent());
+            if now >= until || is_urgent || self.has_begun() {
                 break;
             }
             mailbox::sleep(until.since(now));
@@ -541,6 +543,22 @@ mod tests {
         }
         let (event, first, second) = (Ticket(0), Ticket(1), Ticket(2));
         assert_eq!(seen, [(event, 1), (first, 1), (event, 2), (second, 2)], "each once, in place");
+    }
+
+    #[test]
+    fn nothing_gathers_while_a_page_is_to_be_passed_on() {
+        let (mut inside, _asker, reader) = mailbox::open(Waker::new().expect("an eventfd"));
+        for number in 1..=2 {
+            inside.tell(event(number, Event::Stalled { gap: Span::ZERO }));
+            inside.tell(reply(number, number));
+        }
+        let (mut source, clock) = (FromLoop::new(vec![reader], Clock::new()), Clock::new());
+        let mut records = Vec::new();
+        source.take_records(10, &mut records);
+        assert_eq!(records.len(), 1, "the page is behind it");
+        let began = clock.now();
+        source.let_gather(Span::from_secs(60));
+        assert!(clock.now().since(began) < Span::from_secs(30));
     }
 
     /// Shards are heard in any pieces, and every page is put where it is true: behind the events of
@@ -695,6 +713,8 @@ mod tests {
         assert!(gathers(Span::from_millis(20)) >= Span::from_millis(20), "woken for nothing");
         one.tell(News::Reply { ticket: mailbox::Ticket(1), reply: Reply::Done });
         assert!(gathers(Span::from_secs(60)) < Span::from_secs(30));
+        source.take_records(10, &mut Vec::new());
+        std::thread::park_timeout(std::time::Duration::ZERO); // what woke it before
         let began = clock.now();
         one.wake_reader_for_events();
         source.wait(Span::from_secs(60));

@@ -34,7 +34,7 @@ pub trait Source {
     /// Sleeps for `span`, whatever there is to take, or until the loop has ended.
     fn pause(&mut self, span: Span);
 
-    /// Sleeps for `span`, or until something else than records comes.
+    /// Sleeps for `span`, or until something else than records comes, or many of them.
     fn let_gather(&mut self, span: Span);
 
     /// The moment.
@@ -105,7 +105,7 @@ pub fn run(
         if side.writer.room() == 0 {
             source.pause(side.patience());
         } else if drained {
-            if is_dense {
+            if is_dense && !side.is_stuck {
                 source.let_gather(limits::EVENTS_GATHER);
             }
             source.wait(side.patience());
@@ -311,12 +311,14 @@ mod tests {
     use std::fs;
     use std::path::PathBuf;
 
-    /// A loop that says `burst` records at each sleep of the side thread, and ends after
-    /// `sleeps_max` sleeps or when it has said all.
+    /// A loop that says `burst` records at each sleep of the side thread, which wakes it after
+    /// `woken_after` if that is sooner, and ends after `sleeps_max` sleeps or when it has said all.
     struct Script {
         queue: VecDeque<Record>,
         unsaid: VecDeque<Record>,
         burst: usize,
+        woken_after: Span,
+        gathered: usize,
         sleeps: Vec<Span>,
         pauses: usize,
         sleeps_max: usize,
@@ -331,6 +333,8 @@ mod tests {
                 queue: VecDeque::new(),
                 unsaid: (1..=records).map(record).collect(),
                 burst,
+                woken_after: limits::SLEEP_MAX,
+                gathered: 0,
                 sleeps: Vec::new(),
                 pauses: 0,
                 sleeps_max: usize::MAX,
@@ -348,7 +352,7 @@ mod tests {
 
         fn wait(&mut self, at_most: Span) {
             self.sleeps.push(at_most);
-            self.now += at_most;
+            self.now += at_most.min(self.woken_after);
             self.queue.extend(self.unsaid.drain(..self.burst.min(self.unsaid.len())));
         }
 
@@ -358,6 +362,7 @@ mod tests {
         }
 
         fn let_gather(&mut self, span: Span) {
+            self.gathered += 1;
             self.now += span;
         }
 
@@ -427,6 +432,16 @@ mod tests {
             now += Span::from_micros(10);
         }
         (woken, gathered)
+    }
+
+    #[test]
+    fn in_a_storm_records_gather_between_takes() {
+        for (woken_after, gathered) in [(limits::EVENTS_GATHER, 0), (Span::from_micros(100), 49)] {
+            let mut source = Script::new(100, 1);
+            source.woken_after = woken_after;
+            run(&mut source, &mut writer(&EventsTarget::Nowhere), None);
+            assert_eq!(source.gathered, gathered, "woken after {woken_after}");
+        }
     }
 
     #[test]

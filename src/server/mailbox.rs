@@ -65,13 +65,19 @@ pub(crate) struct Inside {
     questions: rtrb::Consumer<(Ticket, Command)>,
     news: rtrb::Producer<News>,
     answers: rtrb::Producer<News>,
-    reader: Arc<OnceLock<Thread>>,
+    // Dropped after the queues: whoever it wakes then finds that they are abandoned.
+    bell: Bell,
     /// Whether the reader lets events gather.
     gathers: Arc<AtomicBool>,
     /// By which DATA goes up.
     pub(crate) line: LineInside,
     /// Where tokens are looked at.
     pub(crate) desk: DeskInside,
+}
+
+/// Wakes the reader, at last when it is dropped.
+struct Bell {
+    reader: Arc<OnceLock<Thread>>,
 }
 
 /// Asks the loop. For one thread.
@@ -104,7 +110,7 @@ pub(crate) fn open(waker: Waker) -> (Inside, Asker, Reader) {
         questions: questions_out,
         news: news_in,
         answers: answers_in,
-        reader: Arc::clone(&reader),
+        bell: Bell { reader: Arc::clone(&reader) },
         gathers: Arc::clone(&gathers),
         line: line_inside,
         desk: desk_inside,
@@ -155,16 +161,14 @@ impl Inside {
 
     /// Wakes the reader if it sleeps.
     pub(crate) fn wake_reader(&self) {
-        if let Some(reader) = self.reader.get() {
-            reader.unpark();
-        }
+        self.bell.ring();
     }
 
     /// Wakes the reader for events that were told, unless it lets them gather.
     pub(crate) fn wake_reader_for_events(&self) {
         // Either this sees that it gathers no more, or it sees the events before it sleeps.
         fence(Ordering::SeqCst);
-        let are_many = self.news_waiting() > limits::EVENTS_GATHERED_MAX;
+        let are_many = self.news_waiting() >= limits::EVENTS_GATHERED_MAX;
         if are_many || !self.gathers.load(Ordering::Relaxed) {
             self.wake_reader();
         }
@@ -176,9 +180,17 @@ impl Inside {
     }
 }
 
-impl Drop for Inside {
+impl Bell {
+    fn ring(&self) {
+        if let Some(reader) = self.reader.get() {
+            reader.unpark();
+        }
+    }
+}
+
+impl Drop for Bell {
     fn drop(&mut self) {
-        self.wake_reader();
+        self.ring();
     }
 }
 
@@ -220,7 +232,7 @@ impl Reader {
 
     /// Whether anything is there that is not left to gather.
     pub fn is_urgent(&self) -> bool {
-        let are_many = self.news.slots() > limits::EVENTS_GATHERED_MAX;
+        let are_many = self.news.slots() >= limits::EVENTS_GATHERED_MAX;
         are_many || !self.answers.is_empty() || self.has_ended()
     }
 
@@ -323,18 +335,22 @@ mod tests {
     fn events_that_gather_wake_nobody_until_they_are_many() {
         let (mut inside, _asker, reader) = door();
         let clock = Clock::new();
-        let wakes = |inside: &Inside, how: fn(&Inside)| {
+        let sleeps = |inside: &Inside, how: fn(&Inside), longest| {
             std::thread::park_timeout(std::time::Duration::ZERO); // what woke it before
             how(inside);
-            let (began, longest) = (clock.now(), Span::from_millis(50));
+            let began = clock.now();
             sleep(longest);
-            clock.now().since(began) < longest
+            clock.now().since(began)
         };
+        let wakes =
+            |inside: &Inside, how| sleeps(inside, how, Span::from_secs(60)) < Span::from_secs(30);
         reader.listen();
         inside.tell(event(1));
         assert!(wakes(&inside, Inside::wake_reader_for_events));
         reader.let_events_gather(true);
-        assert!(!wakes(&inside, Inside::wake_reader_for_events) && !reader.is_urgent());
+        let short = Span::from_millis(50);
+        assert!(sleeps(&inside, Inside::wake_reader_for_events, short) >= short);
+        assert!(!reader.is_urgent());
         assert!(wakes(&inside, Inside::wake_reader), "for anything else");
         (0..limits::EVENTS_GATHERED_MAX).for_each(|_| inside.tell(event(2)));
         assert!(wakes(&inside, Inside::wake_reader_for_events) && reader.is_urgent());
