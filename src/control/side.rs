@@ -415,6 +415,16 @@ mod tests {
         assert!(source.pauses > 0, "a full queue does not wake it");
     }
 
+    #[test]
+    fn in_a_storm_records_gather_between_takes() {
+        for (woken_after, gathered) in [(limits::EVENTS_GATHER, 0), (Span::from_micros(100), 49)] {
+            let mut source = Script::new(100, 1);
+            source.woken_after = woken_after;
+            run(&mut source, &mut writer(&EventsTarget::Nowhere), None);
+            assert_eq!(source.gathered, gathered, "woken after {woken_after}");
+        }
+    }
+
     /// How often the side thread is woken, and how often it lets records gather, while one comes
     /// every so often for a second.
     fn woken(every: Span) -> (usize, usize) {
@@ -432,16 +442,6 @@ mod tests {
             now += Span::from_micros(10);
         }
         (woken, gathered)
-    }
-
-    #[test]
-    fn in_a_storm_records_gather_between_takes() {
-        for (woken_after, gathered) in [(limits::EVENTS_GATHER, 0), (Span::from_micros(100), 49)] {
-            let mut source = Script::new(100, 1);
-            source.woken_after = woken_after;
-            run(&mut source, &mut writer(&EventsTarget::Nowhere), None);
-            assert_eq!(source.gathered, gathered, "woken after {woken_after}");
-        }
     }
 
     #[test]

@@ -60,10 +60,12 @@ impl<T> Table<T> {
     }
 
     pub(crate) fn insert(&mut self, value: T) -> ConnId {
-        let index = self.entries.insert(Entry { client: None, value });
+        let place = self.entries.vacant_entry();
+        let index = place.key();
+        let entry = place.insert(Entry { client: None, value });
         // Only an insertion can move the slab.
-        self.first = address_of(&self.entries[index])
-            .wrapping_sub(index.wrapping_mul(size_of::<Place<T>>()));
+        self.first =
+            ptr::from_ref(entry).addr().wrapping_sub(index.wrapping_mul(size_of::<Place<T>>()));
         if index == self.generations.len() {
             self.generations.push(VACANT);
         }
@@ -149,8 +151,9 @@ impl<T> Table<T> {
         for (slot, entry) in &self.entries {
             let generation = self.generations[slot];
             assert!(generation <= GENERATION_MASK, "slot {slot}: generation {generation:#x}");
-            let reckoned = self.first + slot * size_of::<Place<T>>();
-            assert_eq!(reckoned, address_of(entry), "where slot {slot} is");
+            let slot = u32::try_from(slot).expect("slots are bounded by the capacity, a u32");
+            let [memory, _] = self.memory(slot).expect("it is in use");
+            assert_eq!(memory.start, ptr::from_ref(entry).cast(), "where slot {slot} is");
         }
     }
 
@@ -160,10 +163,6 @@ impl<T> Table<T> {
         }
         self.entries.get(conn.slot as usize)
     }
-}
-
-fn address_of<T>(value: &T) -> usize {
-    ptr::from_ref(value).addr()
 }
 
 #[cfg(test)]
