@@ -4,7 +4,8 @@
 //! what comes is of these, or many of them come in a window, nothing waits: in a storm of logins
 //! each would wait several times, and whoever opens the next when one is answered would be held to
 //! so many a window. Where none of them has come for a second, the window grows step by step to
-//! several times what was asked for; the first of them finds it so, and the next one does not.
+//! several times what was asked for, as long as TCP does not acknowledge by itself; the first of
+//! them finds it so, and the next one does not.
 
 use crate::base::limits;
 use crate::base::time::{Moment, Span};
